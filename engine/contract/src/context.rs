@@ -1,0 +1,123 @@
+//! [`Context`]: an operator's only door to the engine.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{CounterRng, Failure, Report, counter_rng};
+
+/// What an attempt may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    pub cores: u32,
+    pub memory_bytes: u64,
+    /// Ordinals of the GPUs it owns.
+    pub gpus: Vec<u32>,
+}
+
+/// How far a stage has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub done: u64,
+    pub total: Option<u64>,
+    /// What is counted: `rows`, `steps`, `questions`.
+    pub unit: String,
+}
+
+/// A saved state that verified: a folder with the files `save` was given.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    pub folder: PathBuf,
+}
+
+/// What stands behind a [`Context`]: a worker process, or a test.
+pub trait Host: Send + Sync {
+    fn progress(&self, progress: Progress);
+    /// `reproducible` metrics enter the key record; the others are shown only.
+    fn metric(&self, name: &str, value: f64, step: Option<u64>, reproducible: bool);
+    fn cancelled(&self) -> bool;
+    /// A new empty folder for one output.
+    fn output(&self, port: &str) -> Result<PathBuf, Failure>;
+    fn restore(&self) -> Result<Option<Checkpoint>, Failure>;
+    fn save(&self, write: &mut dyn FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure>;
+}
+
+/// An operator's only door to the engine. `Sync`; never blocks on a runtime.
+pub struct Context<'a> {
+    host: &'a dyn Host,
+    seed: u64,
+    lease: Lease,
+    scratch: PathBuf,
+    base: PathBuf,
+}
+
+/// Name of the side output that holds the report.
+const REPORT: &str = "report";
+
+impl<'a> Context<'a> {
+    pub fn new(host: &'a dyn Host, seed: u64, lease: Lease, scratch: PathBuf, base: PathBuf) -> Self {
+        Self { host, seed, lease, scratch, base }
+    }
+
+    /// The stream of random numbers for a purpose: a function of the stage's seed alone.
+    pub fn rng(&self, purpose: &str) -> CounterRng {
+        counter_rng(self.seed, purpose)
+    }
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+    /// A folder for temporary files, gone after the attempt.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+    /// A path of the user's, relative to the pipeline file.
+    pub fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.base.join(path)
+    }
+    /// Was the stage asked to stop? Ask in every loop that can last a second.
+    pub fn cancelled(&self) -> bool {
+        self.host.cancelled()
+    }
+    /// # Errors
+    /// Class `cancelled` if the stage was asked to stop.
+    pub fn check(&self) -> Result<(), Failure> {
+        if self.cancelled() { Err(Failure::cancelled()) } else { Ok(()) }
+    }
+    pub fn progress(&self, done: u64, total: Option<u64>, unit: &str) {
+        self.host.progress(Progress { done, total, unit: unit.to_owned() });
+    }
+    /// A reproducible figure: its last value enters the key record, gates may read it.
+    pub fn metric(&self, name: &str, value: f64, step: Option<u64>) {
+        self.host.metric(name, value, step, true);
+    }
+    /// A figure from a clock or a meter: shown, never kept in an artifact.
+    pub fn measured(&self, name: &str, value: f64, step: Option<u64>) {
+        self.host.metric(name, value, step, false);
+    }
+    /// A new empty folder for the files of one output.
+    pub fn output(&self, port: &str) -> Result<PathBuf, Failure> {
+        self.host.output(port)
+    }
+    /// Writes the stage's report, a side output.
+    pub fn report(&self, report: &Report) -> Result<(), Failure> {
+        write_report(&self.host.output(REPORT)?, report)
+    }
+    /// The newest saved state that verifies.
+    pub fn restore(&self) -> Result<Option<Checkpoint>, Failure> {
+        self.host.restore()
+    }
+    /// Saves the state that `write` puts into the folder it is given; durable on return.
+    pub fn save(&self, mut write: impl FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
+        self.host.save(&mut write)
+    }
+}
+
+/// Writes `report.json` into a folder.
+pub fn write_report(folder: &Path, report: &Report) -> Result<(), Failure> {
+    let path = folder.join("report.json");
+    let text = serde_json::to_vec_pretty(report).map_err(|error| Failure::bug(format!("report: {error}")))?;
+    std::fs::write(&path, text).map_err(|error| Failure::io("writing", &path, &error))
+}

@@ -1,0 +1,41 @@
+//! The contract between the engine and the operators: plain types and the [`Operator`] trait.
+//!
+//! Owns: kinds, ports, facts, artifacts, digests, params and their roles, plans, failures, reports, [`Context`].
+//! Must not know: how a stage is scheduled, where artifacts are stored, what a tensor or a Parquet file is.
+//! Start at [`Operator`]; [`Context`] is its only door to the engine.
+
+mod artifact;
+mod context;
+mod digest;
+mod failure;
+mod ids;
+mod kind;
+mod needs;
+mod operator;
+mod params;
+mod plan;
+mod ports;
+mod registry;
+mod report;
+mod rng;
+
+pub use artifact::{Artifact, AnyArtifact, Facts, Made, AnyMade, FileEntry, Manifest, Use};
+pub use context::{Checkpoint, Context, Host, Lease, Progress, write_report};
+pub use digest::{Digest, Hasher};
+pub use failure::{Class, Failure, Place};
+pub use ids::{Port, StageId};
+pub use kind::{Kind, KindSet, PortKind, kinds};
+pub use needs::{Gpus, Machine, Needs, Work};
+pub use operator::Operator;
+pub use params::{ParamInfo, ParamType, Params, Role, params_of};
+pub use plan::{Known, KnownInput, MetricSpec, Numerics, Source, StagePlan};
+pub use ports::{Arity, Bound, Inputs, Outputs, PortSpec};
+pub use registry::{Entry, Registry, Served};
+pub use report::{Chart, Funnel, Interval, Report, Sample, Series, Table};
+pub use rng::{CounterRng, counter_rng};
+
+#[doc(hidden)]
+pub use ports::{InputField, OutputField};
+
+/// Re-exports for operators, so that a macro or a derive finds them under one name.
+pub use schemars;

@@ -1,0 +1,42 @@
+//! [`Operator`]: the code behind a stage.
+
+use std::net::SocketAddr;
+
+use crate::{Context, Failure, Inputs, Known, Outputs, Params, StagePlan};
+
+/// One kind of step: reads typed artifacts, writes typed artifacts, and touches nothing else.
+pub trait Operator: Sized + 'static {
+    /// Family, then verb or method: `data.dedup`.
+    const NAME: &'static str;
+    /// Raised when equal inputs give other bytes; a golden digest test guards it.
+    const VERSION: u32;
+    /// The module doc: for its user, with a YAML example that a test checks.
+    const DOC: &'static str;
+    type Params: Params;
+    type Inputs: Inputs;
+    type Outputs: Outputs;
+
+    /// Pure and fast, in the engine: at planning, and again when the stage is ready. Settles every `auto`.
+    ///
+    /// # Errors
+    /// Class `input`, with the param at fault: reported at its place in the pipeline file.
+    fn plan(_params: &mut Self::Params, _known: &Known) -> Result<StagePlan, Failure> {
+        Ok(StagePlan::derived::<Self>())
+    }
+
+    /// Blocking, in a worker. May own threads.
+    fn run(params: Self::Params, inputs: Self::Inputs, ctx: &Context) -> Result<Self::Outputs, Failure>;
+
+    /// Kinds it can keep up as a service; `serve`, `chat` and `run --serve` look them up in the registry.
+    const SERVES: &'static [&'static str] = &[];
+
+    /// Calls `ready` with its address, then serves until cancelled. No key, nothing published.
+    fn serve(
+        _params: Self::Params,
+        _inputs: Self::Inputs,
+        _ctx: &Context,
+        _ready: &dyn Fn(SocketAddr),
+    ) -> Result<(), Failure> {
+        Err(Failure::bug(format!("`{}` serves nothing", Self::NAME)))
+    }
+}

@@ -1,0 +1,161 @@
+//! What the engine learns of a stage before anything runs.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Facts, Inputs, Kind, Machine, Needs, Operator, Outputs, Port, PortSpec, StageId};
+
+/// What is known when a stage is planned, and again when it is ready.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub inputs: BTreeMap<Port, Vec<KnownInput>>,
+    pub machine: Machine,
+    /// The pipeline file's folder: relative paths start here.
+    pub base: PathBuf,
+}
+
+/// One artifact to come: its kind is certain, its facts and digest when the stage before has run.
+#[derive(Clone, Debug)]
+pub struct KnownInput {
+    pub stage: StageId,
+    pub kind: Kind,
+    pub facts: Facts,
+    pub digest: Option<Digest>,
+}
+
+impl Known {
+    /// The first artifact of a port.
+    pub fn input(&self, port: &str) -> Option<&KnownInput> {
+        self.inputs.get(port)?.first()
+    }
+    pub fn facts(&self, port: &str) -> Facts {
+        self.input(port).map(|input| input.facts.clone()).unwrap_or_default()
+    }
+    /// The rows of a port together, if all are known.
+    pub fn rows(&self, port: &str) -> Option<u64> {
+        self.inputs.get(port)?.iter().map(|input| input.facts.rows).sum()
+    }
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+}
+
+/// A metric that a stage reports, so that a gate on an unknown one is an error at `check`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricSpec {
+    pub name: String,
+    pub doc: String,
+}
+
+impl MetricSpec {
+    pub fn new(name: impl Into<String>, doc: impl Into<String>) -> Self {
+        Self { name: name.into(), doc: doc.into() }
+    }
+}
+
+/// Something read from outside the pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A local file (a folder: every file in it, by name): enters the key by its content, and by `name` where the output shows it.
+    File { param: String, path: PathBuf, name: Option<String> },
+    /// Something remote, fixed by a digest or a revision.
+    Pinned { param: String, pin: String },
+}
+
+/// Whether equal keys give equal bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Numerics {
+    /// On every machine.
+    Exact,
+    /// On machines of this class: `cpu/f32`.
+    Seeded { class: String },
+    /// Never promised.
+    Stochastic,
+}
+
+/// All that the planner must know of one stage.
+#[derive(Clone, Debug)]
+pub struct StagePlan {
+    pub inputs: Vec<PortSpec>,
+    /// Port, kind and the facts already certain, main output first.
+    pub outputs: Vec<(Port, Kind, Facts)>,
+    pub metrics: Vec<MetricSpec>,
+    pub sources: Vec<Source>,
+    pub needs: Needs,
+    /// Is the seed in the key?
+    pub seeded: bool,
+    pub numerics: Numerics,
+    /// Inputs whose rows become rows of the outputs: the `eval` mark follows these alone.
+    pub rows_from: Vec<Port>,
+    /// Inputs that a model learns from: the graph refuses rows marked `eval` here.
+    pub trains_on: Vec<Port>,
+}
+
+impl StagePlan {
+    /// The plan that an operator's types imply: declared ports, exact, unseeded, no sources, modest needs.
+    pub fn derived<O: Operator>() -> Self {
+        let outputs = O::Outputs::specs();
+        Self {
+            inputs: O::Inputs::specs(),
+            outputs: outputs
+                .into_iter()
+                .map(|spec| {
+                    let kind = spec.accepts.to_string();
+                    let first = kind.split(" | ").next().unwrap_or_default().to_owned();
+                    (spec.port, Kind::new(first), Facts::default())
+                })
+                .collect(),
+            metrics: Vec::new(),
+            sources: Vec::new(),
+            needs: Needs::default(),
+            seeded: false,
+            numerics: Numerics::Exact,
+            rows_from: Vec::new(),
+            trains_on: Vec::new(),
+        }
+    }
+
+    /// Sets the kind and facts of one output.
+    pub fn output(mut self, port: &str, kind: Kind, facts: Facts) -> Self {
+        for output in &mut self.outputs {
+            if output.0.as_str() == port {
+                (output.1, output.2) = (kind.clone(), facts.clone());
+            }
+        }
+        self
+    }
+    pub fn metric(mut self, name: impl Into<String>, doc: impl Into<String>) -> Self {
+        self.metrics.push(MetricSpec::new(name, doc));
+        self
+    }
+    pub fn source(mut self, source: Source) -> Self {
+        self.sources.push(source);
+        self
+    }
+    pub fn needs(mut self, needs: Needs) -> Self {
+        self.needs = needs;
+        self
+    }
+    pub fn seeded(mut self) -> Self {
+        self.seeded = true;
+        self
+    }
+    pub fn numerics(mut self, numerics: Numerics) -> Self {
+        self.numerics = numerics;
+        self
+    }
+    pub fn rows_from(mut self, ports: &[&str]) -> Self {
+        self.rows_from = ports.iter().map(|port| Port::from(*port)).collect();
+        self
+    }
+    pub fn trains_on(mut self, ports: &[&str]) -> Self {
+        self.trains_on = ports.iter().map(|port| Port::from(*port)).collect();
+        self
+    }
+}

@@ -1,0 +1,135 @@
+//! The registry: every operator under its name, its types erased.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde_json::Value;
+
+use crate::{
+    AnyMade, Arity, Bound, Context, Failure, Inputs, Kind, Known, Operator, Outputs, ParamInfo, Port, PortSpec,
+    StagePlan, params_of,
+};
+
+type PlanFn = fn(Value, &Known) -> Result<(Value, StagePlan), Failure>;
+type RunFn = fn(Value, Bound, &Context) -> Result<Vec<(Port, AnyMade)>, Failure>;
+type ServeFn = fn(Value, Bound, &Context, &dyn Fn(SocketAddr)) -> Result<(), Failure>;
+
+/// One operator, erased.
+#[derive(Clone)]
+pub struct Entry {
+    pub name: &'static str,
+    pub version: u32,
+    pub doc: &'static str,
+    pub params: Vec<ParamInfo>,
+    /// JSON Schema of the params.
+    pub schema: Value,
+    pub inputs: Vec<PortSpec>,
+    pub outputs: Vec<PortSpec>,
+    pub serves: &'static [&'static str],
+    plan: PlanFn,
+    run: RunFn,
+    serve: ServeFn,
+}
+
+/// The operator that can serve a kind, and the port it takes it on.
+pub struct Served<'a> {
+    pub entry: &'a Entry,
+    pub port: Port,
+}
+
+impl Entry {
+    /// Settled params and the plan.
+    pub fn plan(&self, params: Value, known: &Known) -> Result<(Value, StagePlan), Failure> {
+        (self.plan)(params, known)
+    }
+    pub fn run(&self, params: Value, inputs: Bound, ctx: &Context) -> Result<Vec<(Port, AnyMade)>, Failure> {
+        (self.run)(params, inputs, ctx)
+    }
+    pub fn serve(
+        &self,
+        params: Value,
+        inputs: Bound,
+        ctx: &Context,
+        ready: &dyn Fn(SocketAddr),
+    ) -> Result<(), Failure> {
+        (self.serve)(params, inputs, ctx, ready)
+    }
+    /// First line of the doc.
+    pub fn summary(&self) -> &str {
+        self.doc.trim().lines().next().unwrap_or_default().trim()
+    }
+    pub fn param(&self, name: &str) -> Option<&ParamInfo> {
+        self.params.iter().find(|param| param.name == name || param.aliases.iter().any(|alias| alias == name))
+    }
+    /// Whether a bare `in` has a meaning.
+    pub fn main_input(&self) -> Option<&PortSpec> {
+        self.inputs.first()
+    }
+    /// Ports that must be given.
+    pub fn required_inputs(&self) -> impl Iterator<Item = &PortSpec> {
+        self.inputs.iter().filter(|spec| spec.arity != Arity::Optional)
+    }
+}
+
+/// Every operator under its name.
+#[derive(Clone, Default)]
+pub struct Registry {
+    entries: BTreeMap<&'static str, Entry>,
+    order: Vec<&'static str>,
+}
+
+impl Registry {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an operator. Two of one name are a bug found by the first test that runs.
+    pub fn with<O: Operator>(mut self) -> Self {
+        let entry = Entry {
+            name: O::NAME,
+            version: O::VERSION,
+            doc: O::DOC,
+            params: params_of::<O::Params>(),
+            schema: crate::params::schema_of::<O::Params>(),
+            inputs: O::Inputs::specs(),
+            outputs: O::Outputs::specs(),
+            serves: O::SERVES,
+            plan: |params, known| {
+                let mut params = parse::<O>(params)?;
+                let plan = O::plan(&mut params, known)?;
+                let settled = serde_json::to_value(&params).map_err(|error| Failure::bug(error.to_string()))?;
+                Ok((settled, plan))
+            },
+            run: |params, inputs, ctx| {
+                Ok(O::run(parse::<O>(params)?, O::Inputs::bind(inputs)?, ctx)?.into_made())
+            },
+            serve: |params, inputs, ctx, ready| O::serve(parse::<O>(params)?, O::Inputs::bind(inputs)?, ctx, ready),
+        };
+        assert!(self.entries.insert(O::NAME, entry).is_none(), "two operators are named `{}`", O::NAME);
+        self.order.push(O::NAME);
+        self
+    }
+
+    pub fn find(&self, name: &str) -> Option<&Entry> {
+        self.entries.get(name)
+    }
+    /// In life-cycle order.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.order.iter().map(|name| &self.entries[name])
+    }
+    /// The operator that keeps this kind up as a service.
+    pub fn serving(&self, kind: &Kind) -> Option<Served<'_>> {
+        self.entries().find_map(|entry| {
+            let port = entry.inputs.iter().find(|spec| spec.accepts.accepts(kind))?;
+            entry
+                .serves
+                .iter()
+                .any(|served| *served == kind.as_str() || (*served == "model" && kind.as_str() == "adapter"))
+                .then(|| Served { entry, port: port.port.clone() })
+        })
+    }
+}
+
+fn parse<O: Operator>(params: Value) -> Result<O::Params, Failure> {
+    serde_json::from_value(params)
+        .map_err(|error| Failure::input("param/invalid", format!("params of `{}`: {error}", O::NAME)))
+}
