@@ -1,0 +1,73 @@
+//! Reading the fields of a map, with the message for each that does not fit.
+
+use super::{
+    diagnostic::{Diagnostic, Diagnostics},
+    node::{Node, Value},
+    source::At,
+};
+
+/// Reports every key that is neither known nor `x-…`; those planned but not built are told apart.
+pub(super) fn refuse_unknown_keys(
+    owner: &str,
+    entries: &[(At<String>, Node)],
+    known: &[&str],
+    not_yet: &[&str],
+    diagnostics: &mut Diagnostics,
+) {
+    for (key, _) in entries {
+        let name = key.value.as_str();
+        if known.contains(&name) {
+            continue;
+        }
+        diagnostics.push(if not_yet.contains(&name) {
+            Diagnostic::new("pipeline/not-yet", format!("`{name}` is not supported yet"), key.span).help("remove it")
+        } else {
+            Diagnostic::new("pipeline/unknown-key", format!("{owner} has no key `{name}`"), key.span)
+                .nearest(name, known.iter().copied())
+                .help(format!("it takes {}", known.join(", ")))
+        });
+    }
+}
+
+/// The text of a scalar: a bare number is a name too.
+pub(super) fn text(node: &Node, what: &str, diagnostics: &mut Diagnostics) -> Option<At<String>> {
+    match &node.value {
+        Value::String(text) if !text.trim().is_empty() => Some(At::new(text.clone(), node.span)),
+        Value::Int(number) => Some(At::new(number.to_string(), node.span)),
+        _ => {
+            let message =
+                format!("{what} is a name, not {}", if node.as_str().is_some() { "empty" } else { node.describe() });
+            diagnostics.push(Diagnostic::new("pipeline/form", message, node.span));
+            None
+        }
+    }
+}
+
+/// One name or a list of names.
+pub(super) fn texts(node: &Node, what: &str, diagnostics: &mut Diagnostics) -> Vec<At<String>> {
+    match &node.value {
+        Value::List(items) if items.is_empty() => {
+            diagnostics.push(Diagnostic::new("pipeline/form", format!("{what} is an empty list"), node.span));
+            Vec::new()
+        }
+        Value::List(items) => items.iter().filter_map(|item| text(item, what, diagnostics)).collect(),
+        Value::Map(_) => {
+            let message = format!("{what} is a name or a list of names, not a map");
+            diagnostics.push(Diagnostic::new("pipeline/form", message, node.span));
+            Vec::new()
+        }
+        _ => text(node, what, diagnostics).into_iter().collect(),
+    }
+}
+
+/// A whole number within bounds.
+pub(super) fn whole(node: &Node, what: &str, least: u64, greatest: u64, diagnostics: &mut Diagnostics) -> Option<u64> {
+    let found = node.as_int().and_then(|number| u64::try_from(number).ok());
+    let found = found.filter(|number| (least..=greatest).contains(number));
+    if found.is_none() {
+        let bounds = if greatest == u64::MAX { format!("from {least} on") } else { format!("{least} to {greatest}") };
+        let message = format!("{what} is a whole number, {bounds}");
+        diagnostics.push(Diagnostic::new("pipeline/form", message, node.span));
+    }
+    found
+}
