@@ -106,7 +106,10 @@ impl<'a> Checker<'a> {
         match entry {
             Some(entry) => {
                 inputs = self.inputs(stage, entry);
-                (with, places) = check_params(entry, &stage.with, stage.span, &mut self.diagnostics);
+                // A reference that names nothing is reported already; its text is no value to check.
+                if stage.is_filled {
+                    (with, places) = check_params(entry, &stage.with, stage.span, &mut self.diagnostics);
+                }
             }
             None => {
                 self.unknown_op(stage);

@@ -179,6 +179,7 @@ impl Pipeline {
                     scope.fill(body, diagnostics);
                     let is_filled = diagnostics.raw_len() == before;
                     let mut stage = Stage::read(key, body, diagnostics);
+                    stage.is_filled = is_filled;
                     stage.sound &= is_filled;
                     self.stages.push(stage);
                 }

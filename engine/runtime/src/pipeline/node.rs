@@ -9,7 +9,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
-use serde_yaml::{DuplicateKeyPolicy, Location, Options, Spanned};
+use serde_yaml::{DuplicateKeyPolicy, Location, Options, Spanned, budget::BudgetBreach};
 
 use super::{
     diagnostic::Diagnostic,
@@ -222,10 +222,23 @@ fn span_of(location: &Location) -> Span {
     Span::new(start, start + span.byte_len().unwrap_or(0) as usize)
 }
 
+/// The place of an error: syntax errors know a line and a column alone.
+fn error_span(location: &Location, text: &str) -> Span {
+    if location.span().byte_offset().is_some() {
+        return span_of(location);
+    }
+    let before = (location.line() as usize).saturating_sub(1);
+    let line_start: usize = text.split_inclusive('\n').take(before).map(str::len).sum();
+    let column = (location.column() as usize).saturating_sub(1);
+    let line = text[line_start..].lines().next().unwrap_or_default();
+    let offset = line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
+    Span::new(line_start + offset, line_start + offset)
+}
+
 /// The parser's error as ours: its words, our place.
 fn refusal(error: &serde_yaml::Error, text: &str) -> Diagnostic {
     let error = error.without_snippet();
-    let span = error.location().map(|location| span_of(&location)).unwrap_or_default();
+    let span = error.location().map(|location| error_span(&location, text)).unwrap_or_default();
     let start = span.start.min(text.len());
     let rest = text.get(start..).unwrap_or_default();
     let first = rest.chars().next().map_or(0, char::len_utf8);
@@ -236,6 +249,10 @@ fn refusal(error: &serde_yaml::Error, text: &str) -> Diagnostic {
     use serde_yaml::Error as E;
     let innermost = if let E::AliasError { error, .. } = error { error } else { error };
     match innermost {
+        E::MultipleDocuments { .. } | E::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
+            Diagnostic::new("yaml/documents", "a pipeline file holds one document", span)
+                .help("remove the second `---` and what follows, or make it a file of its own")
+        }
         E::Budget { .. }
         | E::AliasReplayLimitExceeded { .. }
         | E::AliasExpansionLimitExceeded { .. }
@@ -246,8 +263,6 @@ fn refusal(error: &serde_yaml::Error, text: &str) -> Diagnostic {
         }
         E::UnknownAnchor { .. } => Diagnostic::new("yaml/alias", "this alias has no anchor before it", span)
             .help("give the value a name where it stands first: `with: &name {…}`"),
-        E::MultipleDocuments { .. } => Diagnostic::new("yaml/documents", "a pipeline file holds one document", span)
-            .help("remove the second `---` and what follows, or make it a file of its own"),
         _ => {
             let diagnostic = Diagnostic::new("yaml/syntax", format!("this is no YAML: {words}"), span);
             let line = text[..start].rsplit('\n').next().unwrap_or_default();

@@ -39,6 +39,8 @@ pub struct Stage {
     pub seed: Option<u64>,
     pub after: Vec<At<StageId>>,
     pub require: Vec<Require>,
+    /// Whether each of its references named something.
+    pub is_filled: bool,
     /// Whether nothing in it was refused.
     pub sound: bool,
 }
@@ -128,6 +130,7 @@ impl Stage {
             seed: None,
             after: Vec::new(),
             require: Vec::new(),
+            is_filled: true,
             sound: false,
         };
         match body.as_map() {
