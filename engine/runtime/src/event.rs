@@ -1,0 +1,116 @@
+//! Events: everything that happens in a run, once. The live view, plain lines, `--json` and SQLite are readers.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use llmflow_contract::{Digest, Failure, Port, Progress, StageId};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::PlanView;
+
+/// The name of a run: two words, such as `quiet-otter`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(pub String);
+
+impl std::fmt::Display for RunId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// One thing that happened, when, and to which stage.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Event {
+    /// Milliseconds since 1970 (UTC).
+    pub at_ms: u64,
+    pub run: RunId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<StageId>,
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum What {
+    /// First event of a run.
+    RunStarted { pipeline: String, plan: PlanView, compute: Compute, home: PathBuf, disk_free_bytes: Option<u64> },
+    /// An attempt began in a worker. `resumed`: it found a checkpoint.
+    Started { attempt: u32 },
+    Progress(Progress),
+    /// `reproducible` metrics enter the key record.
+    Metric { name: String, value: f64, step: Option<u64>, reproducible: bool },
+    Log { level: String, message: String },
+    /// A checkpoint became durable.
+    Checkpoint,
+    /// The attempt continues from a checkpoint.
+    Restored,
+    Finished(Finished),
+    /// The result was there already.
+    Cached(Finished),
+    Skipped { because: String },
+    /// An attempt failed; `retry_in_ms` when another follows.
+    Failed { failure: Failure, retry_in_ms: Option<u64> },
+    /// Committed, but its `require` does not hold.
+    Refused { expression: String, why: String },
+    Published { path: PathBuf, bytes: u64, unchanged: bool },
+    /// Last event of a run.
+    RunFinished { status: RunStatus, seconds: f64 },
+}
+
+/// What a stage gave.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Finished {
+    pub key: Option<Digest>,
+    pub outputs: BTreeMap<Port, Digest>,
+    pub metrics: BTreeMap<String, f64>,
+    /// One line: `301 kept · 4 too_short`.
+    pub summary: String,
+    pub seconds: f64,
+}
+
+/// What the run computes on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Compute {
+    pub cores: u32,
+    pub memory_bytes: u64,
+    /// GPUs found by name; `usable_gpus` of them serve this build.
+    pub gpus: Vec<String>,
+    pub usable_gpus: u32,
+}
+
+/// How a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    Running,
+    Done,
+    Failed,
+    Refused,
+    /// Asked to stop, or its process died.
+    Interrupted,
+}
+
+impl RunStatus {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Interrupted => "interrupted",
+        }
+    }
+    pub fn from_name(name: &str) -> Self {
+        [Self::Running, Self::Done, Self::Failed, Self::Refused]
+            .into_iter()
+            .find(|status| status.name() == name)
+            .unwrap_or(Self::Interrupted)
+    }
+}
+
+/// Milliseconds since 1970 (UTC).
+pub fn now_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}

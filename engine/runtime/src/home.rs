@@ -1,0 +1,113 @@
+//! The home folder `.llmflow/`: where a project's state lies.
+//!
+//! Owns: finding or making it, its layout, the lock that says whether a run's process lives.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use llmflow_contract::Failure;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::event::RunId;
+
+/// `.llmflow/`: `lineage.db`, `store/`, `work/`.
+#[derive(Clone, Debug)]
+pub struct Home {
+    root: PathBuf,
+}
+
+/// Held while a run's process lives; the kernel lets go of it when that process dies.
+#[derive(Debug)]
+pub struct RunLock(#[allow(dead_code, reason = "held for its drop")] Flock<File>);
+
+impl Home {
+    /// `explicit`, else the nearest `.llmflow/` above `start`, else a new one at the git checkout around `start`, else in `start`.
+    pub fn open(explicit: Option<&Path>, start: &Path) -> Result<Self, Failure> {
+        let start = if start.as_os_str().is_empty() { Path::new(".") } else { start };
+        let start = start.canonicalize().map_err(|error| Failure::io("opening", start, &error))?;
+        let above = |name: &str| start.ancestors().find(|folder| folder.join(name).exists()).map(Path::to_owned);
+        let root = match explicit {
+            Some(path) => path.to_owned(),
+            None => above(".llmflow").or_else(|| above(".git")).unwrap_or(start).join(".llmflow"),
+        };
+        fs::create_dir_all(root.join("work")).map_err(|error| Failure::io("making", &root, &error))?;
+        let root = root.canonicalize().map_err(|error| Failure::io("opening", &root, &error))?;
+        for (name, text) in [
+            (".gitignore", "*\n"),
+            ("CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n# LLMflow's state: may be left out of backups.\n"),
+        ] {
+            let path = root.join(name);
+            if !path.exists() {
+                fs::write(&path, text).map_err(|error| Failure::io("writing", &path, &error))?;
+            }
+        }
+        Ok(Self { root })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+    pub fn database(&self) -> PathBuf {
+        self.root.join("lineage.db")
+    }
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+    pub fn work(&self) -> PathBuf {
+        self.root.join("work")
+    }
+    /// Where what a worker prints is kept.
+    pub fn log(&self, run: &RunId, stage: &str, attempt: u32) -> PathBuf {
+        self.work().join("logs").join(&run.0).join(format!("{stage}.{attempt}.log"))
+    }
+
+    fn lock_path(&self, run: &RunId) -> PathBuf {
+        self.work().join(format!("{run}.lock"))
+    }
+
+    /// Says that this process owns the run.
+    pub fn lock(&self, run: &RunId) -> Result<RunLock, Failure> {
+        let path = self.lock_path(run);
+        let file = File::create(&path).map_err(|error| Failure::io("locking", &path, &error))?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map(RunLock).map_err(|_| {
+            Failure::environment("run/busy", format!("run `{run}` is in progress in another process"))
+                .help("wait for it, or stop that process; then run the same command again")
+        })
+    }
+
+    /// Does a process hold this run?
+    pub fn is_alive(&self, run: &RunId) -> bool {
+        let Ok(file) = File::open(self.lock_path(run)) else { return false };
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err()
+    }
+
+    /// Free bytes on the disk that holds the store.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let stat = nix::sys::statvfs::statvfs(&self.root).ok()?;
+        Some(stat.blocks_available() as u64 * stat.fragment_size() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_home_above_is_found_and_a_dead_owner_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        fs::create_dir(folder.path().join(".git")).unwrap();
+        let home = Home::open(None, &inner).unwrap();
+        assert_eq!(home.root(), folder.path().canonicalize().unwrap().join(".llmflow"));
+        let run = RunId("quiet-otter".into());
+        assert!(!home.is_alive(&run));
+        let lock = home.lock(&run).unwrap();
+        assert!(home.is_alive(&run));
+        assert!(home.lock(&run).is_err());
+        drop(lock);
+        assert!(!home.is_alive(&run));
+    }
+}

@@ -1,0 +1,106 @@
+//! Keys: what makes two stages the same.
+//!
+//! | in the key | not in the key |
+//! |---|---|
+//! | operator and VERSION; params that differ from their default; digests of inputs by port; content of sources; the seed, if it is used; the numerics class | stage names, paths, times, retries, resources, device number, parallelism, `tuning` params |
+
+use llmflow_contract::{Digest, Entry, Hasher, Numerics, Port, Role, StagePlan};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Change;
+
+/// One named part of a key, as text that can be shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Component {
+    /// `operator`, `with.lora_r`, `in.data`, `source.path`, `seed`, `numerics`.
+    pub part: String,
+    pub value: String,
+}
+
+/// Everything a key is made of.
+pub struct Subject<'a> {
+    pub entry: &'a Entry,
+    /// Settled.
+    pub params: &'a Value,
+    pub inputs: &'a [(Port, Vec<Digest>)],
+    pub sources: &'a [(String, String)],
+    pub plan: &'a StagePlan,
+    pub seed: u64,
+}
+
+/// The parts of a key in their fixed order. Hashing them gives the key; comparing two lists explains it.
+pub fn components(subject: &Subject) -> Vec<Component> {
+    let mut parts = vec![Component {
+        part: "operator".into(),
+        value: format!("{} v{}", subject.entry.name, subject.entry.version),
+    }];
+    let mut add = |part: String, value: String| parts.push(Component { part, value });
+    for param in &subject.entry.params {
+        let value = &subject.params[&param.name];
+        let is_default = param.default.as_ref().unwrap_or(&Value::Null) == value;
+        if matches!(param.role, Role::Key | Role::Horizon) && !is_default {
+            add(format!("with.{}", param.name), value.to_string());
+        }
+    }
+    for (port, digests) in subject.inputs {
+        let shown: Vec<String> = digests.iter().map(Digest::hex).collect();
+        add(format!("in.{port}"), shown.join(" "));
+    }
+    for (name, content) in subject.sources {
+        add(format!("source.{name}"), content.clone());
+    }
+    if subject.plan.seeded {
+        add("seed".into(), subject.seed.to_string());
+    }
+    match &subject.plan.numerics {
+        Numerics::Exact => {}
+        Numerics::Seeded { class } => add("numerics".into(), class.clone()),
+        Numerics::Stochastic => add("numerics".into(), "stochastic".into()),
+    }
+    parts
+}
+
+/// The key of these parts.
+pub fn digest(parts: &[Component]) -> Digest {
+    let mut hasher = Hasher::new();
+    for part in parts {
+        hasher.part(part.part.as_bytes()).part(part.value.as_bytes());
+    }
+    hasher.finish()
+}
+
+/// The parts that differ, in the order of `now`, then those that are gone.
+pub fn changes(before: &[Component], now: &[Component]) -> Vec<Change> {
+    let find = |parts: &[Component], name: &str| {
+        parts.iter().find(|component| component.part == name).map(|component| component.value.clone())
+    };
+    let gone = before.iter().filter(|old| find(now, &old.part).is_none());
+    now.iter()
+        .chain(gone)
+        .map(|part| &part.part)
+        .filter(|name| find(before, name) != find(now, name))
+        .map(|name| Change { part: name.clone(), before: find(before, name), now: find(now, name), origin: None })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(part: &str, value: &str) -> Component {
+        Component { part: part.into(), value: value.into() }
+    }
+
+    #[test]
+    fn the_key_and_its_explanation_see_the_same_parts() {
+        let before = [part("operator", "train.sft v1"), part("with.lora_r", "16"), part("seed", "42")];
+        let now = [part("operator", "train.sft v1"), part("with.lora_r", "32")];
+        assert_ne!(digest(&before), digest(&now));
+        let changed = changes(&before, &now);
+        assert_eq!(changed.iter().map(|change| change.part.as_str()).collect::<Vec<_>>(), ["with.lora_r", "seed"]);
+        assert_eq!(changed[0].before.as_deref(), Some("16"));
+        assert_eq!(changed[1].now, None);
+        assert!(changes(&now, &now).is_empty());
+    }
+}

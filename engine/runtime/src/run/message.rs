@@ -1,0 +1,65 @@
+//! What engine and workers say to each other: JSON lines on a socket of their own.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use llmflow_contract::{Digest, Failure, Lease, Port, Progress, StageId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{plan::Component, store::KeyRecord};
+
+/// A self-contained piece of work: nothing else is needed to do it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Assignment {
+    pub stage: StageId,
+    pub attempt: u32,
+    pub operator: String,
+    pub version: u32,
+    /// Settled.
+    pub params: Value,
+    pub inputs: Vec<(Port, Vec<Digest>)>,
+    pub seed: u64,
+    pub lease: Lease,
+    pub key: Digest,
+    pub components: Vec<Component>,
+    /// Where checkpoints of this work lie.
+    pub checkpoint: Digest,
+    pub store: String,
+    /// The home's `work/`.
+    pub work: PathBuf,
+    /// The pipeline file's folder.
+    pub base: PathBuf,
+    /// Rows marked `eval` go in: the outputs carry the mark.
+    pub marks_eval: bool,
+    /// Keep the operator's service up instead of running it.
+    pub serve: bool,
+}
+
+/// From the engine.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToWorker {
+    Assign(Box<Assignment>),
+    /// One step more, one save, then stop.
+    Cancel,
+}
+
+/// From a worker.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromWorker {
+    /// First line: the token it was started with.
+    Hello(String),
+    Progress(Progress),
+    Metric { name: String, value: f64, step: Option<u64>, reproducible: bool },
+    Checkpoint,
+    Restored,
+    /// A service listens here.
+    Serving(SocketAddr),
+    /// Published and committed.
+    Done(Box<KeyRecord>),
+    Failed(Failure),
+}
+
+/// Metrics by name, the last value of each.
+pub type Metrics = BTreeMap<String, f64>;

@@ -1,0 +1,243 @@
+//! Runs a plan: starts what is ready, watches it, retries it, commits it, says how it ended.
+//!
+//! Owns: the states of stages and the one function that changes them, workers, retries, publishing.
+//! Must not know: what an operator does, how events are shown.
+//! Start at [`run`].
+
+mod engine;
+mod message;
+mod pool;
+mod publish;
+mod schedule;
+mod serve;
+mod worker;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use llmflow_contract::{Class, Failure, Machine, Registry, StageId};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc::UnboundedSender};
+
+pub use serve::serve;
+pub use worker::worker_main;
+
+use crate::{
+    device,
+    event::{Compute, Event, Finished, RunId, RunStatus},
+    home::Home,
+    lineage::Lineage,
+    pipeline::{Diagnostics, SourceFile},
+    plan::{Plan, PlanError, PlanView},
+    store::Store,
+};
+
+/// What `run` and `plan` are asked.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub pipeline: PathBuf,
+    pub home: Option<PathBuf>,
+    /// `--set name=value`, as typed.
+    pub set: Vec<String>,
+}
+
+/// Why nothing ran.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Bad(Diagnostics),
+    #[error(transparent)]
+    Failure(#[from] Failure),
+}
+
+impl From<PlanError> for Error {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Bad(diagnostics) => Self::Bad(diagnostics),
+            PlanError::Failure(failure) => Self::Failure(failure),
+        }
+    }
+}
+
+impl Error {
+    /// DESIGN.md §6.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Bad(_) => 2,
+            Self::Failure(failure) => match failure.class {
+                Class::Input => 2,
+                Class::Bug => 101,
+                Class::Cancelled => 130,
+                _ => 3,
+            },
+        }
+    }
+}
+
+/// How a stage ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageStatus {
+    Ran,
+    Cached,
+    Failed,
+    Refused,
+    Skipped,
+    Interrupted,
+}
+
+impl StageStatus {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ran => "ran",
+            Self::Cached => "cached",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Skipped => "skipped",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// How one stage ended, and what it gave.
+#[derive(Clone, Debug)]
+pub struct StageOutcome {
+    pub stage: StageId,
+    pub operator: String,
+    pub status: StageStatus,
+    pub finished: Option<Finished>,
+    pub failure: Option<Failure>,
+    /// The expression that does not hold, and why.
+    pub refused: Option<(String, String)>,
+    pub skipped_because: Option<String>,
+    pub seconds: f64,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// None: there was nothing to do.
+    pub run: Option<RunId>,
+    pub status: RunStatus,
+    pub exit_code: u8,
+    pub plan: PlanView,
+    pub stages: Vec<StageOutcome>,
+    pub published: Vec<PathBuf>,
+    /// Where the user wants the report.
+    pub report_to: Vec<PathBuf>,
+    pub seconds: f64,
+}
+
+/// A request to stop: the first lets each stage save, the second kills.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<(AtomicU8, Notify)>);
+
+impl Cancel {
+    pub fn new() -> Self {
+        Self::default()
+    }
+    pub fn request(&self) {
+        self.0.0.fetch_add(1, Ordering::SeqCst);
+        self.0.1.notify_waiters();
+        self.0.1.notify_one();
+    }
+    pub fn requests(&self) -> u8 {
+        self.0.0.load(Ordering::SeqCst)
+    }
+    /// Resolves at the next request.
+    async fn requested(&self) {
+        self.0.1.notified().await;
+    }
+}
+
+/// What every command that plans opens first.
+struct Opened {
+    home: Home,
+    store: Store,
+    lineage: Lineage,
+}
+
+async fn open(home: Option<&std::path::Path>, start: &std::path::Path) -> Result<Opened, Failure> {
+    let home = Home::open(home, start)?;
+    let store = Store::open_local(&home.store())?;
+    let lineage = Lineage::open(&home).await?;
+    Ok(Opened { home, store, lineage })
+}
+
+fn machine_of(compute: &Compute) -> Machine {
+    Machine { cores: compute.cores, memory_bytes: compute.memory_bytes, usable_gpus: compute.usable_gpus }
+}
+
+/// Runs today's file; picks up everything already done.
+///
+/// # Errors
+/// Bad input, or an environment in which nothing can start. A stage that fails is an [`Outcome`].
+pub async fn run(
+    options: Options,
+    registry: &Registry,
+    events: UnboundedSender<Event>,
+    cancel: Cancel,
+) -> Result<Outcome, Error> {
+    let source = SourceFile::read(&options.pipeline)?;
+    let opened = open(options.home.as_deref(), source.base()).await?;
+    start(source, &options.set, opened, registry, events, cancel).await
+}
+
+/// Continues exactly a run: its recorded file and params.
+pub async fn resume(
+    run: &str,
+    home: Option<PathBuf>,
+    registry: &Registry,
+    events: UnboundedSender<Event>,
+    cancel: Cancel,
+) -> Result<Outcome, Error> {
+    let opened = open(home.as_deref(), std::path::Path::new(".")).await?;
+    let id = opened.lineage.find_run(run).await?;
+    if opened.home.is_alive(&id) {
+        return Err(Failure::environment("run/busy", format!("run `{id}` is in progress in another process")).into());
+    }
+    let recorded = opened.lineage.pipeline_of(&id).await?;
+    let source = SourceFile::new(recorded.path, recorded.text);
+    start(source, &recorded.set, opened, registry, events, cancel).await
+}
+
+async fn start(
+    source: SourceFile,
+    set: &[String],
+    opened: Opened,
+    registry: &Registry,
+    events: UnboundedSender<Event>,
+    cancel: Cancel,
+) -> Result<Outcome, Error> {
+    let limits = device::limits();
+    let plan =
+        Plan::build(source, set, registry, &opened.store, Some(&opened.lineage), machine_of(&limits)).await?;
+    let compute = if plan.view().to_run() == 0 { limits } else { device::inventory().await };
+    let engine = engine::Engine::new(plan, opened.home, opened.store, opened.lineage, compute, events, cancel)?;
+    Ok(engine.run().await?)
+}
+
+/// Says what `run` would do.
+pub async fn plan(options: Options, registry: &Registry) -> Result<(PlanView, Compute), Error> {
+    let source = SourceFile::read(&options.pipeline)?;
+    let opened = open(options.home.as_deref(), source.base()).await?;
+    let limits = device::limits();
+    let plan =
+        Plan::build(source, &options.set, registry, &opened.store, Some(&opened.lineage), machine_of(&limits)).await?;
+    let view = plan.view();
+    let compute = if view.to_run() == 0 { limits } else { device::inventory().await };
+    Ok((view, compute))
+}
+
+/// Checks a file without a home: the number of its stages.
+pub async fn check(pipeline: &std::path::Path, set: &[String], registry: &Registry) -> Result<usize, Error> {
+    let source = SourceFile::read(pipeline)?;
+    let store = Store::open("memory://check")?;
+    let plan = Plan::build(source, set, registry, &store, None, machine_of(&device::limits())).await?;
+    Ok(plan.stages.len())
+}

@@ -1,0 +1,84 @@
+//! Keeps an operator's service up in a worker: what `serve`, `chat` and `run --serve` use.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use llmflow_contract::{Failure, Known, KnownInput, Lease, Registry};
+use serde_json::Value;
+
+use super::{
+    Cancel,
+    message::{Assignment, FromWorker},
+    open,
+    pool::{Pool, Report},
+};
+use crate::{address::Address, device};
+
+/// Serves the artifact at `address` until cancelled; `ready` learns where.
+///
+/// # Errors
+/// `serve/kind` if no operator serves this kind; whatever the service fails with.
+pub async fn serve(
+    address: &str,
+    params: Value,
+    home: Option<PathBuf>,
+    registry: &Registry,
+    ready: impl FnOnce(SocketAddr),
+    cancel: Cancel,
+) -> Result<(), Failure> {
+    let opened = open(home.as_deref(), std::path::Path::new(".")).await?;
+    let (_, stage, port, digest) = opened.lineage.resolve(&Address::parse(address)?).await?;
+    let manifest = opened.store.manifest(&digest).await?;
+    let served = registry.serving(&manifest.kind).ok_or_else(|| {
+        Failure::input("serve/kind", format!("`{stage}.{port}` is a {}; nothing here serves that", manifest.kind))
+            .help("name a stage that gives a model or a gguf: llmflow show @")
+    })?;
+    let limits = device::limits();
+    let base = std::env::current_dir().map_err(|error| Failure::io("opening", ".", &error))?;
+    let input = KnownInput { stage: stage.clone(), kind: manifest.kind.clone(), facts: manifest.facts, digest: Some(digest) };
+    let known = Known {
+        inputs: [(served.port.clone(), vec![input])].into(),
+        machine: super::machine_of(&limits),
+        base: base.clone(),
+    };
+    let (params, _) = served.entry.plan(params, &known)?;
+    let mut pool = Pool::new(limits.cores)?;
+    let assignment = Assignment {
+        stage,
+        attempt: 1,
+        operator: served.entry.name.to_owned(),
+        version: served.entry.version,
+        params,
+        inputs: vec![(served.port, vec![digest])],
+        seed: 0,
+        lease: Lease { cores: limits.cores, memory_bytes: limits.memory_bytes, gpus: Vec::new() },
+        key: digest,
+        components: Vec::new(),
+        checkpoint: digest,
+        store: opened.store.url().to_owned(),
+        work: opened.home.work(),
+        base,
+        marks_eval: false,
+        serve: true,
+    };
+    let worker = pool.assign(assignment).await?;
+    let mut ready = Some(ready);
+    loop {
+        let report = tokio::select! {
+            (_, report) = pool.next() => report,
+            () = cancel.requested() => {
+                pool.end(worker).await;
+                return Ok(());
+            }
+        };
+        match report {
+            Report::Said(FromWorker::Serving(address)) => {
+                if let Some(ready) = ready.take() {
+                    ready(address);
+                }
+            }
+            Report::Said(FromWorker::Failed(failure)) => return Err(failure),
+            Report::Gone => return Err(pool.autopsy(worker).await),
+            _ => {}
+        }
+    }
+}

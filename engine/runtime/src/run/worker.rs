@@ -1,0 +1,273 @@
+//! A worker process: takes assignments, runs them, publishes what they give. It never plans and never writes lineage.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixStream},
+    },
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use llmflow_contract::{
+    AnyMade, Bound, Checkpoint, Context, Failure, Host, Kind, Port, Progress, Registry, Report, Use,
+};
+
+use super::message::{Assignment, FromWorker, Metrics, ToWorker};
+use crate::{
+    event::now_ms,
+    store::{Checkpoints, KeyRecord, Store},
+};
+
+/// Name of the socket (abstract, so that it leaves no file) and the token that opens it.
+pub const SOCKET: &str = "LLMFLOW_WORKER_SOCKET";
+pub const TOKEN: &str = "LLMFLOW_WORKER_TOKEN";
+
+/// Progress is sent at most this often.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// The hidden subcommand `__worker`: serves assignments until the engine hangs up. Returns the exit code.
+pub fn worker_main(registry: &Registry) -> i32 {
+    // A worker must not outlive its engine, however that dies.
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    let Ok(stream) = connect() else { return 3 };
+    let Ok(reader) = stream.try_clone() else { return 3 };
+    let link = Arc::new(Link { stream: Mutex::new(stream), cancelled: AtomicBool::new(false) });
+    let (sender, assignments) = mpsc::channel::<Assignment>();
+    let listening = link.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(reader).lines() {
+            match line.ok().and_then(|line| serde_json::from_str(&line).ok()) {
+                Some(ToWorker::Assign(assignment)) => {
+                    listening.cancelled.store(false, Ordering::SeqCst);
+                    if sender.send(*assignment).is_err() {
+                        break;
+                    }
+                }
+                Some(ToWorker::Cancel) => listening.cancelled.store(true, Ordering::SeqCst),
+                None => break,
+            }
+        }
+        std::process::exit(0); // the engine hung up or died
+    });
+    for assignment in assignments {
+        let outcome = attempt(registry, &assignment, &link);
+        link.say(&match outcome {
+            Ok(record) => FromWorker::Done(Box::new(record)),
+            Err(failure) => FromWorker::Failed(failure),
+        });
+    }
+    0
+}
+
+fn connect() -> std::io::Result<UnixStream> {
+    let name = std::env::var(SOCKET).map_err(std::io::Error::other)?;
+    let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+    let token = std::env::var(TOKEN).map_err(std::io::Error::other)?;
+    let mut line = serde_json::to_string(&FromWorker::Hello(token))?;
+    line.push('\n');
+    (&stream).write_all(line.as_bytes())?;
+    Ok(stream)
+}
+
+/// The line to the engine.
+struct Link {
+    stream: Mutex<UnixStream>,
+    cancelled: AtomicBool,
+}
+
+impl Link {
+    fn say(&self, message: &FromWorker) {
+        let Ok(mut line) = serde_json::to_string(message) else { return };
+        line.push('\n');
+        let mut stream = self.stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if stream.write_all(line.as_bytes()).is_err() {
+            std::process::exit(0); // nobody listens
+        }
+    }
+}
+
+/// Runs one assignment, publishes and commits its outputs.
+fn attempt(registry: &Registry, assignment: &Assignment, link: &Arc<Link>) -> Result<KeyRecord, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::environment("worker/runtime", error.to_string()))?;
+    let store = Store::open(&assignment.store)?;
+    let entry = registry
+        .find(&assignment.operator)
+        .ok_or_else(|| Failure::bug(format!("this worker has no operator `{}`", assignment.operator)))?;
+    let mut bound = std::collections::BTreeMap::new();
+    for (port, digests) in &assignment.inputs {
+        let mut artifacts = Vec::new();
+        for digest in digests {
+            artifacts.push(runtime.block_on(store.artifact(digest, &assignment.work))?);
+        }
+        bound.insert(port.clone(), artifacts);
+    }
+    let scratch = assignment.work.join("scratch").join(format!("{}-{}", assignment.key.short(), std::process::id()));
+    std::fs::create_dir_all(&scratch).map_err(|error| Failure::io("making", &scratch, &error))?;
+    let host = WorkerHost {
+        link: link.clone(),
+        checkpoints: store.checkpoints(&assignment.checkpoint, &assignment.work.join("partial")),
+        store: store.clone(),
+        assignment: assignment.clone(),
+        state: Mutex::default(),
+    };
+    let context =
+        Context::new(&host, assignment.seed, assignment.lease.clone(), scratch.clone(), assignment.base.clone());
+    let began = Instant::now();
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        if assignment.serve {
+            let ready = |address| link.say(&FromWorker::Serving(address));
+            entry.serve(assignment.params.clone(), Bound::new(bound), &context, &ready).map(|()| Vec::new())
+        } else {
+            entry.run(assignment.params.clone(), Bound::new(bound), &context)
+        }
+    }));
+    let _ = std::fs::remove_dir_all(&scratch);
+    let made = match result {
+        Ok(Ok(made)) => made,
+        Ok(Err(failure)) => return host.fail(failure),
+        Err(panic) => return host.fail(Failure::bug(panic_text(&panic))),
+    };
+    if assignment.serve {
+        return Err(Failure::cancelled());
+    }
+    runtime.block_on(host.commit(made, began.elapsed().as_secs_f64()))
+}
+
+fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    format!("the operator panicked: {}", text.unwrap_or("no message"))
+}
+
+/// The engine as an operator's [`Context`] sees it.
+struct WorkerHost {
+    link: Arc<Link>,
+    store: Store,
+    checkpoints: Checkpoints,
+    assignment: Assignment,
+    state: Mutex<HostState>,
+}
+
+#[derive(Default)]
+struct HostState {
+    metrics: Metrics,
+    folders: Vec<(Port, PathBuf)>,
+    last_progress: Option<Instant>,
+}
+
+impl WorkerHost {
+    fn state(&self) -> std::sync::MutexGuard<'_, HostState> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Takes back what was half-written.
+    fn fail(&self, failure: Failure) -> Result<KeyRecord, Failure> {
+        for (_, folder) in &self.state().folders {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+        Err(failure)
+    }
+
+    /// Blobs, manifests, then the key record: the order in which a crash leaves nothing half-true.
+    async fn commit(&self, made: Vec<(Port, AnyMade)>, seconds: f64) -> Result<KeyRecord, Failure> {
+        let (metrics, folders) = {
+            let state = self.state();
+            (state.metrics.clone(), state.folders.clone())
+        };
+        let mut record = KeyRecord {
+            key: self.assignment.key,
+            components: self.assignment.components.clone(),
+            outputs: Default::default(),
+            side: Default::default(),
+            metrics,
+            facts: Default::default(),
+            summary: String::new(),
+            seconds,
+            attempt: self.assignment.attempt,
+            machine: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            at_ms: now_ms(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        for (port, mut made) in made {
+            if self.assignment.marks_eval && made.kind.is_dataset() {
+                made.facts.used_for = Some(Use::Eval);
+            }
+            let (digest, manifest) = self.store.publish(&made).await?;
+            record.facts.insert(port.clone(), (manifest.kind, manifest.facts));
+            record.outputs.insert(port, digest);
+        }
+        for (port, folder) in folders.iter().filter(|(port, _)| matches!(port.as_str(), "report" | "trace")) {
+            if port.as_str() == "report" {
+                record.summary = summary_of(folder);
+            }
+            let kind = Kind::new(port.as_str());
+            let side = AnyMade { kind: kind.clone(), folder: folder.clone(), facts: Default::default(), references: Default::default() };
+            record.side.insert(port.clone(), self.store.publish(&side).await?.0);
+            record.facts.insert(port.clone(), (kind, Default::default()));
+        }
+        let record = self.store.commit(&record).await?;
+        for (_, folder) in &folders {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+        self.checkpoints.clear();
+        Ok(record)
+    }
+}
+
+fn summary_of(folder: &Path) -> String {
+    let text = std::fs::read(folder.join("report.json")).unwrap_or_default();
+    serde_json::from_slice::<Report>(&text).map(|report| report.summary).unwrap_or_default()
+}
+
+impl Host for WorkerHost {
+    fn progress(&self, progress: Progress) {
+        let is_last = progress.total == Some(progress.done);
+        let mut state = self.state();
+        if is_last || state.last_progress.is_none_or(|last| last.elapsed() >= PROGRESS_EVERY) {
+            state.last_progress = Some(Instant::now());
+            drop(state);
+            self.link.say(&FromWorker::Progress(progress));
+        }
+    }
+    fn metric(&self, name: &str, value: f64, step: Option<u64>, reproducible: bool) {
+        if reproducible {
+            self.state().metrics.insert(name.to_owned(), value);
+        }
+        self.link.say(&FromWorker::Metric { name: name.to_owned(), value, step, reproducible });
+    }
+    fn cancelled(&self) -> bool {
+        self.link.cancelled.load(Ordering::SeqCst)
+    }
+    fn output(&self, port: &str) -> Result<PathBuf, Failure> {
+        let mut state = self.state();
+        if let Some((_, folder)) = state.folders.iter().find(|(known, _)| known.as_str() == port) {
+            return Ok(folder.clone());
+        }
+        let name = format!("{}-{}-{port}", self.assignment.key.short(), std::process::id());
+        let folder = self.store.temporary(&name)?;
+        state.folders.push((Port::from(port), folder.clone()));
+        Ok(folder)
+    }
+    fn restore(&self) -> Result<Option<Checkpoint>, Failure> {
+        let found = self.checkpoints.newest()?;
+        if found.is_some() {
+            self.link.say(&FromWorker::Restored);
+        }
+        Ok(found)
+    }
+    fn save(&self, write: &mut dyn FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
+        self.checkpoints.save(write)?;
+        self.link.say(&FromWorker::Checkpoint);
+        Ok(())
+    }
+}
