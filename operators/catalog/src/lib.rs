@@ -1,1 +1,17 @@
+//! The operators, one folder each, grouped by family and listed in life-cycle order.
+//!
+//! Owns: what each step of a language model's life does, its params, ports and docs.
+//! Must not know: how a stage is scheduled, stored or shown; operators meet only through artifacts.
+//! Start at [`registry`].
 
+pub mod data;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+use llmflow_contract::Registry;
+
+/// Every operator, in life-cycle order: data, synth, model, tokenizer, train, align, eval, quantize, deploy.
+pub fn registry() -> Registry {
+    Registry::new()
+}
