@@ -1,0 +1,68 @@
+//! What tests need: the developers' data, a small model with random-looking weights.
+
+use std::path::PathBuf;
+
+use candle_core::{Device, Tensor};
+
+use crate::{Checkpoint, Config, Generation, Weights, tokenizer::train_bpe, weights::gguf::tensor_names};
+
+/// A file of the developers' data; `None`, with a message, if the folder is absent and not required.
+pub(crate) fn shared_data(name: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("LLMFLOW_SHARED_DATA")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
+    let path = root.join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(std::env::var("LLMFLOW_REQUIRE_DATA").as_deref() != Ok("1"), "`{}` is required", path.display());
+    eprintln!("skipped: `{}` is absent", path.display());
+    None
+}
+
+/// SmolLM2-135M-Instruct in Q4_1, named by `LLMFLOW_SMOLLM2_GGUF`.
+pub(crate) fn smollm2() -> Option<PathBuf> {
+    let Some(path) = std::env::var_os("LLMFLOW_SMOLLM2_GGUF").map(PathBuf::from) else {
+        eprintln!("skipped: LLMFLOW_SMOLLM2_GGUF names no file");
+        return None;
+    };
+    if !path.exists() {
+        assert!(std::env::var("LLMFLOW_REQUIRE_DATA").as_deref() != Ok("1"), "`{}` is required", path.display());
+        eprintln!("skipped: `{}` is absent", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// A model of two layers whose every number is another one.
+pub(crate) fn small_checkpoint() -> Checkpoint {
+    let tokenizer = train_bpe(["one two three two one"; 4].into_iter(), 270, 1).unwrap();
+    let config = Config {
+        vocab: tokenizer.vocab_size(),
+        hidden: 64,
+        intermediate: 96,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 16,
+        rope_theta: 10_000.0,
+        rms_eps: 1e-5,
+        tie_embeddings: true,
+        context: 128,
+        bos: tokenizer.bos(),
+        eos: tokenizer.eos_ids()[..1].to_vec(),
+        rope_interleaved: false,
+    };
+    let mut weights = Weights::new();
+    let mut state = 1u32;
+    for (_, name) in tensor_names(&config) {
+        let shape = crate::weights::expected_shape(&name, &config);
+        let numbers: Vec<f32> = (0..shape.iter().product::<usize>())
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+            })
+            .collect();
+        weights.insert(name, Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap());
+    }
+    Checkpoint { config, weights, tokenizer, generation: Generation::default() }
+}
