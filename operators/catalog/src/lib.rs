@@ -14,4 +14,8 @@ use llmflow_contract::Registry;
 /// Every operator, in life-cycle order: data, synth, model, tokenizer, train, align, eval, quantize, deploy.
 pub fn registry() -> Registry {
     Registry::new()
+        .with::<data::load::Load>()
+        .with::<data::filter::Filter>()
+        .with::<data::dedup::Dedup>()
+        .with::<data::split::Split>()
 }

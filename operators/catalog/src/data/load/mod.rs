@@ -1,0 +1,11 @@
+#![doc = include_str!("doc.md")]
+
+mod convert;
+mod files;
+mod records;
+mod run;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+pub use spec::{Format, Load, OnBadRow, Params, SplitText};
