@@ -21,7 +21,7 @@ pub(crate) struct Settings {
 }
 
 /// Share of the pairs just at the threshold that the bands must propose; above it nearly all are.
-const RECALL_AT_THRESHOLD: f64 = 0.99;
+const RECALL_AT_THRESHOLD: f64 = 0.999;
 /// Texts hashed between two looks at cancellation.
 const CHUNK: usize = 256;
 
@@ -222,8 +222,8 @@ mod tests {
 
     #[test]
     fn bands_follow_the_threshold() {
-        assert_eq!(SETTINGS.bands(), (18, 6));
-        assert!(Settings { threshold: 0.5, ..SETTINGS }.bands().1 < 6);
+        assert_eq!(SETTINGS.bands(), (22, 5));
+        assert!(Settings { threshold: 0.5, ..SETTINGS }.bands().1 < 5);
     }
 
     #[test]

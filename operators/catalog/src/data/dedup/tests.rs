@@ -106,3 +106,18 @@ fn real_sets_keep_what_a_comparison_of_all_pairs_keeps() {
         assert!(kept.abs_diff(expected) * 200 <= expected, "{set}: {kept} kept, {expected} by all pairs");
     }
 }
+
+#[test]
+fn equal_inputs_give_the_bytes_of_version_1_on_any_number_of_threads() {
+    let rows: Vec<Row> = (0..300).map(|n| text(&format!("row {} says a thing or two, {}", n % 200, n % 7))).collect();
+    let digest = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let host = TestHost::new();
+        let inputs = In { data: vec![Artifact::new(host.dataset(RowKind::Text, rows.iter().cloned()))] };
+        let out = pool.install(|| Dedup::run(Params::default(), inputs, &host.context())).unwrap();
+        artifact(out.data.into_any()).digest.short()
+    };
+    assert_eq!(digest(1), digest(4));
+    // Changes only with `Dedup::VERSION`, or with how rows are written.
+    assert_eq!((Dedup::VERSION, digest(2).as_str()), (1, "6a62acf6"));
+}

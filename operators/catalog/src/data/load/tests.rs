@@ -119,3 +119,41 @@ fn real_files_of_every_shape_load_whole() {
         assert!(loaded.len() * 100 >= rows * 99, "{file}: {}", report.summary);
     }
 }
+
+#[test]
+fn the_lessons_own_rows_load_and_the_broken_ones_are_set_aside() {
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pipelines/data");
+    for (file, format, broken) in [
+        ("instructions.jsonl", Format::Alpaca, true),
+        ("general_prompts.jsonl", Format::Prompt, false),
+        ("questions.jsonl", Format::Choice, false),
+        ("docs/*.md", Format::Text, false),
+        ("tiny/instructions.jsonl", Format::Alpaca, true),
+        ("tiny/questions.jsonl", Format::Choice, false),
+        ("tiny/corpus.jsonl", Format::Text, false),
+    ] {
+        let host = TestHost::new();
+        let params = Params { on_bad_row: OnBadRow::SetAside, ..params(&format!("{data}/{file}"), format) };
+        let (rows, report) = load(&host, params);
+        println!("{file}: {}", report.summary);
+        assert!(!rows.is_empty());
+        assert_eq!(report.metrics["set_aside"] > 0.0, broken, "{file}: {}", report.summary);
+    }
+}
+
+#[test]
+fn a_packed_file_cut_short_is_damaged_and_a_byte_of_noise_is_a_bad_row() {
+    use std::io::Write as _;
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    (0..500).for_each(|n| writeln!(packed, "{{\"text\": \"row {n}\"}}").unwrap());
+    let bytes = packed.finish().unwrap();
+    let host = TestHost::new();
+    host.write("a.jsonl.gz", &bytes);
+    assert_eq!(load(&host, params("a.jsonl.gz", Format::Text)).0.len(), 500);
+    host.write("a.jsonl.gz", &bytes[..bytes.len() / 2]);
+    let failure = Load::run(params("a.jsonl.gz", Format::Text), (), &host.context()).unwrap_err();
+    assert_eq!(failure.code, "data/damaged");
+    host.write("b.jsonl", b"{\"text\": \"\xff\"}\n");
+    let failure = Load::run(params("b.jsonl", Format::Text), (), &host.context()).unwrap_err();
+    assert!(failure.message.starts_with("`b.jsonl:1` is no valid JSON"), "{failure}");
+}
