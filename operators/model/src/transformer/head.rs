@@ -1,0 +1,106 @@
+//! The output head on chosen rows: log-probabilities, and their gradient, without ever holding all logits.
+
+use rayon::prelude::*;
+
+use super::{
+    Decoder,
+    linear::{self, ADD, SET, View},
+    norm,
+    vector::{add, argmax, exp, log_sum_exp, vectorized},
+};
+
+/// Rows of logits at once: 64 × 49,152 values are 12 MB.
+const CHUNK: usize = 64;
+
+/// A token whose probability is asked for, and the row that predicts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub row: usize,
+    pub token: u32,
+}
+
+/// What the head says of one target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judged {
+    /// ln p of the token.
+    pub logprob: f32,
+    /// Whether it is the likeliest token.
+    pub greedy: bool,
+}
+
+impl Decoder {
+    /// Log-probability of each target, given the residual stream `[rows, hidden]` of a forward pass.
+    pub fn judge(&self, x: &[f32], targets: &[Target]) -> Vec<Judged> {
+        let mut judged = Vec::with_capacity(targets.len());
+        for chunk in targets.chunks(CHUNK) {
+            let (_, normed, _) = self.head_rows(x, chunk);
+            let logits = self.logits_of(&normed);
+            judged.par_extend(chunk.par_iter().zip(logits.par_chunks_exact(self.config.vocab)).map(|(target, row)| {
+                let token = target.token as usize;
+                Judged { logprob: row[token] - log_sum_exp(row), greedy: argmax(row) == token }
+            }));
+        }
+        judged
+    }
+
+    /// Logits `[rows, vocab]` of normed rows `[rows, hidden]`.
+    pub(crate) fn logits_of(&self, normed: &[f32]) -> Vec<f32> {
+        let rows = normed.len() / self.config.hidden;
+        let mut logits = vec![0.0; rows * self.config.vocab];
+        linear::forward(&mut logits, self.config.vocab, View::new(normed, rows, self.config.hidden), self.head(), SET);
+        logits
+    }
+
+    /// Σ g·ln p backwards: the gradient in `x`, and each target's ln p. `coefficients` holds g = ∂L/∂ln p.
+    ///
+    /// `grads` is given when the decoder's own parameters learn: the head's and the last norm's are added there.
+    pub fn judge_backward(
+        &self,
+        x: &[f32],
+        targets: &[Target],
+        coefficients: &[f32],
+        grads: Option<&mut [f32]>,
+    ) -> (Vec<f32>, Vec<f32>) {
+        let (hidden, vocab) = (self.config.hidden, self.config.vocab);
+        let mut grads = grads;
+        let mut dx = vec![0.0; x.len()];
+        let mut logprobs = Vec::with_capacity(targets.len());
+        for (chunk, factors) in targets.chunks(CHUNK).zip(coefficients.chunks(CHUNK)) {
+            let (picked, normed, inverse) = self.head_rows(x, chunk);
+            let mut logits = self.logits_of(&normed);
+            logprobs.par_extend(logits.par_chunks_exact_mut(vocab).zip(chunk.par_iter().zip(factors)).map(
+                |(row, (target, factor))| {
+                    let token = target.token as usize;
+                    let norm = log_sum_exp(row);
+                    let logprob = row[token] - norm;
+                    vectorized(|| row.iter_mut().for_each(|z| *z = -factor * exp(*z - norm)));
+                    row[token] += factor;
+                    logprob
+                },
+            ));
+            let d_logits = View::new(&logits, chunk.len(), vocab);
+            let mut d_normed = vec![0.0; chunk.len() * hidden];
+            linear::backward_input(&mut d_normed, hidden, d_logits, self.head(), SET);
+            let mut d_picked = vec![0.0; chunk.len() * hidden];
+            norm::backward(&mut d_picked, &d_normed, &picked, self.last_norm(), &inverse);
+            if let Some(grads) = grads.as_deref_mut() {
+                let normed = View::new(&normed, chunk.len(), hidden);
+                linear::backward_weight(&mut grads[self.head_range()], d_logits, normed, ADD);
+                let place = self.parameters.find("model.norm.weight").expect("every decoder has a last norm").range();
+                norm::backward_weight(&mut grads[place], &d_normed, &picked, &inverse);
+            }
+            for (target, row) in chunk.iter().zip(d_picked.chunks_exact(hidden)) {
+                add(&mut dx[target.row * hidden..][..hidden], row);
+            }
+        }
+        (dx, logprobs)
+    }
+
+    fn head_rows(&self, x: &[f32], targets: &[Target]) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+        let hidden = self.config.hidden;
+        let picked: Vec<f32> =
+            targets.iter().flat_map(|target| x[target.row * hidden..][..hidden].iter().copied()).collect();
+        let (normed, inverse) = self.final_norm(&picked);
+        (picked, normed, inverse)
+    }
+}
