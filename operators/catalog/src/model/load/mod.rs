@@ -1,0 +1,9 @@
+#![doc = include_str!("doc.md")]
+
+mod run;
+mod spec;
+#[cfg(test)]
+mod tests;
+mod wheel;
+
+pub use spec::{Load, Params};

