@@ -6,12 +6,22 @@
 use std::path::PathBuf;
 
 use llmflow_contract::{AnyArtifact, Class, Digest, Facts, Failure, Place};
-use llmflow_model::{Checkpoint, ModelError, weights::Adapter};
+use llmflow_model::{Checkpoint, ModelError, transformer::Decoder, weights::Adapter};
 
 /// A model in memory, f32, adapters merged.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub checkpoint: Checkpoint,
+}
+
+impl Loaded {
+    /// The weights in the order that computes; they are copied.
+    ///
+    /// # Errors
+    /// The failure of [`failure`].
+    pub fn decoder(&self) -> Result<Decoder, Failure> {
+        Decoder::new(&self.checkpoint.config, &self.checkpoint.weights).map_err(failure)
+    }
 }
 
 /// Opens a `model`, a `gguf`, or an `adapter` merged with its base.

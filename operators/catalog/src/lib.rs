@@ -5,6 +5,10 @@
 //! Start at [`registry`].
 
 pub mod data;
+pub mod language_model;
+pub mod model;
+pub mod quantize;
+pub mod tokenizer;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -18,4 +22,8 @@ pub fn registry() -> Registry {
         .with::<data::filter::Filter>()
         .with::<data::dedup::Dedup>()
         .with::<data::split::Split>()
+        .with::<model::load::Load>()
+        .with::<model::adapter_merge::AdapterMerge>()
+        .with::<tokenizer::train::TrainTokenizer>()
+        .with::<quantize::gguf::QuantizeGguf>()
 }
