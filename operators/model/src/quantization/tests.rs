@@ -81,3 +81,20 @@ fn smollm2_keeps_its_q8_0_embedding_byte_for_byte() {
     let share = same as f64 / (packed.len() / 34) as f64;
     assert!(share > 0.99, "{share}"); // a scale rounded to f16 once may round otherwise the second time
 }
+
+/// Writes a real model at each type into the folder that `LLMFLOW_KEEP_GGUF` names, for comparison with other tools.
+#[test]
+fn a_real_model_shrinks_and_opens_again() {
+    let Some(path) = smollm2() else { return };
+    let checkpoint = crate::Checkpoint::open(&path).unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = std::env::var_os("LLMFLOW_KEEP_GGUF").map_or_else(|| temporary.path().to_owned(), Into::into);
+    for (block_type, most) in [(BlockType::F16, 3e-4), (BlockType::Q8_0, 0.01), (BlockType::Q4_0, 0.12)] {
+        let path = folder.join(format!("{block_type}.gguf"));
+        let made = write_gguf(&path, &checkpoint, block_type, &mut |_, _| true).unwrap();
+        let worst = made.tensors.iter().map(|tensor| tensor.relative_error).fold(0.0, f64::max);
+        eprintln!("{block_type}: {} bytes, worst tensor {worst:.5}", made.size_bytes);
+        assert!(worst < most, "{block_type}: {worst}");
+        assert_eq!(GgufFile::open(&path).unwrap().tensors().len(), 272);
+    }
+}
