@@ -5,6 +5,8 @@
 
 mod adamw;
 mod schedule;
+mod trainer;
 
 pub use adamw::{AdamW, clip};
 pub use schedule::{Schedule, Shape};
+pub use trainer::{Example, Stepped, Trainer, supervised_tokens};
