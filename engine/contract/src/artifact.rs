@@ -126,9 +126,9 @@ impl AnyArtifact {
     /// # Errors
     /// `artifact/no-reference` if it names none such.
     pub fn reference(&self, name: &str) -> Result<&AnyArtifact, Failure> {
-        self.references.get(name).ok_or_else(|| {
-            Failure::bug(format!("{} {} does not say its `{name}`", self.kind(), self.digest.short()))
-        })
+        self.references
+            .get(name)
+            .ok_or_else(|| Failure::bug(format!("{} {} does not say its `{name}`", self.kind(), self.digest.short())))
     }
 }
 

@@ -68,7 +68,15 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(class: Class, code: &str, message: impl Into<String>) -> Self {
-        Self { class, code: code.to_owned(), message: message.into(), help: None, at: None, param: None, causes: Vec::new() }
+        Self {
+            class,
+            code: code.to_owned(),
+            message: message.into(),
+            help: None,
+            at: None,
+            param: None,
+            causes: Vec::new(),
+        }
     }
     pub fn input(code: &str, message: impl Into<String>) -> Self {
         Self::new(Class::Input, code, message)

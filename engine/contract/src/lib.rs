@@ -19,7 +19,7 @@ mod registry;
 mod report;
 mod rng;
 
-pub use artifact::{Artifact, AnyArtifact, Facts, Made, AnyMade, FileEntry, Manifest, Use};
+pub use artifact::{AnyArtifact, AnyMade, Artifact, Facts, FileEntry, Made, Manifest, Use};
 pub use context::{Checkpoint, Context, Host, Lease, Progress, write_report};
 pub use digest::{Digest, Hasher};
 pub use failure::{Class, Failure, Place};

@@ -99,9 +99,7 @@ impl Registry {
                 let settled = serde_json::to_value(&params).map_err(|error| Failure::bug(error.to_string()))?;
                 Ok((settled, plan))
             },
-            run: |params, inputs, ctx| {
-                Ok(O::run(parse::<O>(params)?, O::Inputs::bind(inputs)?, ctx)?.into_made())
-            },
+            run: |params, inputs, ctx| Ok(O::run(parse::<O>(params)?, O::Inputs::bind(inputs)?, ctx)?.into_made()),
             serve: |params, inputs, ctx, ready| O::serve(parse::<O>(params)?, O::Inputs::bind(inputs)?, ctx, ready),
         };
         assert!(self.entries.insert(O::NAME, entry).is_none(), "two operators are named `{}`", O::NAME);

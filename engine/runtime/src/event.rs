@@ -35,13 +35,29 @@ pub struct Event {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum What {
     /// First event of a run.
-    RunStarted { pipeline: String, plan: PlanView, compute: Compute, home: PathBuf, disk_free_bytes: Option<u64> },
+    RunStarted {
+        pipeline: String,
+        plan: PlanView,
+        compute: Compute,
+        home: PathBuf,
+        disk_free_bytes: Option<u64>,
+    },
     /// An attempt began in a worker. `resumed`: it found a checkpoint.
-    Started { attempt: u32 },
+    Started {
+        attempt: u32,
+    },
     Progress(Progress),
     /// `reproducible` metrics enter the key record.
-    Metric { name: String, value: f64, step: Option<u64>, reproducible: bool },
-    Log { level: String, message: String },
+    Metric {
+        name: String,
+        value: f64,
+        step: Option<u64>,
+        reproducible: bool,
+    },
+    Log {
+        level: String,
+        message: String,
+    },
     /// A checkpoint became durable.
     Checkpoint,
     /// The attempt continues from a checkpoint.
@@ -49,14 +65,29 @@ pub enum What {
     Finished(Finished),
     /// The result was there already.
     Cached(Finished),
-    Skipped { because: String },
+    Skipped {
+        because: String,
+    },
     /// An attempt failed; `retry_in_ms` when another follows.
-    Failed { failure: Failure, retry_in_ms: Option<u64> },
+    Failed {
+        failure: Failure,
+        retry_in_ms: Option<u64>,
+    },
     /// Committed, but its `require` does not hold.
-    Refused { expression: String, why: String },
-    Published { path: PathBuf, bytes: u64, unchanged: bool },
+    Refused {
+        expression: String,
+        why: String,
+    },
+    Published {
+        path: PathBuf,
+        bytes: u64,
+        unchanged: bool,
+    },
     /// Last event of a run.
-    RunFinished { status: RunStatus, seconds: f64 },
+    RunFinished {
+        status: RunStatus,
+        seconds: f64,
+    },
 }
 
 /// What a stage gave.

@@ -36,7 +36,10 @@ impl Home {
         let root = root.canonicalize().map_err(|error| Failure::io("opening", &root, &error))?;
         for (name, text) in [
             (".gitignore", "*\n"),
-            ("CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n# LLMflow's state: may be left out of backups.\n"),
+            (
+                "CACHEDIR.TAG",
+                "Signature: 8a477f597d28d172789f06886806bc55\n# LLMflow's state: may be left out of backups.\n",
+            ),
         ] {
             let path = root.join(name);
             if !path.exists() {

@@ -31,10 +31,18 @@ pub struct StageView {
 #[serde(tag = "will", rename_all = "snake_case")]
 pub enum Will {
     /// Its key has no record.
-    Run { key: Digest, because: Vec<Change> },
-    Cached { key: Digest, finished: Finished },
+    Run {
+        key: Digest,
+        because: Vec<Change>,
+    },
+    Cached {
+        key: Digest,
+        finished: Finished,
+    },
     /// Runs only if these give other bytes than before.
-    Waits { on: Vec<StageId> },
+    Waits {
+        on: Vec<StageId>,
+    },
 }
 
 /// One part of a key that differs from the stage's last success. No parts: it never ran.

@@ -1,0 +1,3 @@
+//! Deployment: a model where programs can reach it.
+
+pub mod serve;
