@@ -1,0 +1,94 @@
+//! Checkpoints: numbered folders of unfinished work, each with the digests of its files.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use llmflow_contract::{Checkpoint, Digest, Failure};
+
+use super::disk;
+
+const SUMS: &str = "SUMS.json";
+/// The newest may be torn by a dying disk; the one before it then serves.
+const KEPT: usize = 2;
+
+/// The checkpoints of one work, newest last.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+}
+
+impl Checkpoints {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Saves what `write` puts into the folder it is given; durable on return.
+    pub fn save(&self, write: &mut dyn FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
+        disk::make_folder(&self.folder)?;
+        let aside = tempfile::Builder::new()
+            .prefix("tmp-")
+            .tempdir_in(&self.folder)
+            .map_err(|error| Failure::io("making", &self.folder, &error))?;
+        write(aside.path())?;
+        let mut sums = BTreeMap::new();
+        for (name, file) in disk::files_below(aside.path())? {
+            let (digest, _) = Digest::of_file(&file).map_err(|error| Failure::io("hashing", &file, &error))?;
+            sync_file(&file)?;
+            if let Some(folder) = file.parent() {
+                disk::sync_folder(folder)?;
+            }
+            sums.insert(name, digest);
+        }
+        let path = aside.path().join(SUMS);
+        let text = serde_json::to_vec(&sums).map_err(|error| Failure::bug(format!("checkpoint: {error}")))?;
+        fs::write(&path, text).map_err(|error| Failure::io("writing", &path, &error))?;
+        sync_file(&path)?;
+        disk::sync_folder(aside.path())?;
+        let numbers = self.numbers()?;
+        let number = numbers.last().map_or(1, |last| last + 1);
+        let place = self.folder.join(number.to_string());
+        fs::rename(aside.path(), &place).map_err(|error| Failure::io("saving", &place, &error))?;
+        disk::sync_folder(&self.folder)?;
+        let old = (numbers.len() + 1).saturating_sub(KEPT);
+        for number in &numbers[..old] {
+            let _ = fs::remove_dir_all(self.folder.join(number.to_string()));
+        }
+        Ok(())
+    }
+
+    /// The newest that verifies.
+    pub fn newest(&self) -> Result<Option<Checkpoint>, Failure> {
+        let found = self.numbers()?.into_iter().rev().map(|number| self.folder.join(number.to_string()));
+        Ok(found.into_iter().find(|folder| verifies(folder)).map(|folder| Checkpoint { folder }))
+    }
+
+    /// Forgets them all: the work is committed.
+    pub fn clear(&self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+
+    fn numbers(&self) -> Result<Vec<u64>, Failure> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Failure::io("listing", &self.folder, &error)),
+        };
+        let mut numbers: Vec<u64> =
+            entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+}
+
+fn sync_file(path: &Path) -> Result<(), Failure> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(|error| Failure::io("syncing", path, &error))
+}
+
+fn verifies(folder: &Path) -> bool {
+    let Ok(text) = fs::read(folder.join(SUMS)) else { return false };
+    let Ok(sums) = serde_json::from_slice::<BTreeMap<String, Digest>>(&text) else { return false };
+    sums.iter().all(|(name, digest)| Digest::of_file(&folder.join(name)).is_ok_and(|(found, _)| found == *digest))
+}

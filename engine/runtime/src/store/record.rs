@@ -1,0 +1,31 @@
+//! The key record: the commit of one stage's work.
+
+use std::collections::BTreeMap;
+
+use llmflow_contract::{Digest, Facts, Kind, Port};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Component;
+
+/// What a key gave, when and where. Create-only: the first to commit wins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    pub key: Digest,
+    pub components: Vec<Component>,
+    /// Manifests by port.
+    pub outputs: BTreeMap<Port, Digest>,
+    /// `report` and `trace`.
+    pub side: BTreeMap<Port, Digest>,
+    /// Last values of the reproducible metrics.
+    pub metrics: BTreeMap<String, f64>,
+    pub facts: BTreeMap<Port, (Kind, Facts)>,
+    /// The result in one line.
+    pub summary: String,
+    pub seconds: f64,
+    pub attempt: u32,
+    pub machine: String,
+    /// Milliseconds since 1970 (UTC).
+    pub at_ms: u64,
+    /// Of LLMflow.
+    pub version: String,
+}
