@@ -5,9 +5,11 @@
 //! Start at [`registry`].
 
 pub mod data;
+pub mod eval;
 pub mod language_model;
 pub mod model;
 pub mod quantize;
+pub mod synth;
 pub mod tokenizer;
 
 #[cfg(test)]
