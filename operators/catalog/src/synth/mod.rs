@@ -1,5 +1,7 @@
 //! Synthetic data: rows that a model of the pipeline writes.
 
+pub mod answer;
+pub mod generate;
 mod journal;
 pub(crate) mod speaker;
 
