@@ -5,6 +5,7 @@
 //! Start at [`registry`].
 
 pub mod data;
+pub mod deploy;
 pub mod eval;
 pub mod language_model;
 pub mod model;
