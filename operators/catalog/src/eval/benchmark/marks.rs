@@ -14,10 +14,11 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// `logprobs[i]` is the summed ln p of `choices[i]`; `gold` is an index into both.
-    pub fn of(logprobs: &[f64], choices: &[String], gold: usize) -> Self {
+    /// `logprobs[i]` is the summed ln p of `spoken[i]`, a choice as it was scored (with `template: none` a space stands
+    /// before it, and counts as a byte); `gold` is an index into both.
+    pub fn of(logprobs: &[f64], spoken: &[String], gold: usize) -> Self {
         let predicted = likeliest(logprobs.iter().copied());
-        let per_byte = logprobs.iter().zip(choices).map(|(logprob, choice)| logprob / choice.len().max(1) as f64);
+        let per_byte = logprobs.iter().zip(spoken).map(|(logprob, spoken)| logprob / spoken.len().max(1) as f64);
         Self {
             predicted,
             acc: predicted == gold,

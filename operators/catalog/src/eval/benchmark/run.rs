@@ -125,7 +125,8 @@ impl Quiz<'_> {
         let marks = self.rows.iter().map(|row| {
             let question = row.as_choice()?;
             let own: Vec<f64> = logprobs.by_ref().take(question.choices.len()).collect();
-            Ok(Marks::of(&own, &question.choices, question.gold as usize))
+            let spoken: Vec<String> = question.choices.iter().map(|choice| self.spoken(choice)).collect();
+            Ok(Marks::of(&own, &spoken, question.gold as usize))
         });
         Ok((marks.collect::<Result<_, Failure>>()?, cut))
     }

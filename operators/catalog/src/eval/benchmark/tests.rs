@@ -1,4 +1,6 @@
-use llmflow_contract::{AnyArtifact, Artifact, Class, Operator as _, Report};
+use std::{io::BufRead as _, path::PathBuf};
+
+use llmflow_contract::{AnyArtifact, Artifact, Class, Facts, Made, Operator as _, Report, kinds};
 use llmflow_dataset::{Choice, Content, Meta, Row, RowKind};
 use serde_json::json;
 
@@ -8,7 +10,7 @@ use super::{
 };
 use crate::{
     model::toy,
-    testing::{TestHost, artifact, known},
+    testing::{TestHost, artifact, known, shared_data},
 };
 
 fn question(query: &str, choices: [&str; 2], gold: u32, key: &str) -> Row {
@@ -75,4 +77,33 @@ fn a_cancelled_stage_stops_and_a_gold_outside_the_choices_is_refused() {
     let inputs = In { model: Artifact::new(model), data: Artifact::new(questions(&host)) };
     host.cancel();
     assert_eq!(Benchmark::run(plain(), inputs, &host.context()).unwrap_err().class, Class::Cancelled);
+}
+
+/// Reference: an independent float32 forward pass on the first 200 rows: acc 0.515, acc_norm 0.535.
+/// A near tie may fall the other way on another machine, so two questions of slack.
+#[test]
+fn smollm2_scores_arc_easy_as_the_reference_does() {
+    let Some(archive) = shared_data("eval/arc-easy.jsonl.gz") else { return };
+    let Some(gguf) = std::env::var_os("LLMFLOW_SMOLLM2_GGUF").map(PathBuf::from) else {
+        eprintln!("skipped: LLMFLOW_SMOLLM2_GGUF names no file");
+        return;
+    };
+    let lines = std::io::BufReader::new(flate2::read::GzDecoder::new(std::fs::File::open(archive).unwrap())).lines();
+    let rows = lines.take(200).map(|line| {
+        let value: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let choices = serde_json::from_value(value["choices"].clone()).unwrap();
+        let gold = value["gold"].as_u64().unwrap() as u32;
+        let query = value["query"].as_str().unwrap().to_owned();
+        Row::new(Content::Choice(Choice { query, choices, gold }), Meta::new())
+    });
+    let host = TestHost::new();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(gguf, folder.path().join("model.gguf")).unwrap();
+    let model = artifact(Made::<kinds::Gguf>::new(folder.path().to_owned(), Facts::default()).into_any());
+    let data = host.dataset(RowKind::Choice, rows.collect::<Vec<_>>());
+    let inputs = In { model: Artifact::new(model), data: Artifact::new(data) };
+    Benchmark::run(Params { template: Template::None, ..Params::default() }, inputs, &host.context()).unwrap();
+    let (acc, acc_norm) = (host.metric("acc").unwrap(), host.metric("acc_norm").unwrap());
+    eprintln!("acc {acc}, acc_norm {acc_norm}");
+    assert!((acc - 0.515).abs() <= 0.0101 && (acc_norm - 0.535).abs() <= 0.0101, "acc {acc}, acc_norm {acc_norm}");
 }
