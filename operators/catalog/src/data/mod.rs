@@ -6,7 +6,7 @@ pub mod load;
 pub(crate) mod near_duplicates;
 pub mod split;
 
-use llmflow_contract::{Facts, Failure, Known, KnownInput, Use};
+use llmflow_contract::{Context, Facts, Failure, Funnel, Known, KnownInput, Needs, Report, Sample, Use, Work};
 use llmflow_dataset::Field;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,38 @@ fn one_kind(known: &Known) -> Result<&[KnownInput], Failure> {
         )
         .help("give rows of one kind to this stage")),
     }
+}
+
+/// What comparing all rows of the port `data` with each other takes.
+fn near_duplicate_needs(known: &Known) -> Needs {
+    let rows = known.rows("data").unwrap_or_default();
+    Needs {
+        cores: known.machine.cores.clamp(1, 4),
+        memory_bytes: (64 << 20) + rows * 4096,
+        disk_bytes: rows * 512,
+        work: Work::Rows(rows),
+        ..Needs::default()
+    }
+}
+
+/// Reports a stage that keeps some rows and drops others: `301 kept · 4 too_short`.
+fn report_kept(ctx: &Context, funnel: &Funnel, samples: Vec<Sample>) -> Result<(), Failure> {
+    let dropped: u64 = funnel.dropped.values().sum();
+    let mut summary = format!("{} kept", funnel.kept);
+    for (rule, count) in &funnel.dropped {
+        summary += &format!(" · {count} {rule}");
+    }
+    let metrics = [("rows", funnel.rows_in), ("kept", funnel.kept), ("dropped", dropped)];
+    for (name, value) in metrics {
+        ctx.metric(name, value as f64, None);
+    }
+    ctx.report(&Report {
+        summary,
+        metrics: metrics.map(|(name, value)| (name.to_owned(), value as f64)).into(),
+        samples,
+        funnel: Some(funnel.clone()),
+        ..Report::default()
+    })
 }
 
 /// `1 row`, `2 rows`.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use llmflow_contract::{Context, Failure, Funnel, Report, Sample};
+use llmflow_contract::{Context, Failure, Sample};
 use llmflow_dataset::{Dataset, DatasetWriter, Row, RowId, TraceRecord, TraceWriter};
 use rayon::prelude::*;
 use serde_json::json;
@@ -12,7 +12,7 @@ use super::{
     Method, Params,
     spec::{In, Out},
 };
-use crate::data::{excerpt, merged_facts, near_duplicates};
+use crate::data::{excerpt, merged_facts, near_duplicates, report_kept};
 
 /// Rows hashed at once.
 const CHUNK_ROWS: usize = 1024;
@@ -58,7 +58,7 @@ pub(super) fn run(params: &Params, inputs: &In, ctx: &Context) -> Result<Out, Fa
         }
     }
     let funnel = trace.finish(index as u64, writer.rows())?;
-    report(ctx, &funnel, samples)?;
+    report_kept(ctx, &funnel, samples.into_report())?;
     Ok(Out { data: writer.finish(merged_facts(inputs.data.iter().map(|input| input.facts())))? })
 }
 
@@ -138,23 +138,4 @@ impl Samples {
         };
         self.pairs.iter().map(sample).collect()
     }
-}
-
-fn report(ctx: &Context, funnel: &Funnel, samples: Samples) -> Result<(), Failure> {
-    let dropped: u64 = funnel.dropped.values().sum();
-    let mut summary = format!("{} kept", funnel.kept);
-    for (rule, count) in &funnel.dropped {
-        summary += &format!(" · {count} {rule}");
-    }
-    let metrics = [("rows", funnel.rows_in), ("kept", funnel.kept), ("dropped", dropped)];
-    for (name, value) in metrics {
-        ctx.metric(name, value as f64, None);
-    }
-    ctx.report(&Report {
-        summary,
-        metrics: metrics.map(|(name, value)| (name.to_owned(), value as f64)).into(),
-        samples: samples.into_report(),
-        funnel: Some(funnel.clone()),
-        ..Report::default()
-    })
 }

@@ -1,12 +1,10 @@
 //! Params, ports and plan of `data.dedup`.
 
-use llmflow_contract::{
-    Artifact, Context, Facts, Failure, Known, Made, Needs, Operator, StagePlan, Work, inputs, kinds, outputs,
-};
+use llmflow_contract::{Artifact, Context, Facts, Failure, Known, Made, Operator, StagePlan, inputs, kinds, outputs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Side, merged_facts, near_duplicates::Settings, one_kind};
+use crate::data::{Side, merged_facts, near_duplicate_needs, near_duplicates::Settings, one_kind};
 
 /// What counts as a repeat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -85,19 +83,11 @@ impl Operator for Dedup {
         if let Some(first) = inputs.first() {
             plan = plan.output("data", first.kind.clone(), facts);
         }
-        let rows = known.rows("data").unwrap_or_default();
-        let needs = Needs {
-            cores: known.machine.cores.clamp(1, 4),
-            memory_bytes: (64 << 20) + rows * 4096,
-            disk_bytes: rows * 512,
-            work: Work::Rows(rows),
-            ..Needs::default()
-        };
         Ok(plan
             .metric("rows", "rows read")
             .metric("kept", "rows that repeat no earlier one")
             .metric("dropped", "rows that do")
-            .needs(needs)
+            .needs(near_duplicate_needs(known))
             .rows_from(&["data"]))
     }
 

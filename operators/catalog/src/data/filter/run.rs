@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use llmflow_contract::{Context, Facts, Failure, Report};
+use llmflow_contract::{Context, Facts, Failure};
 use llmflow_dataset::{Dataset, DatasetWriter, Row, TraceWriter, Verdict, map_rows};
 use serde_json::json;
 use unicode_segmentation::UnicodeSegmentation;
@@ -12,6 +12,7 @@ use super::{
     Params,
     spec::{In, Out},
 };
+use crate::data::report_kept;
 
 /// Words of a run in `max_repeated_ngrams`.
 const NGRAM: usize = 5;
@@ -21,17 +22,7 @@ pub(super) fn run(params: &Params, inputs: &In, ctx: &Context) -> Result<Out, Fa
     let mut writer = DatasetWriter::create(ctx, "data", dataset.kind())?;
     let trace = TraceWriter::create(ctx)?;
     let funnel = map_rows(ctx, &dataset, &mut writer, trace, |row| Ok(judge(params, row)))?;
-    let dropped: u64 = funnel.dropped.values().sum();
-    let mut summary = format!("{} kept", funnel.kept);
-    for (rule, count) in &funnel.dropped {
-        summary += &format!(" · {count} {rule}");
-    }
-    let metrics = [("rows", funnel.rows_in), ("kept", funnel.kept), ("dropped", dropped)];
-    for (name, value) in metrics {
-        ctx.metric(name, value as f64, None);
-    }
-    let metrics = metrics.map(|(name, value)| (name.to_owned(), value as f64)).into();
-    ctx.report(&Report { summary, metrics, funnel: Some(funnel), ..Report::default() })?;
+    report_kept(ctx, &funnel, Vec::new())?;
     Ok(Out { data: writer.finish(Facts { rows: None, ..inputs.data.facts().clone() })? })
 }
 

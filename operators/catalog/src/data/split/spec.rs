@@ -1,10 +1,10 @@
 //! Params, ports and plan of `data.split`.
 
-use llmflow_contract::{
-    Artifact, Context, Facts, Failure, Known, Made, Needs, Operator, StagePlan, Work, inputs, kinds, outputs,
-};
+use llmflow_contract::{Artifact, Context, Facts, Failure, Known, Made, Operator, StagePlan, inputs, kinds, outputs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::data::near_duplicate_needs;
 
 /// How rows are split.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -71,19 +71,11 @@ impl Operator for Split {
             let facts = Facts { rows: None, ..input.facts.clone() };
             plan = plan.output("train", input.kind.clone(), facts.clone()).output("test", input.kind.clone(), facts);
         }
-        let rows = known.rows("data").unwrap_or_default();
-        let needs = Needs {
-            cores: known.machine.cores.clamp(1, 4),
-            memory_bytes: (64 << 20) + rows * 4096,
-            disk_bytes: rows * 512,
-            work: Work::Rows(rows),
-            ..Needs::default()
-        };
         Ok(plan
             .metric("rows", "rows read")
             .metric("train", "rows to learn from")
             .metric("test", "rows to measure on")
-            .needs(needs)
+            .needs(near_duplicate_needs(known))
             .seeded()
             .rows_from(&["data"]))
     }
