@@ -11,7 +11,8 @@ use nix::{
 pub(super) fn cores() -> u32 {
     let mask = sched_getaffinity(Pid::from_raw(0)).ok();
     let allowed = mask.map(|set| (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).count() as u32);
-    let quota = cgroups().iter().filter_map(|folder| quota_cores(&fs::read_to_string(folder.join("cpu.max")).ok()?)).min();
+    let quota =
+        cgroups().iter().filter_map(|folder| quota_cores(&fs::read_to_string(folder.join("cpu.max")).ok()?)).min();
     let slurm = std::env::var("SLURM_CPUS_PER_TASK").ok().and_then(|text| text.parse().ok());
     [allowed, quota, slurm].into_iter().flatten().min().unwrap_or(1).max(1)
 }
@@ -19,9 +20,9 @@ pub(super) fn cores() -> u32 {
 /// Memory in bytes: the machine's, or the cgroup's limit if that is less.
 pub(super) fn memory_bytes() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_bytes(&text));
-    let limits = cgroups().into_iter().filter_map(|folder| {
-        fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse::<u64>().ok()
-    });
+    let limits = cgroups()
+        .into_iter()
+        .filter_map(|folder| fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse::<u64>().ok());
     machine.into_iter().chain(limits).min().unwrap_or(1 << 30)
 }
 

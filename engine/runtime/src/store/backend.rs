@@ -9,7 +9,8 @@ use std::{
 use bytes::Bytes;
 use llmflow_contract::Failure;
 use object_store::{
-    Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem, memory::InMemory, path::Path as Key,
+    Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem, memory::InMemory,
+    path::Path as Key,
 };
 
 use super::disk;
@@ -62,9 +63,12 @@ impl Backend {
     pub(super) async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), Failure> {
         match &self.root {
             Some(root) => disk::write(&root.join("tmp"), &root.join(key), &bytes, false).map(drop),
-            None => {
-                self.objects.put(&Key::from(key), bytes.into()).await.map(drop).map_err(|error| failure("writing", key, error))
-            }
+            None => self
+                .objects
+                .put(&Key::from(key), bytes.into())
+                .await
+                .map(drop)
+                .map_err(|error| failure("writing", key, error)),
         }
     }
 

@@ -59,7 +59,12 @@ pub(super) fn files_below(root: &Path) -> Result<Vec<(String, std::path::PathBuf
             let inner = path.strip_prefix(root).ok().and_then(Path::to_str);
             match inner {
                 Some(inner) if meta.is_file() => files.push((inner.to_owned(), path.clone())),
-                _ => return Err(Failure::bug(format!("an output holds `{}`, no file with a UTF-8 name", path.display()))),
+                _ => {
+                    return Err(Failure::bug(format!(
+                        "an output holds `{}`, no file with a UTF-8 name",
+                        path.display()
+                    )));
+                }
             }
         }
     }

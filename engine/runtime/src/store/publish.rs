@@ -18,17 +18,12 @@ impl Store {
     pub async fn publish(&self, made: &AnyMade) -> Result<(Digest, Manifest), Failure> {
         let mut files = Vec::new();
         for (path, file) in disk::files_below(&made.folder)? {
-            let (digest, size_bytes) =
-                Digest::of_file(&file).map_err(|error| Failure::io("hashing", &file, &error))?;
+            let (digest, size_bytes) = Digest::of_file(&file).map_err(|error| Failure::io("hashing", &file, &error))?;
             self.publish_blob(&file, &digest, size_bytes).await?;
             files.push(FileEntry { path, digest, size_bytes });
         }
-        let manifest = Manifest {
-            kind: made.kind.clone(),
-            files,
-            facts: made.facts.clone(),
-            references: made.references.clone(),
-        };
+        let manifest =
+            Manifest { kind: made.kind.clone(), files, facts: made.facts.clone(), references: made.references.clone() };
         let digest = manifest.digest();
         let text = serde_json::to_vec(&manifest).map_err(|error| Failure::bug(format!("manifest: {error}")))?;
         self.backend.put(&manifest_path(&digest), text).await?;
