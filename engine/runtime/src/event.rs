@@ -68,6 +68,8 @@ pub enum What {
     Skipped {
         because: String,
     },
+    /// Asked to stop: what was saved is where it goes on.
+    Interrupted,
     /// An attempt failed; `retry_in_ms` when another follows.
     Failed {
         failure: Failure,

@@ -1,19 +1,15 @@
 //! Orchestration: pipelines, plans, the store, lineage, devices, runs.
 //!
 //! Must not know: any operator by name, tensors, Parquet, how anything is printed.
-//! Built so far: [`pipeline`], [`event`], [`home`], [`store`], [`device`], [`address`]. `plan/mod.rs` and `run/` are written and
-//! wait for the lineage.
+//! A command reads a file ([`pipeline`]), settles it against the store ([`plan`]), and carries it out ([`run`]), telling
+//! whoever listens ([`event`]); [`lineage`] is the reader that remembers.
 
 pub mod address;
 pub mod device;
 pub mod event;
 pub mod home;
+pub mod lineage;
 pub mod pipeline;
-pub mod plan {
-    //! A plan as people and programs read it.
-    pub mod key;
-    mod view;
-    pub use key::Component;
-    pub use view::{Change, PlanView, StageView, Will};
-}
+pub mod plan;
+pub mod run;
 pub mod store;

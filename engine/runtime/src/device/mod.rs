@@ -32,10 +32,15 @@ fn gpu_names() -> Vec<String> {
     (0..count).filter_map(|ordinal| result::device::get_name(result::device::get(ordinal).ok()?).ok()).collect()
 }
 
+/// Cores and memory of this process, without a look for GPUs: no child starts.
+pub fn limits() -> Compute {
+    Compute { cores: limits::cores(), memory_bytes: limits::memory_bytes(), gpus: Vec::new(), usable_gpus: 0 }
+}
+
 /// What this process may compute on. No GPU serves a build without CUDA.
 pub async fn inventory() -> Compute {
     let gpus = ask_child().await.unwrap_or_default();
-    Compute { cores: limits::cores(), memory_bytes: limits::memory_bytes(), gpus, usable_gpus: 0 }
+    Compute { gpus, ..limits() }
 }
 
 async fn ask_child() -> Option<Vec<String>> {

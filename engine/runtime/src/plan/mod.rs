@@ -171,11 +171,7 @@ impl Plan {
             index.insert(def.id.clone(), stages.len());
             stages.push(Planned { def, entry, settled, needs, standing, last });
         }
-        if diagnostics.is_empty() {
-            Ok(Self { pipeline, stages, machine })
-        } else {
-            Err(PlanError::Bad(diagnostics))
-        }
+        if diagnostics.is_empty() { Ok(Self { pipeline, stages, machine }) } else { Err(PlanError::Bad(diagnostics)) }
     }
 
     /// The plan for readers.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use llmflow_contract::{Class, Failure, Lease, Port, StageId, Use};
+use llmflow_contract::{Class, Failure, Lease, StageId, Use};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -19,9 +19,9 @@ use super::{
 use crate::{
     event::{Compute, Event, Finished, RunId, RunStatus, What, now_ms},
     home::{Home, RunLock},
-    lineage::{Lineage, PipelineRow},
+    lineage::{Lineage, PipelineRow, PlannedRow},
     pipeline::{Demand, Target},
-    plan::{Outputs, Plan, Standing, finished},
+    plan::{Outputs, Plan, Planned, StageView, Standing, finished},
     store::{KeyRecord, Store},
 };
 
@@ -34,15 +34,27 @@ enum State {
     /// Something it needs has not ended.
     Waiting,
     /// Every input exists, the key is known and has no record. `not_before`: a retry's pause.
-    Ready { not_before: Option<Instant> },
-    Running { worker: WorkerId, since: Instant, ending: Option<(Instant, Class)> },
+    Ready {
+        not_before: Option<Instant>,
+    },
+    Running {
+        worker: WorkerId,
+        since: Instant,
+        ending: Option<(Instant, Class)>,
+    },
     Ran(Finished),
     /// A record with its key stands. Nothing will run.
     Cached(Finished),
     Failed(Failure),
     /// Committed, but its `require` does not hold.
-    Refused { finished: Finished, expression: String, why: String },
-    Skipped { because: String },
+    Refused {
+        finished: Finished,
+        expression: String,
+        why: String,
+    },
+    Skipped {
+        because: String,
+    },
     Interrupted,
 }
 
@@ -95,7 +107,7 @@ impl Engine {
             attempts: vec![0; count],
             seconds: vec![0.0; count],
             outputs: Outputs::default(),
-            run: RunId(new_name()),
+            run: new_name(),
             is_recorded: plan.view().to_run() > 0,
             plan,
             home,
@@ -144,6 +156,9 @@ impl Engine {
         if !self.is_recorded {
             return Ok(None);
         }
+        while self.lineage.has_run(&self.run).await? {
+            self.run = new_name();
+        }
         let lock = self.home.lock(&self.run)?;
         let pipeline = &self.plan.pipeline;
         let row = PipelineRow {
@@ -153,16 +168,13 @@ impl Engine {
             set: pipeline.set.clone(),
             params: pipeline.params.iter().map(|(name, param)| (name.clone(), param.value.to_json())).collect(),
         };
-        self.lineage.start_run(&self.run, &row).await?;
         let view = self.plan.view();
-        for (index, stage) in view.stages.iter().enumerate() {
-            let inputs: Vec<(Port, StageId, Port)> = self.plan.stages[index]
-                .def
-                .inputs
-                .iter()
-                .flat_map(|(port, refs)| refs.iter().map(|from| (port.clone(), from.stage.clone(), from.port.clone())))
-                .collect();
-            self.lineage.plan_stage(&self.run, stage, &inputs).await?;
+        let stages: Vec<PlannedRow> = view.stages.iter().zip(&self.plan.stages).map(planned_row).collect();
+        self.lineage.start_run(&self.run, &row, &stages).await?;
+        for stage in &self.plan.stages {
+            if let Some((key, parts)) = &stage.settled.key {
+                self.lineage.set_components(&self.run, &stage.def.id, key, parts).await?;
+            }
         }
         let started = What::RunStarted {
             pipeline: pipeline.name.clone(),
@@ -189,7 +201,8 @@ impl Engine {
     /// The one function that changes a stage's state; it also emits the event.
     async fn set(&mut self, index: usize, state: State) -> Result<(), Failure> {
         let what = match &state {
-            State::Waiting | State::Ready { .. } | State::Interrupted => None,
+            State::Waiting | State::Ready { .. } => None,
+            State::Interrupted => Some(What::Interrupted),
             State::Running { .. } => Some(What::Started { attempt: self.attempts[index] }),
             State::Ran(finished) => Some(What::Finished(finished.clone())),
             State::Cached(finished) => Some(What::Cached(finished.clone())),
@@ -213,9 +226,8 @@ impl Engine {
                 continue;
             }
             let needs = self.plan.stages[index].needs.clone();
-            let broken = needs.iter().find(|need| {
-                self.states[**need].is_over() && !self.states[**need].has_succeeded()
-            });
+            let broken =
+                needs.iter().find(|need| self.states[**need].is_over() && !self.states[**need].has_succeeded());
             if let Some(need) = broken {
                 let name = &self.plan.stages[*need].def.id;
                 let because = match &self.states[*need] {
@@ -292,11 +304,8 @@ impl Engine {
 
     async fn start_ready(&mut self) -> Result<(), Failure> {
         let now = Instant::now();
-        let mut free = schedule::Free {
-            cores: self.compute.cores,
-            memory_bytes: self.compute.memory_bytes,
-            is_idle: true,
-        };
+        let mut free =
+            schedule::Free { cores: self.compute.cores, memory_bytes: self.compute.memory_bytes, is_idle: true };
         let mut ready = Vec::new();
         for (index, state) in self.states.iter().enumerate() {
             let lease = self.lease_of(index);
@@ -502,7 +511,7 @@ impl Engine {
     async fn finish(mut self, seconds: f64, was_stopped: bool) -> Result<Outcome, Failure> {
         for index in 0..self.states.len() {
             if !self.states[index].is_over() {
-                self.states[index] = State::Interrupted;
+                self.set(index, State::Interrupted).await?;
             }
         }
         let any = |test: fn(&State) -> bool| self.states.iter().any(test);
@@ -607,7 +616,8 @@ impl Engine {
         let by_stage: HashMap<StageId, usize> =
             self.plan.stages.iter().enumerate().map(|(index, stage)| (stage.def.id.clone(), index)).collect();
         let (mut published, mut report_to) = (Vec::new(), Vec::new());
-        let wanted: Vec<_> = self.plan.pipeline.publish.iter().map(|item| (item.target.clone(), item.paths.clone())).collect();
+        let wanted: Vec<_> =
+            self.plan.pipeline.publish.iter().map(|item| (item.target.clone(), item.paths.clone())).collect();
         for (target, paths) in wanted {
             let (stage, port) = match target {
                 Target::Report => {
@@ -632,11 +642,25 @@ impl Engine {
                 if let Some((size, mtime, inode)) = publish::stamp(&path).filter(|_| !is_same) {
                     self.lineage.set_published(&path, &digest, size, mtime, inode).await?;
                 }
-                self.emit(None, What::Published { path: done.path, bytes: done.bytes, unchanged: done.unchanged }).await?;
+                self.emit(None, What::Published { path: done.path, bytes: done.bytes, unchanged: done.unchanged })
+                    .await?;
                 published.push(path);
             }
         }
         Ok((published, report_to))
+    }
+}
+
+/// What the history keeps of a stage before it runs.
+fn planned_row<'a>((view, stage): (&'a StageView, &Planned)) -> PlannedRow<'a> {
+    let inputs = stage.def.inputs.iter();
+    let outputs = stage.settled.plan.outputs.iter();
+    PlannedRow {
+        view,
+        inputs: inputs
+            .flat_map(|(port, refs)| refs.iter().map(|from| (port.clone(), from.stage.clone(), from.port.clone())))
+            .collect(),
+        outputs: outputs.map(|(port, kind, _)| (port.clone(), kind.clone())).collect(),
     }
 }
 
@@ -650,6 +674,6 @@ fn ended_by(class: Class) -> Failure {
 }
 
 /// Two words, such as `quiet-otter`.
-fn new_name() -> String {
-    petname::petname(2, "-").unwrap_or_else(|| format!("run-{}", now_ms()))
+fn new_name() -> RunId {
+    RunId(petname::petname(2, "-").unwrap_or_else(|| format!("run-{}", now_ms())))
 }

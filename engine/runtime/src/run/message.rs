@@ -51,7 +51,12 @@ pub enum FromWorker {
     /// First line: the token it was started with.
     Hello(String),
     Progress(Progress),
-    Metric { name: String, value: f64, step: Option<u64>, reproducible: bool },
+    Metric {
+        name: String,
+        value: f64,
+        step: Option<u64>,
+        reproducible: bool,
+    },
     Checkpoint,
     Restored,
     /// A service listens here.

@@ -215,8 +215,7 @@ async fn start(
     cancel: Cancel,
 ) -> Result<Outcome, Error> {
     let limits = device::limits();
-    let plan =
-        Plan::build(source, set, registry, &opened.store, Some(&opened.lineage), machine_of(&limits)).await?;
+    let plan = Plan::build(source, set, registry, &opened.store, Some(&opened.lineage), machine_of(&limits)).await?;
     let compute = if plan.view().to_run() == 0 { limits } else { device::inventory().await };
     let engine = engine::Engine::new(plan, opened.home, opened.store, opened.lineage, compute, events, cancel)?;
     Ok(engine.run().await?)

@@ -1,11 +1,6 @@
 //! Worker processes: started when needed, reused while they are clean, killed when they are not.
 
-use std::{
-    collections::HashMap,
-    os::linux::net::SocketAddrExt,
-    path::PathBuf,
-    process::Stdio,
-};
+use std::{collections::HashMap, os::linux::net::SocketAddrExt, path::PathBuf, process::Stdio};
 
 use llmflow_contract::{Class, Failure, StageId};
 use tokio::{
@@ -55,8 +50,7 @@ impl Pool {
     pub fn new(threads: u32) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| Failure::environment("worker/socket", error.to_string());
         let (name, token) = (random_name().map_err(failed)?, random_name().map_err(failed)?);
-        let address =
-            std::os::unix::net::SocketAddr::from_abstract_name(format!("llmflow-{name}")).map_err(failed)?;
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(format!("llmflow-{name}")).map_err(failed)?;
         let listener = std::os::unix::net::UnixListener::bind_addr(&address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let (sender, reports) = unbounded_channel();
@@ -88,9 +82,8 @@ impl Pool {
     }
 
     async fn start(&mut self) -> Result<WorkerId, Failure> {
-        let failed = |error: std::io::Error| {
-            Failure::environment("worker/start", "a worker process did not start").cause(error)
-        };
+        let failed =
+            |error: std::io::Error| Failure::environment("worker/start", "a worker process did not start").cause(error);
         let program = std::env::current_exe().map_err(failed)?;
         let mut child = Command::new(program)
             .arg("__worker")
@@ -199,7 +192,8 @@ async fn accept(listener: &UnixListener, token: &str) -> std::io::Result<UnixStr
         let (mut stream, _) = listener.accept().await?;
         let mut line = Vec::new();
         let mut byte = [0u8];
-        while line.len() < 256 && tokio::io::AsyncReadExt::read(&mut stream, &mut byte).await? == 1 && byte[0] != b'\n' {
+        while line.len() < 256 && tokio::io::AsyncReadExt::read(&mut stream, &mut byte).await? == 1 && byte[0] != b'\n'
+        {
             line.push(byte[0]);
         }
         if matches!(serde_json::from_slice(&line), Ok(FromWorker::Hello(said)) if said == token) {
@@ -208,7 +202,11 @@ async fn accept(listener: &UnixListener, token: &str) -> std::io::Result<UnixStr
     }
 }
 
-fn forward(id: WorkerId, out: impl tokio::io::AsyncRead + Unpin + Send + 'static, sender: UnboundedSender<(WorkerId, Report)>) {
+fn forward(
+    id: WorkerId,
+    out: impl tokio::io::AsyncRead + Unpin + Send + 'static,
+    sender: UnboundedSender<(WorkerId, Report)>,
+) {
     tokio::spawn(async move {
         let mut lines = BufReader::new(out).lines();
         while let Ok(Some(line)) = lines.next_line().await {

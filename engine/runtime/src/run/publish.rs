@@ -58,8 +58,11 @@ fn replace_folder(path: &Path, parent: &Path, name: &str) -> Result<(), Failure>
     }
     let is_empty = path.read_dir().is_ok_and(|mut entries| entries.next().is_none());
     if !path.join(MARK).exists() && !is_empty {
-        return Err(Failure::input("publish/occupied", format!("`{}` holds something that LLMflow did not put there", path.display()))
-            .help("move it away, or publish to another path"));
+        return Err(Failure::input(
+            "publish/occupied",
+            format!("`{}` holds something that LLMflow did not put there", path.display()),
+        )
+        .help("move it away, or publish to another path"));
     }
     let old = parent.join(format!(".{name}.old"));
     remove(&old)?;

@@ -34,7 +34,8 @@ pub async fn serve(
     })?;
     let limits = device::limits();
     let base = std::env::current_dir().map_err(|error| Failure::io("opening", ".", &error))?;
-    let input = KnownInput { stage: stage.clone(), kind: manifest.kind.clone(), facts: manifest.facts, digest: Some(digest) };
+    let input =
+        KnownInput { stage: stage.clone(), kind: manifest.kind.clone(), facts: manifest.facts, digest: Some(digest) };
     let known = Known {
         inputs: [(served.port.clone(), vec![input])].into(),
         machine: super::machine_of(&limits),

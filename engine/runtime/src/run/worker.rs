@@ -211,7 +211,12 @@ impl WorkerHost {
                 record.summary = summary_of(folder);
             }
             let kind = Kind::new(port.as_str());
-            let side = AnyMade { kind: kind.clone(), folder: folder.clone(), facts: Default::default(), references: Default::default() };
+            let side = AnyMade {
+                kind: kind.clone(),
+                folder: folder.clone(),
+                facts: Default::default(),
+                references: Default::default(),
+            };
             record.side.insert(port.clone(), self.store.publish(&side).await?.0);
             record.facts.insert(port.clone(), (kind, Default::default()));
         }

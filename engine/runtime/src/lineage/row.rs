@@ -1,0 +1,83 @@
+//! What the history answers with.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use llmflow_contract::{Digest, Failure, Kind, Port, StageId};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::event::{RunId, RunStatus};
+
+/// The file a run was started with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PipelineRow {
+    /// Absolute.
+    pub path: PathBuf,
+    pub name: String,
+    pub text: String,
+    /// `--set`, as typed.
+    pub set: Vec<String>,
+    /// The file's params with their final values.
+    pub params: BTreeMap<String, Value>,
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunRow {
+    pub run: RunId,
+    pub pipeline: String,
+    pub status: RunStatus,
+    /// Milliseconds since 1970 (UTC).
+    pub started_ms: u64,
+    pub seconds: Option<f64>,
+    pub ran: u32,
+    pub cached: u32,
+    pub failed: u32,
+    pub skipped: u32,
+    /// What differed from the last success, in one line; empty for a first run.
+    pub changed: String,
+}
+
+/// One stage of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct StageRow {
+    pub stage: StageId,
+    pub operator: String,
+    pub version: u32,
+    /// `waiting`, `running`, `ran`, `cached`, `failed`, `refused`, `skipped`, `interrupted`.
+    pub status: String,
+    pub key: Option<Digest>,
+    pub seconds: Option<f64>,
+    pub summary: String,
+    pub attempts: u32,
+    pub failure: Option<Failure>,
+    /// The main output first.
+    pub outputs: Vec<OutputRow>,
+    pub inputs: Vec<InputRow>,
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// One output of a stage; without a digest until the stage has succeeded.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OutputRow {
+    pub port: Port,
+    pub kind: Kind,
+    pub digest: Option<Digest>,
+}
+
+/// One input of a stage, and the output it reads.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InputRow {
+    pub port: Port,
+    pub from_stage: StageId,
+    pub from_port: Port,
+    pub digest: Option<Digest>,
+}
+
+/// A place where an artifact was made or read.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Whereabouts {
+    pub run: RunId,
+    pub stage: StageId,
+    pub port: Port,
+}
