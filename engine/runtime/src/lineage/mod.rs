@@ -5,6 +5,8 @@
 
 mod query;
 mod row;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::time::Duration;

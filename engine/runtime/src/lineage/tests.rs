@@ -1,0 +1,186 @@
+use std::collections::BTreeMap;
+
+use llmflow_contract::{Digest, Kind, Port, StageId};
+
+use super::*;
+use crate::{
+    address::Address,
+    event::{Event, Finished, RunStatus, What},
+    plan::{Change, Component, PlanView, StageView, Will},
+};
+
+fn home() -> (tempfile::TempDir, Home) {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::open(Some(&folder.path().join(".llmflow")), folder.path()).unwrap();
+    (folder, home)
+}
+
+fn view(stage: &str, because: Vec<Change>) -> StageView {
+    StageView {
+        stage: StageId::from(stage),
+        operator: "train.sft".into(),
+        version: 1,
+        needs: Vec::new(),
+        will: Will::Run { key: Digest::of(b"key"), because },
+        seconds: None,
+        memory_bytes: 0,
+        disk_bytes: 0,
+    }
+}
+
+fn file() -> PipelineRow {
+    PipelineRow {
+        path: "/tmp/p.yaml".into(),
+        name: "p".into(),
+        text: "name: p".into(),
+        set: vec!["rank=8".into()],
+        params: [("rank".to_owned(), 8.into())].into(),
+    }
+}
+
+async fn tell(lineage: &Lineage, run: &RunId, stage: Option<&str>, what: What) {
+    let event = Event { at_ms: 1, run: run.clone(), stage: stage.map(StageId::from), what };
+    lineage.record(&event).await.unwrap();
+}
+
+/// A run of `load` → `sft`, started.
+async fn start(lineage: &Lineage, name: &str) -> RunId {
+    let run = RunId(name.to_owned());
+    let (load, sft) = (view("load", Vec::new()), view("sft", Vec::new()));
+    let stages = [
+        PlannedRow { view: &load, inputs: Vec::new(), outputs: vec![(Port::from("data"), Kind::new("dataset/chat"))] },
+        PlannedRow {
+            view: &sft,
+            inputs: vec![(Port::from("data"), StageId::from("load"), Port::from("data"))],
+            outputs: vec![(Port::from("adapter"), Kind::new("adapter")), (Port::from("aaa"), Kind::new("model"))],
+        },
+    ];
+    lineage.start_run(&run, &file(), &stages).await.unwrap();
+    run
+}
+
+fn gave(port: &str, content: &[u8]) -> Finished {
+    Finished {
+        outputs: [(Port::from(port), Digest::of(content)), (Port::from("report"), Digest::of(b"report"))].into(),
+        metrics: BTreeMap::from([("loss".to_owned(), 0.5)]),
+        summary: "done".into(),
+        seconds: 2.0,
+        ..Finished::default()
+    }
+}
+
+#[tokio::test]
+async fn a_stage_is_found_by_address_and_its_artifact_by_who_made_and_who_read_it() {
+    let (_folder, home) = home();
+    let lineage = Lineage::open(&home).await.unwrap();
+    let run = start(&lineage, "quiet-otter").await;
+    tell(&lineage, &run, Some("load"), What::Started { attempt: 1 }).await;
+    tell(&lineage, &run, Some("load"), What::Finished(gave("data", b"rows"))).await;
+    tell(&lineage, &run, Some("sft"), What::Cached(gave("adapter", b"weights"))).await;
+
+    let (_, stage, port, digest) = lineage.resolve(&Address::parse("@/sft").unwrap()).await.unwrap();
+    assert_eq!((stage.as_str(), port.as_str(), digest), ("sft", "adapter", Digest::of(b"weights")), "the main output");
+    let stages = lineage.stages_of_run(&run).await.unwrap();
+    assert_eq!((stages[0].status.as_str(), stages[1].status.as_str()), ("ran", "cached"));
+    assert_eq!(stages[1].inputs[0].digest, Some(Digest::of(b"rows")));
+    assert_eq!(stages[0].metrics["loss"], 0.5);
+    assert_eq!(stages[0].outputs.last().unwrap().port.as_str(), "report");
+    let place = |stage: &str, port: &str| Whereabouts { run: run.clone(), stage: stage.into(), port: port.into() };
+    assert_eq!(lineage.producers(&Digest::of(b"rows")).await.unwrap(), [place("load", "data")]);
+    assert_eq!(lineage.consumers(&Digest::of(b"rows")).await.unwrap(), [place("sft", "data")]);
+    for bad in ["@/nothing", "@/sft.nothing", "@/sft.aaa", "@", "@-1/sft", "loud/sft"] {
+        let failure = lineage.resolve(&Address::parse(bad).unwrap()).await.unwrap_err();
+        assert!(failure.help.is_some(), "{bad}: {failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_process_is_gone_is_interrupted_and_one_that_lives_is_not() {
+    let (_folder, home) = home();
+    let lineage = Lineage::open(&home).await.unwrap();
+    let (dead, alive) = (start(&lineage, "dead-otter").await, start(&lineage, "live-otter").await);
+    tell(&lineage, &dead, Some("load"), What::Started { attempt: 1 }).await;
+    let _lock = home.lock(&alive).unwrap();
+    let lineage = Lineage::open(&home).await.unwrap();
+    assert_eq!(lineage.run(&dead).await.unwrap().status, RunStatus::Interrupted);
+    assert_eq!(lineage.run(&alive).await.unwrap().status, RunStatus::Running);
+    assert_eq!(lineage.stages_of_run(&dead).await.unwrap()[0].status, "interrupted");
+    assert_eq!(lineage.newest_unfinished().await.unwrap(), Some(dead));
+    assert_eq!(lineage.pipeline_of(&alive).await.unwrap(), file());
+}
+
+#[tokio::test]
+async fn the_last_success_explains_and_a_failure_in_between_does_not_hide_it() {
+    let (_folder, home) = home();
+    let lineage = Lineage::open(&home).await.unwrap();
+    let parts = [Component { part: "with.lora_r".into(), value: "16".into() }];
+    let (first, second) = (start(&lineage, "first-otter").await, start(&lineage, "second-otter").await);
+    let sft = StageId::from("sft");
+    lineage.set_components(&first, &sft, &Digest::of(b"1"), &parts).await.unwrap();
+    tell(&lineage, &first, Some("sft"), What::Finished(gave("adapter", b"a"))).await;
+    lineage.set_components(&second, &sft, &Digest::of(b"2"), &[]).await.unwrap();
+    let failure = Failure::input("x", "bad").help("good");
+    tell(&lineage, &second, Some("sft"), What::Failed { failure: failure.clone(), retry_in_ms: None }).await;
+    let last = lineage.last_success("p", &sft).await.unwrap().unwrap();
+    assert_eq!((last.components.as_slice(), last.seconds), (&parts[..], 2.0));
+    assert!(lineage.last_success("q", &sft).await.unwrap().is_none());
+    assert_eq!(lineage.stages_of_run(&second).await.unwrap()[1].failure, Some(failure));
+}
+
+#[tokio::test]
+async fn names_are_found_by_position_and_by_unique_prefix() {
+    let (_folder, home) = home();
+    let lineage = Lineage::open(&home).await.unwrap();
+    assert!(lineage.find_run("@").await.is_err());
+    for name in ["calm-otter", "calm-owl", "calm"] {
+        start(&lineage, name).await;
+    }
+    let find = async |text: &str| lineage.find_run(text).await.map(|run| run.0).map_err(|failure| failure.message);
+    assert_eq!(find("@").await.unwrap(), "calm");
+    assert_eq!(find("@-2").await.unwrap(), "calm-otter");
+    assert_eq!(find("calm-ow").await.unwrap(), "calm-owl");
+    assert_eq!(find("calm").await.unwrap(), "calm", "an exact name wins");
+    assert!(find("calm-o").await.unwrap_err().contains("calm-otter"));
+    assert!(find("%").await.is_err());
+}
+
+#[tokio::test]
+async fn a_series_keeps_the_last_value_of_a_step_that_was_done_twice() {
+    let (_folder, home) = home();
+    let lineage = Lineage::open(&home).await.unwrap();
+    let run = start(&lineage, "quiet-otter").await;
+    for (step, value) in [(1, 3.0), (2, 2.0), (2, 1.5), (3, f64::NAN)] {
+        let what = What::Metric { name: "loss".into(), value, step: Some(step), reproducible: false };
+        tell(&lineage, &run, Some("sft"), what).await;
+    }
+    let series = lineage.series(&run, &StageId::from("sft"), "loss").await.unwrap();
+    assert_eq!(series, [(1, 3.0), (2, 1.5)], "SQLite keeps no NaN");
+    assert!(lineage.events(&run).await.unwrap().is_empty(), "points are not events twice");
+}
+
+#[tokio::test]
+async fn what_changed_is_said_in_one_line() {
+    let (_folder, home) = home();
+    let lineage = Lineage::open(&home).await.unwrap();
+    let run = start(&lineage, "quiet-otter").await;
+    let change = |part: &str, now: &str| Change {
+        part: part.into(),
+        before: Some("16".into()),
+        now: Some(now.into()),
+        origin: None,
+    };
+    let plan =
+        PlanView { stages: vec![view("sft", vec![change("with.lora_r", "32"), change("in.data", &"x".repeat(64))])] };
+    let started = What::RunStarted {
+        pipeline: "p".into(),
+        plan,
+        compute: Default::default(),
+        home: "/h".into(),
+        disk_free_bytes: None,
+    };
+    tell(&lineage, &run, None, started).await;
+    tell(&lineage, &run, None, What::RunFinished { status: RunStatus::Done, seconds: 4.0 }).await;
+    let row = lineage.run(&run).await.unwrap();
+    assert_eq!((row.changed.as_str(), row.seconds), ("sft.lora_r 16 → 32, sft.in.data", Some(4.0)));
+    assert_eq!(lineage.events(&run).await.unwrap().len(), 2);
+}
