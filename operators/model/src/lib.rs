@@ -20,4 +20,6 @@ pub use tokenizer::{ChatMessage, Encoded, TextTokenizer};
 pub use weights::{Checkpoint, Generation, Weights};
 
 #[cfg(test)]
+mod tests_stories;
+#[cfg(test)]
 pub(crate) mod tests_support;

@@ -3,11 +3,12 @@
 use rayon::prelude::*;
 
 use super::{
-    Decoder,
+    Decoder, Packed,
     linear::{self, ADD, SET, View},
     norm,
     vector::{add, argmax, exp, log_sum_exp, vectorized},
 };
+use crate::Result;
 
 /// Rows of logits at once: 64 × 49,152 values are 12 MB.
 const CHUNK: usize = 64;
@@ -41,6 +42,15 @@ impl Decoder {
             }));
         }
         judged
+    }
+
+    /// Logits `[tokens, vocab]` after each token of one sequence; all at once, so for short texts.
+    ///
+    /// # Errors
+    /// Those of [`Decoder::forward`].
+    pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let x = self.forward(&Packed::separate(&[tokens]), None, None)?;
+        Ok(self.logits_of(&self.final_norm(&x).0))
     }
 
     /// Logits `[rows, vocab]` of normed rows `[rows, hidden]`.
