@@ -7,6 +7,7 @@ use std::{
 };
 
 use llmflow_contract::{Class, Failure, Lease, StageId, Use};
+use petname::lang::english::Petnames;
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -675,5 +676,6 @@ fn ended_by(class: Class) -> Failure {
 
 /// Two words, such as `quiet-otter`.
 fn new_name() -> RunId {
-    RunId(petname::petname(2, "-").unwrap_or_else(|| format!("run-{}", now_ms())))
+    let name = Petnames::small().namer(2, "-").iter(&mut rand::rng()).next();
+    RunId(name.unwrap_or_else(|| format!("run-{}", now_ms())))
 }
