@@ -44,12 +44,7 @@ impl Lineage {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY)
             .foreign_keys(true);
-        let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.map_err(|error| {
-            failed(error).help(format!(
-                "move `{}` away and run again: history starts anew, results in the store stay",
-                home.database().display()
-            ))
-        })?;
+        let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.map_err(failed)?;
         sqlx::migrate!("../../migrations").run(&pool).await.map_err(|error| {
             Failure::environment("lineage/database", "the history cannot be brought up to date")
                 .cause(error)
@@ -89,7 +84,16 @@ impl Lineage {
 
 /// A failure of the database.
 fn failed(error: sqlx::Error) -> Failure {
-    Failure::environment("lineage/database", "the history in `lineage.db` does not answer").cause(error)
+    // <https://sqlite.org/rescode.html>: 13 is SQLITE_FULL, 11 SQLITE_CORRUPT, 26 SQLITE_NOTADB.
+    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+    let failure = match code.as_str() {
+        "13" => Failure::environment("disk/full", "no space left while writing the history, `lineage.db`")
+            .help("free some space, or move the state with `--home FOLDER`; then run the same command again"),
+        "11" | "26" => Failure::environment("lineage/database", "the history in `lineage.db` is damaged")
+            .help("move `lineage.db` away and run again: history starts anew, results in the store stay"),
+        _ => Failure::environment("lineage/database", "the history in `lineage.db` does not answer"),
+    };
+    failure.cause(error)
 }
 
 /// A JSON column that this program wrote and can no longer read.
