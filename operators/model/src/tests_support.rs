@@ -66,3 +66,14 @@ pub(crate) fn small_checkpoint() -> Checkpoint {
     }
     Checkpoint { config, weights, tokenizer, generation: Generation::default() }
 }
+
+/// Numbers in [0, 1) of a small generator of our own, so that no library's change moves a test (SplitMix64).
+pub(crate) fn uniform(seed: u64) -> impl FnMut() -> f64 {
+    let mut state = seed;
+    move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}

@@ -1,249 +1,233 @@
-//! One LoRA training run: steps over batches of token sequences, its state to a folder and back.
+//! One training run: steps over batches, whatever learns and whatever it learns from.
 
-use std::{collections::HashMap, path::Path};
-
-use candle_core::{Device, Tensor};
-
-use super::{AdamW, Schedule, clip};
+use super::{
+    AdamW, AdamWConfig, Contrast, Example, Policy, Schedule, clip,
+    example::{Pass, passes},
+};
 use crate::{
     ModelError, Result,
-    objective::sft,
-    transformer::{Decoder, Packed, Tape, Target, lora::Lora, vector::add},
-    weights::{Adapter, AdapterConfig},
+    objective::{Answer, Preference, sft},
 };
 
-/// A sequence to learn from: `loss_mask` marks the tokens that are supervised.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Example {
-    pub ids: Vec<u32>,
-    pub loss_mask: Vec<bool>,
+/// Hears how many tokens a pass took; `false` stops, and nothing of the step is learned.
+pub type OnPass<'a> = dyn FnMut(usize) -> bool + 'a;
+
+/// How to learn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrainerConfig {
+    pub schedule: Schedule,
+    pub optimizer: AdamWConfig,
+    /// 0: never clip.
+    pub max_grad_norm: f64,
 }
 
-/// What a step did.
+/// What a step did. One whose loss or gradient is not finite changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stepped {
-    /// Mean negative log-likelihood of the batch's supervised tokens, before the step.
+    /// Of the batch, before the step: mean negative log-likelihood of supervised tokens, or mean over pairs.
     pub loss: f64,
     /// Before clipping.
     pub grad_norm: f64,
     pub rate: f64,
 }
 
-/// Small matrices that learn beside a frozen decoder.
-#[derive(Clone, Debug)]
-pub struct Trainer {
-    decoder: Decoder,
-    pub lora: Lora,
-    optimizer: AdamW,
-    pub schedule: Schedule,
-    /// 0: never clip.
-    pub max_grad_norm: f64,
+impl Stepped {
+    pub fn is_finite(&self) -> bool {
+        self.loss.is_finite() && self.grad_norm.is_finite()
+    }
 }
 
-/// Most tokens of one pass: a larger batch is cut into several, whose gradients add up.
-const MAX_ROWS: usize = 1024;
+/// What a step over pairs did; means over the batch, before the step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SteppedPairs {
+    pub stepped: Stepped,
+    pub figures: PairFigures,
+}
+
+/// Means over pairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PairFigures {
+    /// The objective whole, the chosen answers' likelihood included where it counts.
+    pub loss: f64,
+    pub chosen_reward: f64,
+    pub rejected_reward: f64,
+    /// Share of pairs whose chosen reward is above the rejected one.
+    pub accuracy: f64,
+    /// Mean negative ln p of a chosen token.
+    pub chosen_nll: f64,
+}
+
+/// A policy, its optimizer, and the gradients of the step at hand.
+#[derive(Clone, Debug)]
+pub struct Trainer {
+    pub(super) policy: Policy,
+    pub(super) optimizer: AdamW,
+    grads: Vec<f32>,
+    config: TrainerConfig,
+}
 
 impl Trainer {
-    /// Draws A uniformly from ±1/√in (Kaiming, a = √5) with `uniform`, numbers in [0, 1); B is zero.
-    pub fn new(
-        decoder: Decoder,
-        mut lora: Lora,
-        schedule: Schedule,
-        weight_decay: f32,
-        max_grad_norm: f64,
-        uniform: &mut dyn FnMut() -> f32,
-    ) -> Self {
-        for span in lora.parameters.spans().to_vec().iter().filter(|span| span.name.ends_with("lora_A")) {
-            let bound = 1.0 / (span.shape[1] as f32).sqrt();
-            lora.parameters.values[span.range()].iter_mut().for_each(|value| *value = (2.0 * uniform() - 1.0) * bound);
-        }
-        let optimizer = AdamW::new(lora.parameters.values.len(), weight_decay);
-        Self { decoder, lora, optimizer, schedule, max_grad_norm }
+    pub fn new(policy: Policy, config: TrainerConfig) -> Self {
+        let optimizer = AdamW::new(policy.parameters(), config.optimizer);
+        let grads = vec![0.0; policy.parameters().values.len()];
+        Self { policy, optimizer, grads, config }
     }
 
     /// Steps taken.
     pub fn steps(&self) -> u64 {
         self.optimizer.steps
     }
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+    /// The gradient of the last step, before clipping.
+    #[cfg(test)]
+    pub(super) fn gradients(&self) -> &[f32] {
+        &self.grads
+    }
+    /// What has learned; the optimizer is dropped.
+    pub fn into_policy(self) -> Policy {
+        self.policy
+    }
 
     /// Learns from a batch; the loss counts every supervised token of the batch equally.
     ///
     /// # Errors
-    /// [`ModelError::Invalid`] if nothing is supervised; those of [`Decoder::forward`].
-    pub fn step(&mut self, batch: &[Example]) -> Result<Stepped> {
-        let supervised = batch.iter().map(supervised_tokens).sum::<usize>();
+    /// [`ModelError::Invalid`] if nothing is supervised; [`ModelError::Cancelled`]; those of
+    /// [`crate::transformer::Decoder::forward`].
+    pub fn step(&mut self, batch: &[&Example], on_pass: &mut OnPass) -> Result<Stepped> {
+        let supervised = batch.iter().map(|example| example.supervised()).sum::<usize>();
         if supervised == 0 {
             return Err(ModelError::Invalid("no token of the batch is supervised".into()));
         }
-        let mut grads = vec![0.0; self.lora.parameters.values.len()];
+        self.grads.fill(0.0);
+        let coefficient = sft(&[], supervised).1 as f32;
         let mut logprobs = Vec::with_capacity(supervised);
-        for part in passes(batch) {
-            let (packed, targets) = pack(part);
-            let mut tape = Tape::default();
-            let x = self.decoder.forward(&packed, Some(&self.lora), Some(&mut tape))?;
-            let factors = vec![sft(&[], supervised).1 as f32; targets.len()];
-            let (mut dx, own) = self.decoder.judge_backward(&x, &targets, &factors, None);
-            let mut own_grads = vec![0.0; grads.len()];
-            self.decoder.backward(&packed, Some(&self.lora), tape, &mut dx, &mut own_grads);
-            add(&mut grads, &own_grads);
-            logprobs.extend(own);
+        for part in passes(batch, |example| example.tokens()) {
+            logprobs.extend(self.policy.learn(&Pass::of(part), coefficient, &mut self.grads)?);
+            report(on_pass, part.iter().map(|example| example.tokens()).sum())?;
         }
-        let (grad_norm, factor) = clip(&grads, self.max_grad_norm);
-        let rate = self.schedule.rate(self.optimizer.steps);
-        self.optimizer.step(&mut self.lora.parameters.values, &grads, rate, factor);
-        Ok(Stepped { loss: sft(&logprobs, supervised).0, grad_norm, rate })
+        Ok(self.update(sft(&logprobs, supervised).0))
     }
 
     /// Mean negative log-likelihood of supervised tokens, learning nothing.
     ///
     /// # Errors
-    /// Those of [`Decoder::forward`].
-    pub fn evaluate(&self, examples: &[Example]) -> Result<f64> {
-        let mut logprobs = Vec::new();
-        for part in passes(examples) {
-            let (packed, targets) = pack(part);
-            let x = self.decoder.forward(&packed, Some(&self.lora), None)?;
-            logprobs.extend(self.decoder.judge(&x, &targets).iter().map(|one| one.logprob));
+    /// [`ModelError::Cancelled`]; those of [`crate::transformer::Decoder::forward`].
+    pub fn evaluate(&self, examples: &[Example], on_pass: &mut OnPass) -> Result<f64> {
+        let (mut sum, mut count) = (0.0, 0);
+        let examples: Vec<&Example> = examples.iter().collect();
+        for part in passes(&examples, |example| example.tokens()) {
+            let logprobs = self.policy.logprobs(&Pass::of(part))?;
+            sum += total(&logprobs);
+            count += logprobs.len();
+            report(on_pass, part.iter().map(|example| example.tokens()).sum())?;
         }
-        Ok(sft(&logprobs, logprobs.len()).0)
+        Ok(-sum / count.max(1) as f64)
     }
 
-    /// Writes matrices, moments and the step count.
+    /// Σ ln p of both answers of each pair, as the policy is now: the reference, taken before the first step.
     ///
     /// # Errors
-    /// [`ModelError::Tensor`] if the file cannot be written.
-    pub fn save(&self, folder: &Path) -> Result<()> {
-        let tensor = |values: &[f32]| Tensor::from_slice(values, values.len(), &Device::Cpu);
-        let steps = Tensor::from_slice(&[self.optimizer.steps as i64], 1, &Device::Cpu)?;
-        let state = HashMap::from([
-            ("values", tensor(&self.lora.parameters.values)?),
-            ("first", tensor(&self.optimizer.first)?),
-            ("second", tensor(&self.optimizer.second)?),
-            ("steps", steps),
-        ]);
-        Ok(candle_core::safetensors::save(&state, folder.join("trainer.safetensors"))?)
+    /// [`ModelError::Cancelled`]; those of [`crate::transformer::Decoder::forward`].
+    pub fn references(&self, pairs: &[Contrast], on_pass: &mut OnPass) -> Result<Vec<[f64; 2]>> {
+        let mut references = Vec::with_capacity(pairs.len());
+        for part in passes(pairs, Contrast::tokens) {
+            let part: Vec<&Contrast> = part.iter().collect();
+            let logprobs = self.policy.logprobs(&Pass::of(&both(&part)))?;
+            references
+                .extend(split(&part, &logprobs).iter().map(|[chosen, rejected]| [total(chosen), total(rejected)]));
+            report(on_pass, part.iter().map(|pair| pair.tokens()).sum())?;
+        }
+        Ok(references)
     }
 
-    /// Goes on from a saved state.
+    /// Learns to prefer; `references` has Σ ln p of the chosen and the rejected answer of each pair of the batch.
     ///
     /// # Errors
-    /// [`ModelError::MissingTensor`], [`ModelError::Shape`] for the state of another run.
-    pub fn restore(&mut self, folder: &Path) -> Result<()> {
-        let state = candle_core::safetensors::load(folder.join("trainer.safetensors"), &Device::Cpu)?;
-        let find = |name: &str| state.get(name).ok_or_else(|| ModelError::MissingTensor { name: name.into() });
-        let expected = self.lora.parameters.values.len();
-        for (name, place) in [
-            ("values", &mut self.lora.parameters.values),
-            ("first", &mut self.optimizer.first),
-            ("second", &mut self.optimizer.second),
-        ] {
-            let values = find(name)?.to_vec1::<f32>()?;
-            if values.len() != expected {
-                let (expected, found) = (vec![expected], vec![values.len()]);
-                return Err(ModelError::Shape { name: name.into(), expected, found });
-            }
-            *place = values;
+    /// [`ModelError::Invalid`] if an answer has no supervised token; [`ModelError::Cancelled`]; those of
+    /// [`crate::transformer::Decoder::forward`].
+    pub fn step_pairs(
+        &mut self,
+        batch: &[&Contrast],
+        references: &[[f64; 2]],
+        objective: &Preference,
+        on_pass: &mut OnPass,
+    ) -> Result<SteppedPairs> {
+        if batch.is_empty() || batch.iter().any(|pair| pair.chosen.supervised() == 0 || pair.rejected.supervised() == 0)
+        {
+            return Err(ModelError::Invalid("an answer of the batch has no supervised token".into()));
         }
-        let steps = find("steps")?.to_vec1::<i64>()?;
-        self.optimizer.steps = steps.first().and_then(|steps| u64::try_from(*steps).ok()).unwrap_or(0);
-        Ok(())
+        self.grads.fill(0.0);
+        let mut figures = PairFigures::default();
+        let mut done = 0;
+        for part in passes(batch, |pair| pair.tokens()) {
+            let own = &references[done..][..part.len()];
+            let weigh = |logprobs: &[f32]| weigh(part, own, logprobs, objective, batch.len(), &mut figures);
+            self.policy.learn_weighed(&Pass::of(&both(part)), weigh, &mut self.grads)?;
+            done += part.len();
+            report(on_pass, part.iter().map(|pair| pair.tokens()).sum())?;
+        }
+        Ok(SteppedPairs { stepped: self.update(figures.loss), figures })
     }
 
-    /// The small matrices as a PEFT adapter.
-    ///
-    /// # Errors
-    /// [`ModelError::Tensor`] if memory runs out.
-    pub fn adapter(&self, base: &str) -> Result<Adapter> {
-        let mut modules = std::collections::BTreeMap::new();
-        let mut targets = std::collections::BTreeSet::new();
-        let tensor = |name: &str| -> Result<Tensor> {
-            let span = self.lora.parameters.find(name).expect("A and B come together");
-            let values = &self.lora.parameters.values[span.range()];
-            Ok(Tensor::from_slice(values, span.shape.as_slice(), &Device::Cpu)?)
-        };
-        for span in self.lora.parameters.spans() {
-            let Some(path) = span.name.strip_suffix(".lora_A") else { continue };
-            let (layer, module) = path.rsplit_once('.').expect("a name has its layer and module");
-            let block = if matches!(module, "gate_proj" | "up_proj" | "down_proj") { "mlp" } else { "self_attn" };
-            targets.insert(module.to_owned());
-            let pair = (tensor(&span.name)?, tensor(&format!("{path}.lora_B"))?);
-            modules.insert(format!("model.{layer}.{block}.{module}"), pair);
+    /// Clips, steps; nothing if what was found is not finite.
+    fn update(&mut self, loss: f64) -> Stepped {
+        let (grad_norm, factor) = clip(&self.grads, self.config.max_grad_norm);
+        let rate = self.config.schedule.rate(self.optimizer.steps);
+        let stepped = Stepped { loss, grad_norm, rate };
+        if stepped.is_finite() {
+            self.optimizer.step(&mut self.policy.parameters_mut().values, &self.grads, rate, factor);
         }
-        let config = AdapterConfig {
-            rank: self.lora.rank,
-            alpha: f64::from(self.lora.scale) * self.lora.rank as f64,
-            dropout: 0.0,
-            rank_stabilized: false,
-            target_modules: targets.into_iter().collect(),
-            base: base.to_owned(),
-        };
-        Ok(Adapter { config, modules })
+        stepped
     }
 }
 
-/// Supervised tokens; the first of a sequence never is, for nothing precedes it.
-pub fn supervised_tokens(example: &Example) -> usize {
-    example.loss_mask.iter().skip(1).filter(|supervised| **supervised).count()
+fn report(on_pass: &mut OnPass, tokens: usize) -> Result<()> {
+    if on_pass(tokens) { Ok(()) } else { Err(ModelError::Cancelled) }
 }
 
-/// Cuts a batch into passes of at most [`MAX_ROWS`] tokens, or one example.
-fn passes(mut batch: &[Example]) -> Vec<&[Example]> {
-    let mut parts = Vec::new();
-    while !batch.is_empty() {
-        let mut rows = 0;
-        let fits = batch.iter().take_while(|example| {
-            rows += example.ids.len();
-            rows <= MAX_ROWS
-        });
-        let (part, rest) = batch.split_at(fits.count().max(1));
-        parts.push(part);
-        batch = rest;
-    }
-    parts
+fn total(logprobs: &[f32]) -> f64 {
+    logprobs.iter().map(|logprob| f64::from(*logprob)).sum()
 }
 
-fn pack(examples: &[Example]) -> (Packed, Vec<Target>) {
-    let ids: Vec<&[u32]> = examples.iter().map(|example| &example.ids[..]).collect();
-    let packed = Packed::sharing(&ids);
-    let mut targets = Vec::new();
-    for (index, example) in examples.iter().enumerate() {
-        for position in (1..example.ids.len()).filter(|position| example.loss_mask[*position]) {
-            targets.push(Target { row: packed.row(index, position - 1), token: example.ids[position] });
-        }
-    }
-    (packed, targets)
+/// Chosen and rejected side by side, so that they share the prompt's rows.
+fn both<'a>(pairs: &[&'a Contrast]) -> Vec<&'a Example> {
+    pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{tests_support::small_checkpoint, training::Shape, transformer::lora::MODULES};
+/// The log-probabilities of a pass by pair: of the chosen and of the rejected answer.
+fn split<'a>(pairs: &[&Contrast], mut logprobs: &'a [f32]) -> Vec<[&'a [f32]; 2]> {
+    let mut take = |count: usize| {
+        let (own, rest) = logprobs.split_at(count);
+        logprobs = rest;
+        own
+    };
+    pairs.iter().map(|pair| [take(pair.chosen.supervised()), take(pair.rejected.supervised())]).collect()
+}
 
-    #[test]
-    fn training_lowers_the_loss_and_resuming_equals_never_stopping() {
-        let checkpoint = small_checkpoint();
-        let decoder = Decoder::new(&checkpoint.config, &checkpoint.weights).unwrap();
-        let lora = Lora::zeros(2, decoder.module_shapes(), &MODULES, 4, 8.0);
-        let schedule = Schedule { shape: Shape::Linear, peak: 1e-2, warmup_steps: 1, total_steps: 12 };
-        let mut state = 7_u32;
-        let mut trainer = Trainer::new(decoder, lora, schedule, 0.0, 1.0, &mut || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 24) as f32
-        });
-        let example = |ids: &[u32]| Example { ids: ids.to_vec(), loss_mask: vec![true; ids.len()] };
-        let batch = [example(&[1, 2, 3, 4]), example(&[1, 2, 9, 9, 9])];
-        let before = trainer.evaluate(&batch).unwrap();
-        (0..5).for_each(|_| assert!(trainer.step(&batch).unwrap().loss > 0.0));
-        let folder = tempfile::tempdir().unwrap();
-        trainer.save(folder.path()).unwrap();
-        let mut resumed = trainer.clone();
-        resumed.lora.parameters.values.fill(0.0);
-        resumed.restore(folder.path()).unwrap();
-        for _ in 0..3 {
-            assert_eq!(trainer.step(&batch).unwrap(), resumed.step(&batch).unwrap());
-        }
-        assert_eq!(trainer.lora.parameters.values, resumed.lora.parameters.values);
-        assert!(trainer.evaluate(&batch).unwrap() < before);
-        assert_eq!(trainer.adapter("base").unwrap().modules.len(), 14);
+/// g of every supervised token of a pass; adds to the figures of the batch of `count` pairs.
+fn weigh(
+    pairs: &[&Contrast],
+    references: &[[f64; 2]],
+    logprobs: &[f32],
+    objective: &Preference,
+    count: usize,
+    figures: &mut PairFigures,
+) -> Vec<f32> {
+    let share = 1.0 / count as f64;
+    let mut coefficients = Vec::with_capacity(logprobs.len());
+    for ([chosen, rejected], [chosen_reference, rejected_reference]) in split(pairs, logprobs).iter().zip(references) {
+        let answer =
+            |logprobs: &[f32], reference: f64| Answer { logprob: total(logprobs), reference, tokens: logprobs.len() };
+        let judged = objective.judge(answer(chosen, *chosen_reference), answer(rejected, *rejected_reference));
+        figures.loss += share * judged.loss;
+        figures.chosen_reward += share * judged.chosen_reward;
+        figures.rejected_reward += share * judged.rejected_reward;
+        figures.accuracy += if judged.chosen_reward > judged.rejected_reward { share } else { 0.0 };
+        figures.chosen_nll -= share * total(chosen) / chosen.len() as f64;
+        coefficients.extend(std::iter::repeat_n((share * judged.chosen) as f32, chosen.len()));
+        coefficients.extend(std::iter::repeat_n((share * judged.rejected) as f32, rejected.len()));
     }
+    coefficients
 }
