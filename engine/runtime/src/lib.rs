@@ -9,6 +9,7 @@ pub mod device;
 pub mod event;
 pub mod home;
 pub mod lineage;
+mod owner;
 pub mod pipeline;
 pub mod plan;
 pub mod run;

@@ -21,6 +21,7 @@ use crate::{
     event::{Compute, Event, Finished, RunId, RunStatus, What, now_ms},
     home::{Home, RunLock},
     lineage::{Lineage, PipelineRow, PlannedRow},
+    owner,
     pipeline::{Demand, Target},
     plan::{Outputs, Plan, Planned, StageView, Standing, finished},
     store::{KeyRecord, Store},
@@ -161,6 +162,8 @@ impl Engine {
             self.run = new_name();
         }
         let lock = self.home.lock(&self.run)?;
+        self.store.sweep();
+        owner::sweep(&self.home.work().join("scratch"));
         let pipeline = &self.plan.pipeline;
         let row = PipelineRow {
             path: crate::plan::absolute(pipeline.source.base()).join(pipeline.source.file_name()),

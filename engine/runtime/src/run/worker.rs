@@ -23,6 +23,7 @@ use llmflow_contract::{
 use super::message::{Assignment, FromWorker, Metrics, ToWorker};
 use crate::{
     event::now_ms,
+    owner,
     store::{Checkpoints, KeyRecord, Store},
 };
 
@@ -112,7 +113,7 @@ fn attempt(registry: &Registry, assignment: &Assignment, link: &Arc<Link>) -> Re
         }
         bound.insert(port.clone(), artifacts);
     }
-    let scratch = assignment.work.join("scratch").join(format!("{}-{}", assignment.key.short(), std::process::id()));
+    let scratch = assignment.work.join("scratch").join(format!("{}{}", owner::prefix(), assignment.key.short()));
     std::fs::create_dir_all(&scratch).map_err(|error| Failure::io("making", &scratch, &error))?;
     let host = WorkerHost {
         link: link.clone(),
@@ -258,7 +259,7 @@ impl Host for WorkerHost {
         if let Some((_, folder)) = state.folders.iter().find(|(known, _)| known.as_str() == port) {
             return Ok(folder.clone());
         }
-        let name = format!("{}-{}-{port}", self.assignment.key.short(), std::process::id());
+        let name = format!("{}-{port}", self.assignment.key.short());
         let folder = self.store.temporary(&name)?;
         state.folders.push((Port::from(port), folder.clone()));
         Ok(folder)

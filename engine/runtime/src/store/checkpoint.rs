@@ -9,6 +9,7 @@ use std::{
 use llmflow_contract::{Checkpoint, Digest, Failure};
 
 use super::disk;
+use crate::owner;
 
 const SUMS: &str = "SUMS.json";
 /// The newest may be torn by a dying disk; the one before it then serves.
@@ -28,8 +29,9 @@ impl Checkpoints {
     /// Saves what `write` puts into the folder it is given; durable on return.
     pub fn save(&self, write: &mut dyn FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
         disk::make_folder(&self.folder)?;
+        owner::sweep(&self.folder);
         let aside = tempfile::Builder::new()
-            .prefix("tmp-")
+            .prefix(&owner::prefix())
             .tempdir_in(&self.folder)
             .map_err(|error| Failure::io("making", &self.folder, &error))?;
         write(aside.path())?;

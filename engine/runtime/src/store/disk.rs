@@ -32,7 +32,10 @@ pub(super) fn write(tmp: &Path, path: &Path, bytes: &[u8], create: bool) -> Resu
     let parent = path.parent().unwrap_or(Path::new("/"));
     make_folder(tmp)?;
     make_folder(parent)?;
-    let mut file = tempfile::NamedTempFile::new_in(tmp).map_err(|error| Failure::io("writing", path, &error))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(&crate::owner::prefix())
+        .tempfile_in(tmp)
+        .map_err(|error| Failure::io("writing", path, &error))?;
     file.write_all(bytes)
         .and_then(|()| file.as_file().sync_all())
         .map_err(|error| Failure::io("writing", path, &error))?;

@@ -27,7 +27,7 @@ use serde_json::Value;
 pub use checkpoint::Checkpoints;
 pub use record::KeyRecord;
 
-use crate::event::RunId;
+use crate::{event::RunId, owner};
 
 /// One store, wherever it lies. Cheap to clone.
 #[derive(Clone)]
@@ -69,7 +69,7 @@ impl Store {
     pub fn temporary(&self, name: &str) -> Result<PathBuf, Failure> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let parent = self.local().map_or_else(|| std::env::temp_dir().join("llmflow"), |root| root.join("tmp"));
-        let unique = format!("{name}-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let unique = format!("{}{name}-{}", owner::prefix(), COUNTER.fetch_add(1, Ordering::Relaxed));
         let folder = parent.join(unique);
         if folder.exists() {
             // Left by a dead process whose id we now have.
@@ -77,6 +77,13 @@ impl Store {
         }
         std::fs::create_dir_all(&folder).map_err(|error| Failure::io("making", &folder, &error))?;
         Ok(folder)
+    }
+
+    /// Removes half-written files of processes that died.
+    pub fn sweep(&self) {
+        if let Some(root) = self.local() {
+            owner::sweep(&root.join("tmp"));
+        }
     }
 
     /// Writes `runs/<run>.json`: a root of gc, and history for every home.

@@ -9,6 +9,7 @@ use std::{
 use llmflow_contract::{AnyArtifact, Digest, Failure, FileEntry, Manifest, Port, Report};
 
 use super::{KeyRecord, Store, blob_path, key_path, manifest_path};
+use crate::owner;
 
 impl Store {
     /// The record of a key, if everything it names is there in full size.
@@ -66,7 +67,11 @@ impl Store {
     async fn lay_out(&self, manifest: &Manifest, root: &Path) -> Result<(), Failure> {
         let parent = root.parent().unwrap_or(root);
         fs::create_dir_all(parent).map_err(|error| Failure::io("making", parent, &error))?;
-        let aside = tempfile::tempdir_in(parent).map_err(|error| Failure::io("making", parent, &error))?;
+        owner::sweep(parent);
+        let aside = tempfile::Builder::new()
+            .prefix(&owner::prefix())
+            .tempdir_in(parent)
+            .map_err(|error| Failure::io("making", parent, &error))?;
         let built = aside.path().join("files");
         fs::create_dir(&built).map_err(|error| Failure::io("making", &built, &error))?;
         for file in &manifest.files {
