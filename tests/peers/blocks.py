@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import gguf
-import llama_cpp
 import numpy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +20,8 @@ TYPES = {
     "Q8_0": gguf.GGMLQuantizationType.Q8_0,
     "Q4_0": gguf.GGMLQuantizationType.Q4_0,
 }
-library = ctypes.CDLL(str(next((Path(llama_cpp.__file__).parent / "lib").glob("libggml-base.so*"))))
+INSTALLED = Path(gguf.__file__).parents[1] / "llama_cpp/lib"
+library = ctypes.CDLL(str(next(INSTALLED.glob("libggml-base.so*"))))
 library.ggml_quantize_chunk.restype = ctypes.c_size_t
 library.ggml_quantize_chunk.argtypes = [
     ctypes.c_int,  # type

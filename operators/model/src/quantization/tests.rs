@@ -41,6 +41,27 @@ fn packing_what_was_unpacked_gives_the_same_blocks_back() {
     assert!(BlockType::Q6K.pack(&numbers).is_err());
 }
 
+/// Rows like weights, zeros, exact halves, tiny scales and outliers, packed by llama.cpp itself: `tests/peers/blocks.py`.
+#[test]
+fn packed_blocks_are_llama_cpps_byte_for_byte() {
+    const NUMBERS: &[u8] = include_bytes!("../../../../tests/fixtures/blocks/numbers.f32");
+    let numbers: Vec<f32> =
+        NUMBERS.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
+    assert_eq!(numbers.len(), 8 * 256);
+    let expected: [(BlockType, &[u8]); 3] = [
+        (BlockType::F16, include_bytes!("../../../../tests/fixtures/blocks/F16.blocks")),
+        (BlockType::Q8_0, include_bytes!("../../../../tests/fixtures/blocks/Q8_0.blocks")),
+        (BlockType::Q4_0, include_bytes!("../../../../tests/fixtures/blocks/Q4_0.blocks")),
+    ];
+    for (block_type, blocks) in expected {
+        let packed = block_type.pack(&numbers).unwrap();
+        let size = block_type.block_bytes();
+        let wrong: Vec<usize> =
+            (0..blocks.len() / size).filter(|at| packed[at * size..][..size] != blocks[at * size..][..size]).collect();
+        assert_eq!((packed.len(), wrong), (blocks.len(), vec![]), "{block_type}");
+    }
+}
+
 #[test]
 fn our_unpacking_agrees_with_candles() {
     use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
