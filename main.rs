@@ -1,8 +1,7 @@
-//! The program `llmflow`. Its commands are not joined to the engine yet, and it says so rather than seem to succeed.
+//! The program `llmflow`: the command line and the operators, composed.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eprintln!("llmflow runs no command yet: its parts are built and tested one by one (README: Under construction)");
-    ExitCode::from(101)
+    llmflow_cli::main(llmflow_catalog::registry())
 }

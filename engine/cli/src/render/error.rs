@@ -7,6 +7,8 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use llmflow_contract::{Class, Failure};
 use llmflow_runtime::pipeline::{Diagnostic, Diagnostics, SourceFile, Span};
 
+use super::format;
+
 /// The help of an error goes below its excerpt, never wrapped.
 const HELP_INDENT: &str = "  help: ";
 
@@ -16,7 +18,11 @@ const HELP_INDENT: &str = "  help: ";
 pub fn diagnostics(all: &Diagnostics, colour: bool) -> String {
     let mut text = String::new();
     for item in all.iter() {
-        text.push_str(&diagnostic(item, &all.source, colour));
+        let mut item = item.clone();
+        item.message = format::clean(&item.message);
+        item.label = item.label.as_deref().map(format::clean);
+        item.help = item.help.as_deref().map(format::clean_lines);
+        text.push_str(&diagnostic(&item, &all.source, colour));
         text.push('\n');
     }
     let shown = all.iter().len();
@@ -82,11 +88,23 @@ fn on_one_line(span: Span, source: &SourceFile) -> std::ops::Range<usize> {
     start..end
 }
 
+/// A failure whose texts cannot move the cursor, whatever file or library they come from.
+pub fn cleaned(failure: &Failure) -> Failure {
+    let mut failure = failure.clone();
+    failure.message = format::clean(&failure.message);
+    failure.help = failure.help.as_deref().map(format::clean_lines);
+    for cause in &mut failure.causes {
+        *cause = format::clean_lines(cause.trim_end());
+    }
+    failure
+}
+
 /// A failure outside any pipeline file: what, where, why, and what to do.
 pub fn failure(failure: &Failure, colour: bool) -> String {
+    let failure = cleaned(failure);
     let mut text = format!("{}: {}\n", title(&failure.code, colour), failure.message);
     if let Some(at) = &failure.at {
-        text.push_str(&format!("  --> {}", at.file.display()));
+        text.push_str(&format!("  --> {}", format::clean(&at.file.display().to_string())));
         for number in [at.line, at.column].into_iter().flatten() {
             text.push_str(&format!(":{number}"));
         }

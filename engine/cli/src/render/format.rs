@@ -90,12 +90,33 @@ pub fn bar(done: u64, total: u64, width: usize) -> String {
     text
 }
 
-/// Cuts a line to `width` characters; `…` says that something is gone. Control characters become spaces,
-/// so that no text of a stage can move the cursor.
+/// Cuts a line to `width` characters; `…` says that something is gone.
 pub fn fit(line: &str, width: usize) -> String {
-    let clean = line.chars().map(|character| if character.is_control() { ' ' } else { character });
-    let text: String = clean.collect();
-    console::truncate_str(&text, width, "…").into_owned()
+    console::truncate_str(&clean(line), width, "…").into_owned()
+}
+
+/// One line that cannot move the cursor or turn the direction of writing: such characters become spaces.
+pub fn clean(line: &str) -> String {
+    line.chars().map(|character| if moves(character) { ' ' } else { character }).collect()
+}
+
+/// The same for text of many lines: line breaks stay, a tab becomes four spaces.
+pub fn clean_lines(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' => clean.push('\n'),
+            '\t' => clean.push_str("    "),
+            '\r' => {}
+            other => clean.push(if moves(other) { ' ' } else { other }),
+        }
+    }
+    clean
+}
+
+/// Control characters, and those that reorder text (Unicode's bidirectional formatting).
+fn moves(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Names in a row, the rest counted: `merged pairs dpo … 5 more`.
@@ -132,5 +153,6 @@ mod tests {
     fn what_a_stage_says_cannot_move_the_cursor() {
         assert_eq!(fit("a\u{1b}[2Jb\nc", 80), "a [2Jb c");
         assert_eq!(fit("abcdef", 4), "abc…");
+        assert_eq!(clean_lines("a\tb\r\n\u{9b}31mc\u{202e}"), "a    b\n 31mc ");
     }
 }

@@ -18,6 +18,7 @@ pub fn header(
     home: &Path,
     disk_free_bytes: Option<u64>,
 ) -> [String; 3] {
+    let pipeline = format::clean(pipeline);
     let cached = plan.cached();
     let total = plan.stages.len();
     let stages = match cached {
@@ -32,7 +33,7 @@ pub fn header(
     [
         format!("{pipeline} · run {run} · {stages}{about}"),
         format!("compute  {}{free}", compute_line(compute)),
-        format!("home     {}          look  llmflow show @ --open", shown_home(home)),
+        format!("home     {}          look  llmflow show @", shown_home(home)),
     ]
 }
 
@@ -60,8 +61,8 @@ pub fn compute_line(compute: &Compute) -> String {
 fn shown_home(path: &Path) -> String {
     let own = std::env::var_os("HOME").filter(|own| !own.is_empty());
     match own.as_ref().and_then(|own| path.strip_prefix(own).ok()) {
-        Some(rest) => format!("~/{}", rest.display()),
-        None => path.display().to_string(),
+        Some(rest) => format!("~/{}", format::clean(&rest.display().to_string())),
+        None => format::clean(&path.display().to_string()),
     }
 }
 

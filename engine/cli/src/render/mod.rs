@@ -1,6 +1,16 @@
-//! Everything people read. Functions here turn events and plans into lines; nothing else decides how a run looks.
+//! Everything people read. Functions here turn events, plans and history into lines; nothing else decides how they look.
+//!
+//! Must not know: how anything is computed. Text of stages, files and models is cleaned of control characters here.
 
+pub mod change;
+pub mod end;
 pub mod error;
+pub mod events;
 pub mod format;
 pub mod header;
+pub mod operators;
 pub mod plain;
+pub mod plan;
+pub mod screen;
+pub mod style;
+pub mod table;

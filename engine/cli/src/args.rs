@@ -1,0 +1,209 @@
+//! What can be typed. Help text is the doc comment of each argument.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
+
+/// One YAML file from raw rows to a served language model: typed, cached, resumable, with its full lineage.
+#[derive(Parser, Debug)]
+#[command(name = "llmflow", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Arguments that every command takes.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Global {
+    /// Print JSON: one event a line on `run` and `resume`, one document elsewhere
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// When to use colour; NO_COLOR turns `auto` off
+    #[arg(long, global = true, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    pub color: ColorChoice,
+    /// One line a happening instead of the live view
+    #[arg(long, global = true)]
+    pub plain: bool,
+    /// Where state lies, instead of the nearest `.llmflow`
+    #[arg(long, global = true, env = "LLMFLOW_HOME", value_name = "FOLDER")]
+    pub home: Option<PathBuf>,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more: what stages print
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// A pipeline file with its params.
+#[derive(Args, Clone, Debug)]
+pub struct PipelineArgs {
+    /// The pipeline file; without it, the only one in this folder
+    pub pipeline: Option<PathBuf>,
+    /// Set a param, or a param of a stage: `rank=32`, `sft.lora_r=32`
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Check a pipeline file: names, types, ranges, cycles; run nothing
+    Check(PipelineArgs),
+    /// Say what `run` would do, and why
+    Plan(PipelineArgs),
+    /// Run a pipeline; what is done already is not done again
+    Run(RunArgs),
+    /// Go on with a run: its own file and params, from where it stood
+    Resume(ResumeArgs),
+    /// List the newest runs
+    Runs(RunsArgs),
+    /// Show a run, a stage, or the rows of a dataset
+    Show(ShowArgs),
+    /// Print what a stage printed
+    Logs(LogsArgs),
+    /// Say why a stage ran, or why it did not
+    Explain(ExplainArgs),
+    /// Show what an artifact was made from, down to one row
+    Lineage(LineageArgs),
+    /// List the operators, or describe one
+    Operators(OperatorsArgs),
+    /// Print the JSON Schema of pipeline files, for editors
+    Schema,
+    /// Show what this machine offers, and what of it is used
+    Devices,
+    /// Keep a model up as an OpenAI-compatible server
+    Serve(ServeArgs),
+    /// Talk to a model that a run made
+    Chat(ChatArgs),
+    /// A worker process
+    #[command(name = "__worker", hide = true)]
+    Worker,
+    /// The child that looks for GPUs
+    #[command(name = "__devices", hide = true)]
+    LookForDevices,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// Keep the deployed model up afterwards
+    #[arg(long)]
+    pub serve: bool,
+    /// Only say what would run, as `plan` does
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ResumeArgs {
+    /// The run; without it, the newest that is not finished
+    pub run: Option<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct RunsArgs {
+    /// How many
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub limit: u32,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ShowArgs {
+    /// `@` (newest run), `@-1`, a run's name, `RUN/STAGE`, `RUN/STAGE.PORT`
+    #[arg(default_value = "@")]
+    pub address: String,
+    /// Print the first N rows of a dataset
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "5")]
+    pub rows: Option<usize>,
+    /// Print only rows that contain this text
+    #[arg(long, value_name = "TEXT")]
+    pub grep: Option<String>,
+    /// Print the rows that the stage dropped or set aside, with the rule
+    #[arg(long)]
+    pub dropped: bool,
+    /// Show every param, metric and stage
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct LogsArgs {
+    /// A stage of a run: `@/sft`
+    pub address: String,
+    /// Which attempt, from 1; without it, the last
+    #[arg(long, value_name = "N")]
+    pub attempt: Option<u32>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// A stage of a run: `@/sft`
+    pub address: String,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct LineageArgs {
+    /// A stage or one of its outputs: `@/sft.adapter`
+    pub address: String,
+    /// Follow one row back to its source: its id, or the start of it
+    #[arg(long, value_name = "ID")]
+    pub row: Option<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct OperatorsArgs {
+    /// An operator, or a family such as `data`
+    pub name: Option<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// A stage that gives a model: `@/gguf`
+    pub address: String,
+    /// Set a param of the server: `port=8080`
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ChatArgs {
+    /// A stage that gives a model: `@/gguf`
+    pub address: String,
+    /// Ask this and end; without it, a conversation
+    pub question: Option<String>,
+    /// The system line
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Longest answer, in tokens
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<u32>,
+    /// 0 takes the likeliest token
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_contradict_nothing() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_arguments_may_stand_behind_the_command() {
+        let cli =
+            Cli::try_parse_from(["llmflow", "run", "a.yaml", "--set", "rank=32", "--json", "--home", "x"]).unwrap();
+        assert!(cli.global.json && cli.global.home.is_some());
+        assert!(matches!(cli.command, Command::Run(run) if run.pipeline.set == ["rank=32"]));
+        assert!(Cli::try_parse_from(["llmflow", "runs", "-q", "-v"]).is_err());
+    }
+}

@@ -1,0 +1,67 @@
+//! One file a command: what it asks of the engine, and which screen answers.
+
+mod check;
+mod devices;
+mod history;
+mod operators;
+mod pipeline_file;
+mod plan;
+mod resume;
+mod run;
+mod schema;
+mod serve;
+
+use llmflow_contract::{Failure, Registry};
+use llmflow_runtime::{device, run as engine, run::Error};
+
+use crate::{
+    args::{Cli, Command},
+    render::{error, screen::Screen},
+};
+
+/// What a command needs besides its own arguments.
+pub struct Setting<'a> {
+    pub registry: &'a Registry,
+    pub screen: &'a Screen,
+    /// `--home`
+    pub home: Option<std::path::PathBuf>,
+}
+
+/// Exit code of a command that did what it was asked.
+const DONE: u8 = 0;
+
+/// Does what is asked; the exit code is that of DESIGN.md §6.
+pub fn dispatch(cli: Cli, registry: &Registry, screen: &Screen) -> u8 {
+    let setting = Setting { registry, screen, home: cli.global.home };
+    let result = match cli.command {
+        Command::Worker => return engine::worker_main(registry).try_into().unwrap_or(1),
+        Command::LookForDevices => return device::child_main().try_into().unwrap_or(1),
+        Command::Check(args) => check::check(args, &setting),
+        Command::Plan(args) => plan::plan(args, &setting),
+        Command::Run(args) => run::run(args, &setting),
+        Command::Resume(args) => resume::resume(args, &setting),
+        Command::Operators(args) => operators::operators(args, &setting),
+        Command::Schema => schema::schema(&setting),
+        Command::Devices => devices::devices(&setting),
+        Command::Serve(args) => serve::serve(args, &setting),
+        _ => Err(Failure::environment("cli/not-yet", "this command is not built yet").into()),
+    };
+    result.unwrap_or_else(|error| report(&error, screen))
+}
+
+/// Says why nothing ran.
+fn report(error: &Error, screen: &Screen) -> u8 {
+    match error {
+        Error::Bad(diagnostics) if screen.json => screen.print_json(&serde_json::json!({ "errors": diagnostics })),
+        Error::Bad(diagnostics) => screen.warn(&error::diagnostics(diagnostics, screen.talk.0)),
+        Error::Failure(failure) => screen.fail(failure),
+    }
+    error.exit_code()
+}
+
+/// Runs what waits to its end.
+fn block_on<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::environment("cli/threads", "no threads can start").cause(error))?;
+    runtime.block_on(future)
+}

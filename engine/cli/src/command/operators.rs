@@ -1,0 +1,56 @@
+//! `operators`
+
+use llmflow_contract::{Entry, Failure, ParamInfo};
+use llmflow_runtime::run::Error;
+use serde_json::json;
+
+use super::{DONE, Setting};
+use crate::{args::OperatorsArgs, render::operators as screen};
+
+/// Lists the operators, or describes one.
+pub fn operators(args: OperatorsArgs, setting: &Setting) -> Result<u8, Error> {
+    let (registry, out) = (setting.registry, setting.screen);
+    if let Some(entry) = args.name.as_deref().and_then(|name| registry.find(name)) {
+        if out.json {
+            out.print_json(&described(entry));
+        } else {
+            out.print(&screen::one(entry, out.width, out.paint));
+        }
+        return Ok(DONE);
+    }
+    let is_wanted = |entry: &&Entry| match &args.name {
+        Some(family) => entry.name.split('.').next() == Some(family),
+        None => true,
+    };
+    let found: Vec<&Entry> = registry.entries().filter(is_wanted).collect();
+    if found.is_empty() {
+        let name = args.name.unwrap_or_default();
+        return Err(unknown(&name, registry.entries().map(|entry| entry.name)).into());
+    }
+    if out.json {
+        let list: Vec<_> = found.iter().map(|entry| described(entry)).collect();
+        out.print_json(&list);
+    } else {
+        out.print(&screen::list(&found, out.width, out.paint));
+    }
+    Ok(DONE)
+}
+
+fn unknown<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Failure {
+    let failure = Failure::input("cli/operator", format!("there is no operator or family `{name}`"));
+    let verb = name.rsplit('.').next().unwrap_or(name);
+    let near: Vec<&str> = names.filter(|known| known.contains(verb)).take(3).collect();
+    if near.is_empty() || verb.is_empty() {
+        failure.help("llmflow operators lists them")
+    } else {
+        failure.help(near.iter().map(|name| format!("llmflow operators {name}")).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+fn described(entry: &Entry) -> serde_json::Value {
+    let params: Vec<&ParamInfo> = entry.params.iter().collect();
+    json!({
+        "name": entry.name, "version": entry.version, "doc": entry.doc, "inputs": entry.inputs,
+        "outputs": entry.outputs, "serves": entry.serves, "params": params, "schema": entry.schema,
+    })
+}

@@ -1,0 +1,53 @@
+//! Which pipeline file is meant.
+
+use std::path::{Path, PathBuf};
+
+use llmflow_contract::{Failure, Registry};
+use llmflow_runtime::{
+    pipeline::{self, Loaded, SourceFile},
+    run::Options,
+};
+
+use crate::args::PipelineArgs;
+
+/// The named file, else the only YAML file of this folder.
+///
+/// # Errors
+/// `cli/pipeline` if there is none, or more than one.
+pub fn find(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(path) = named {
+        return Ok(path.to_owned());
+    }
+    let entries = std::fs::read_dir(".").map_err(|error| Failure::io("listing", ".", &error))?;
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(PathBuf::from(entry.ok()?.file_name())))
+        .filter(|path| path.extension().is_some_and(|end| end == "yaml" || end == "yml") && holds_stages(path))
+        .collect();
+    found.sort();
+    match &found[..] {
+        [one] => Ok(one.clone()),
+        [] => Err(Failure::input("cli/pipeline", "there is no pipeline file in this folder")
+            .help("name one: llmflow run FILE.yaml")),
+        [first, ..] => {
+            let names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
+            Err(Failure::input("cli/pipeline", format!("which pipeline? here are {}", names.join(", ")))
+                .help(format!("llmflow run {}", first.display())))
+        }
+    }
+}
+
+/// A file that has a line `stages:` is meant as a pipeline.
+fn holds_stages(path: &Path) -> bool {
+    let is_small = std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() <= 8 << 20);
+    is_small && std::fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| line.starts_with("stages:")))
+}
+
+/// What `run` and `plan` are asked.
+pub fn options(args: &PipelineArgs, home: Option<&Path>) -> Result<Options, Failure> {
+    Ok(Options { pipeline: find(args.pipeline.as_deref())?, home: home.map(Path::to_owned), set: args.set.clone() })
+}
+
+/// The file as far as it can be read: for its name, and for what it deploys.
+pub fn load(options: &Options, registry: &Registry) -> Result<Loaded, Failure> {
+    Ok(pipeline::load(SourceFile::read(&options.pipeline)?, &options.set, registry))
+}

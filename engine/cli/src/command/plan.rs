@@ -1,0 +1,20 @@
+//! `plan`
+
+use llmflow_runtime::run::{self, Error};
+
+use super::{DONE, Setting, block_on, pipeline_file};
+use crate::{args::PipelineArgs, render::plan as screen};
+
+/// Says what `run` would do, and why.
+pub fn plan(args: PipelineArgs, setting: &Setting) -> Result<u8, Error> {
+    let options = pipeline_file::options(&args, setting.home.as_deref())?;
+    let name = pipeline_file::load(&options, setting.registry)?.pipeline.name;
+    let (view, compute) = block_on(run::plan(options, setting.registry))?;
+    let out = setting.screen;
+    if out.json {
+        out.print_json(&serde_json::json!({ "pipeline": name, "compute": compute, "stages": view.stages }));
+    } else {
+        out.print(&screen::plan(&name, &view, &compute, out.width, out.paint));
+    }
+    Ok(DONE)
+}

@@ -1,0 +1,135 @@
+//! `run`, and what `resume` shares with it.
+
+use llmflow_contract::{Failure, Kind, Registry, StageId};
+use llmflow_runtime::{
+    event::{Event, RunId, RunStatus},
+    pipeline::{InputRef, Loaded},
+    run::{self, Cancel, Error, Outcome, StageStatus},
+};
+use serde_json::Value;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use super::{Setting, block_on, history::History, pipeline_file, plan, serve};
+use crate::{
+    args::RunArgs,
+    interrupt::Interrupts,
+    render::{
+        end::{self, Scene},
+        events,
+    },
+};
+
+/// Said at the first Ctrl-C.
+const STOPPING: &str = "stopping: every running stage saves its work first; Ctrl-C again stops at once";
+
+/// Runs a pipeline.
+pub fn run(args: RunArgs, setting: &Setting) -> Result<u8, Error> {
+    if args.dry_run {
+        return plan::plan(args.pipeline, setting);
+    }
+    let options = pipeline_file::options(&args.pipeline, setting.home.as_deref())?;
+    let file = options.pipeline.display().to_string();
+    let loaded = pipeline_file::load(&options, setting.registry)?;
+    let deployed = if args.serve { Some(deployed(&loaded, setting.registry)?) } else { None };
+    block_on(async {
+        let outcome = watched(setting, |events, cancel| run::run(options, setting.registry, events, cancel)).await?;
+        finish(&outcome, &file, setting);
+        match deployed {
+            Some(deployed) if outcome.exit_code == 0 => {
+                let run = match &outcome.run {
+                    Some(run) => run.clone(),
+                    None => newest_done(&loaded.pipeline.name, setting).await?,
+                };
+                let address = format!("{run}/{}.{}", deployed.input.stage, deployed.input.port);
+                serve::keep_up(&address, deployed.params, setting).await
+            }
+            _ => Ok(outcome.exit_code),
+        }
+    })
+}
+
+/// Carries out a run while its events are shown and signals are heard.
+pub async fn watched<F>(
+    setting: &Setting<'_>,
+    start: impl FnOnce(UnboundedSender<Event>, Cancel) -> F,
+) -> Result<Outcome, Error>
+where
+    F: Future<Output = Result<Outcome, Error>>,
+{
+    let (sender, receiver) = unbounded_channel();
+    let cancel = Cancel::new();
+    let first = if setting.screen.is_live { "" } else { STOPPING };
+    let _interrupts = Interrupts::watch(cancel.clone(), setting.screen, first)?;
+    let reader = tokio::spawn(events::show(receiver, setting.screen.clone(), cancel.clone()));
+    let outcome = start(sender, cancel).await;
+    let _ = reader.await; // ends when the engine has let go of its end
+    outcome
+}
+
+/// The end of a run, on the screen.
+pub fn finish(outcome: &Outcome, file: &str, setting: &Setting) {
+    let screen = setting.screen;
+    if screen.json {
+        if outcome.run.is_none() {
+            let (cached, seconds) = (outcome.stages.len(), outcome.seconds);
+            screen.print_json(&serde_json::json!({ "event": "nothing_to_do", "cached": cached, "seconds": seconds }));
+        }
+        return;
+    }
+    let scene = Scene {
+        pipeline: file.to_owned(),
+        here: std::env::current_dir().unwrap_or_default(),
+        talks: talks(outcome, setting.registry),
+        width: screen.width,
+        paint: screen.talk,
+    };
+    let text = end::end(outcome, &scene);
+    if outcome.status == RunStatus::Done { screen.say(&text) } else { screen.warn(&text) }
+}
+
+/// The last stage whose main output some operator can serve.
+fn talks(outcome: &Outcome, registry: &Registry) -> Option<StageId> {
+    let is_servable = |operator: &str| {
+        let entry = registry.find(operator)?;
+        let kind = entry.outputs.first()?.accepts.to_string();
+        registry.serving(&Kind::new(kind)).map(|_| ())
+    };
+    let has_result = |status| matches!(status, StageStatus::Ran | StageStatus::Cached);
+    let mut stages = outcome.stages.iter().rev();
+    stages
+        .find(|stage| has_result(stage.status) && is_servable(&stage.operator).is_some())
+        .map(|stage| stage.stage.clone())
+}
+
+/// What a pipeline deploys: the server's params and the artifact it serves.
+struct Deployed {
+    params: Value,
+    input: InputRef,
+}
+
+/// The last stage whose operator keeps a service up.
+fn deployed(loaded: &Loaded, registry: &Registry) -> Result<Deployed, Failure> {
+    let serves = |op: &str| registry.find(op).is_some_and(|entry| !entry.serves.is_empty());
+    let stage = loaded.stages.iter().rev().find(|stage| stage.sound && serves(&stage.op));
+    let found = stage.and_then(|stage| {
+        let input = stage.inputs.first()?.1.first()?.clone();
+        Some(Deployed { params: stage.with.clone(), input })
+    });
+    // A file with errors is refused by the run itself, with all of them.
+    match found {
+        Some(found) => Ok(found),
+        None if !loaded.diagnostics.is_empty() => {
+            Err(Failure::input("cli/serve", "the file has errors: llmflow check lists them"))
+        }
+        None => Err(Failure::input("cli/serve", "`--serve` keeps a deployed model up, and this pipeline deploys none")
+            .help("add a stage with an operator that serves, such as `op: deploy.serve`; or afterwards: llmflow serve @/STAGE")),
+    }
+}
+
+/// The newest run of this pipeline that is done: where a run with nothing to do has its results.
+async fn newest_done(pipeline: &str, setting: &Setting<'_>) -> Result<RunId, Failure> {
+    let history = History::open(setting.home.as_deref()).await?;
+    let runs = history.lineage.runs(u32::MAX).await?;
+    let done = runs.into_iter().find(|row| row.pipeline == pipeline && row.status == RunStatus::Done);
+    done.map(|row| row.run).ok_or_else(|| Failure::input("lineage/run", "no run of this pipeline is done yet"))
+}

@@ -1,0 +1,68 @@
+//! One part of a key that changed, as people read it.
+
+use llmflow_runtime::plan::Change;
+
+use super::format;
+
+/// Longest value that is shown whole, in characters.
+const LONG: usize = 32;
+
+/// `with.lora_r 16 → 32 (params.rank, assistant.yaml:10, set by --set)`.
+pub fn change(change: &Change) -> String {
+    let origin = change.origin.as_ref().map(|origin| format!(" ({})", format::clean(origin))).unwrap_or_default();
+    format!("{} {}{origin}", format::clean(&change.part), values(change))
+}
+
+/// `16 → 32`; of a part that came or went, that it did. A content of which only the digest changed is `changed`.
+pub fn values(change: &Change) -> String {
+    let is_content = ["in.", "source."].iter().any(|start| change.part.starts_with(start));
+    match (&change.before, &change.now) {
+        (Some(_), Some(_)) if is_content => "changed".to_owned(),
+        (Some(before), Some(now)) => format!("{} → {}", value(before), value(now)),
+        (None, Some(_)) if is_content => "is new".to_owned(),
+        (None, Some(now)) => format!("default → {}", value(now)),
+        (Some(_), None) if is_content => "is gone".to_owned(),
+        (Some(before), None) => format!("{} → default", value(before)),
+        (None, None) => String::new(),
+    }
+}
+
+/// A value without what JSON adds to it, cut where it is long.
+pub fn value(text: &str) -> String {
+    let plain = serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_owned());
+    format::fit(&plain, LONG)
+}
+
+/// The reasons of a stage that will run, in one text.
+pub fn reasons(because: &[Change]) -> String {
+    if because.is_empty() {
+        return "first run".to_owned();
+    }
+    because.iter().map(change).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(part: &str, before: Option<&str>, now: Option<&str>, origin: Option<&str>) -> String {
+        let own = |text: Option<&str>| text.map(str::to_owned);
+        change(&Change { part: part.into(), before: own(before), now: own(now), origin: own(origin) })
+    }
+
+    #[test]
+    fn a_reason_names_the_param_its_values_and_where_the_new_one_comes_from() {
+        let origin = "params.rank, assistant.yaml:10, set by --set";
+        assert_eq!(
+            changed("with.lora_r", Some("16"), Some("32"), Some(origin)),
+            "with.lora_r 16 → 32 (params.rank, assistant.yaml:10, set by --set)"
+        );
+        assert_eq!(changed("with.method", None, Some("\"dora\""), None), "with.method default → dora");
+        assert_eq!(changed("in.data", Some("aa"), Some("bb"), None), "in.data changed");
+        assert_eq!(
+            changed("operator", Some("data.load v1"), Some("data.load v2"), None),
+            "operator data.load v1 → data.load v2"
+        );
+        assert_eq!(reasons(&[]), "first run");
+    }
+}

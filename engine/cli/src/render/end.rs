@@ -1,0 +1,352 @@
+//! The end of a run: a table, then one sentence that says what to type next.
+
+use std::path::{Path, PathBuf};
+
+use llmflow_contract::StageId;
+use llmflow_runtime::{
+    event::RunStatus,
+    run::{Outcome, StageOutcome, StageStatus},
+};
+
+use super::{error, format, style::Paint, table::Table};
+
+/// Rows of the table, of a pipeline with more stages than this.
+const MOST_ROWS: usize = 9;
+
+/// What the end of a run is drawn with.
+#[derive(Clone, Debug, Default)]
+pub struct Scene {
+    /// The pipeline file as the user typed it; empty for a resumed run.
+    pub pipeline: String,
+    /// Paths are shown from here.
+    pub here: PathBuf,
+    /// The stage whose result can be talked to.
+    pub talks: Option<StageId>,
+    pub width: usize,
+    pub paint: Paint,
+}
+
+/// The whole end of a run.
+pub fn end(outcome: &Outcome, scene: &Scene) -> String {
+    let Some(run) = &outcome.run else { return nothing_to_do(outcome, scene) };
+    let mut lines = table(outcome, scene);
+    for stage in &outcome.stages {
+        match stage.status {
+            StageStatus::Failed => lines.extend(failed(stage, outcome, scene)),
+            StageStatus::Refused => lines.extend(refused(stage, outcome, scene)),
+            _ => {}
+        }
+    }
+    let time = format::duration(outcome.seconds);
+    let word = scene.paint.status(outcome.status.name());
+    match outcome.status {
+        RunStatus::Done => {
+            lines.push(format!("{word} in {time}{}", paths(outcome, scene)));
+            if let Some(stage) = &scene.talks {
+                lines.push(format!("talk to it:      llmflow chat @/{stage}"));
+            }
+        }
+        RunStatus::Interrupted => {
+            let kept = finished_stages(outcome);
+            lines.push(format!("{word} after {time}: {kept} finished stages and every checkpoint are kept"));
+            lines.push(format!("go on:           llmflow resume {run}{}", or_run(scene)));
+        }
+        _ => {
+            let at = names_with(outcome, |status| matches!(status, StageStatus::Failed | StageStatus::Refused));
+            let exit = outcome.exit_code;
+            lines.push(format!("run {run} {word} at {at} after {time}{} · exit {exit}", paths(outcome, scene)));
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+fn nothing_to_do(outcome: &Outcome, scene: &Scene) -> String {
+    let total = outcome.stages.len();
+    let refused = outcome.stages.iter().filter(|stage| stage.status == StageStatus::Refused);
+    let mut lines: Vec<String> = refused.flat_map(|stage| refused_lines(stage, outcome, scene)).collect();
+    let folders = folders(&outcome.published, &scene.here);
+    let up_to_date = if folders.is_empty() { String::new() } else { format!(" · {folders} is up to date") };
+    lines.push(format!("nothing to do: {total} of {total} cached ({}){up_to_date}", format::duration(outcome.seconds)));
+    lines.join("\n") + "\n"
+}
+
+fn table(outcome: &Outcome, scene: &Scene) -> Vec<String> {
+    let mut table = Table::new(["stage", "status", "time", "result"]).right(&[2]);
+    let shown = telling(&outcome.stages);
+    for index in &shown {
+        let stage = &outcome.stages[*index];
+        let time = match stage.status {
+            StageStatus::Cached | StageStatus::Skipped => "–".to_owned(),
+            _ => format::clock(stage.seconds),
+        };
+        let status = scene.paint.status(stage.status.name());
+        table.row([format::clean(stage.stage.as_str()), status, time, result(stage)]);
+    }
+    let more = outcome.stages.len() - shown.len();
+    if more > 0 {
+        table.line(format!(" … {more} more: llmflow show @"));
+    }
+    table.lines(scene.width)
+}
+
+fn result(stage: &StageOutcome) -> String {
+    if let Some(because) = &stage.skipped_because {
+        return format::clean(because);
+    }
+    if let Some(failure) = &stage.failure {
+        return format::clean(&failure.message);
+    }
+    stage.finished.as_ref().map(|finished| format::clean(&finished.summary)).unwrap_or_default()
+}
+
+/// Which stages the table shows, in order: what went wrong, the last results, then what took longest.
+fn telling(stages: &[StageOutcome]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..stages.len()).collect();
+    if stages.len() <= MOST_ROWS {
+        return order;
+    }
+    let last = stages.len() - 4;
+    order.sort_by(|a, b| {
+        let weight = |index: usize| match stages[index].status {
+            StageStatus::Failed | StageStatus::Refused => 3,
+            StageStatus::Interrupted => 2,
+            StageStatus::Ran if index >= last => 1,
+            _ => 0,
+        };
+        weight(*b).cmp(&weight(*a)).then(stages[*b].seconds.total_cmp(&stages[*a].seconds)).then(a.cmp(b))
+    });
+    order.truncate(MOST_ROWS - 1);
+    order.sort_unstable();
+    order
+}
+
+fn failed(stage: &StageOutcome, outcome: &Outcome, scene: &Scene) -> Vec<String> {
+    let Some(failure) = &stage.failure else { return Vec::new() };
+    let failure = error::cleaned(failure);
+    let name = format::clean(stage.stage.as_str());
+    let mut lines = vec![format!(
+        "{} {name} failed after {}: {}",
+        scene.paint.red("✗"),
+        format::clock(stage.seconds),
+        failure.message
+    )];
+    for cause in &failure.causes {
+        lines.push(format!("  because  {}", cause.replace('\n', "\n           ")));
+    }
+    if let Some(help) = &failure.help {
+        lines.push(format!("  help  {}", help.replace('\n', "\n        ")));
+    }
+    let kept = finished_stages(outcome);
+    if kept > 0 {
+        lines.push(format!("  kept  {kept} finished stages, and {name}'s last checkpoint if it made one"));
+    }
+    if let Some(run) = &outcome.run {
+        lines.push(format!("  log   llmflow logs @/{name}           same settings again: llmflow resume {run}"));
+    }
+    let file = if scene.pipeline.is_empty() { String::new() } else { format!(" {}", scene.pipeline) };
+    lines.push(format!("  next  edit the file, then llmflow run{file}      (starts at {name})"));
+    lines
+}
+
+fn refused(stage: &StageOutcome, outcome: &Outcome, scene: &Scene) -> Vec<String> {
+    refused_lines(stage, outcome, scene)
+}
+
+fn refused_lines(stage: &StageOutcome, outcome: &Outcome, scene: &Scene) -> Vec<String> {
+    let Some((expression, why)) = &stage.refused else { return Vec::new() };
+    let name = format::clean(stage.stage.as_str());
+    let mut lines = vec![format!("{} {name} refused: {}", scene.paint.red("✗"), refusal(expression, why))];
+    let skipped = names_with(outcome, |status| status == StageStatus::Skipped);
+    let skipped = if skipped.is_empty() { String::new() } else { format!("{skipped} skipped · ") };
+    let kept = scene.talks.as_ref().map(|stage| format!(" · the model is kept: llmflow chat @/{stage}"));
+    let exit = outcome.exit_code;
+    let (published, kept) = ("nothing but the report is published", kept.unwrap_or_default());
+    lines.push(format!("  {skipped}{published}{kept} · exit {exit}"));
+    lines
+}
+
+/// Why a `require` does not hold; the reason names the expression already, or is joined to it.
+pub fn refusal(expression: &str, why: &str) -> String {
+    let why = format::clean(why);
+    if why.starts_with('`') { why } else { format!("`{}`: {why}", format::clean(expression)) }
+}
+
+fn names_with(outcome: &Outcome, test: impl Fn(StageStatus) -> bool) -> String {
+    let names: Vec<String> = outcome
+        .stages
+        .iter()
+        .filter(|stage| test(stage.status))
+        .map(|stage| format::clean(stage.stage.as_str()))
+        .collect();
+    names.join(", ")
+}
+
+fn finished_stages(outcome: &Outcome) -> usize {
+    let is_finished = |stage: &&StageOutcome| matches!(stage.status, StageStatus::Ran | StageStatus::Cached);
+    outcome.stages.iter().filter(is_finished).count()
+}
+
+fn or_run(scene: &Scene) -> String {
+    if scene.pipeline.is_empty() {
+        String::new()
+    } else {
+        format!("      or, with the file as it is now: llmflow run {}", scene.pipeline)
+    }
+}
+
+/// What was published and reported, three spaces before, two between.
+fn paths(outcome: &Outcome, scene: &Scene) -> String {
+    let all = outcome.published.iter().chain(&outcome.report_to);
+    let shown: Vec<String> = all.map(|path| shown_path(path, &scene.here)).collect();
+    if shown.is_empty() { String::new() } else { format!("   {}", shown.join("  ")) }
+}
+
+/// A path from here if it lies below; folders end with `/`.
+pub fn shown_path(path: &Path, here: &Path) -> String {
+    let is_folder = path.is_dir();
+    let path = path.strip_prefix(here).unwrap_or(path);
+    let text = format::clean(&path.display().to_string());
+    if is_folder && !text.ends_with('/') { format!("{text}/") } else { text }
+}
+
+/// The folders that hold these paths, each once.
+fn folders(paths: &[PathBuf], here: &Path) -> String {
+    let mut names: Vec<String> = Vec::new();
+    for folder in paths.iter().filter_map(|path| path.parent()) {
+        let name = folder.strip_prefix(here).unwrap_or(folder).display().to_string();
+        let name = if name.is_empty() { "./".to_owned() } else { format!("{}/", format::clean(&name)) };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use llmflow_contract::{Class, Failure};
+    use llmflow_runtime::{
+        event::{Finished, RunId},
+        plan::PlanView,
+    };
+
+    use super::*;
+
+    fn stage(name: &str, status: StageStatus, seconds: f64, summary: &str) -> StageOutcome {
+        let finished = Finished { summary: summary.into(), seconds, ..Finished::default() };
+        StageOutcome {
+            stage: StageId::from(name),
+            operator: "a.b".into(),
+            status,
+            finished: (!summary.is_empty()).then_some(finished),
+            failure: None,
+            refused: None,
+            skipped_because: None,
+            seconds,
+        }
+    }
+
+    fn outcome(status: RunStatus, exit_code: u8, stages: Vec<StageOutcome>) -> Outcome {
+        Outcome {
+            run: Some(RunId("brave-newt".into())),
+            status,
+            exit_code,
+            plan: PlanView::default(),
+            stages,
+            published: Vec::new(),
+            report_to: Vec::new(),
+            seconds: 832.0,
+        }
+    }
+
+    fn scene() -> Scene {
+        let talks = Some(StageId::from("gguf"));
+        Scene { pipeline: "assistant.yaml".into(), here: "/home/a".into(), talks, width: 80, paint: Paint(false) }
+    }
+
+    #[test]
+    fn a_run_that_is_done_says_where_its_results_lie_and_how_to_talk_to_them() {
+        let stages = vec![
+            stage("rows", StageStatus::Cached, 0.0, "298 rows"),
+            stage("sft", StageStatus::Ran, 131.0, "eval loss 2.48 → 1.47"),
+            stage("gguf", StageStatus::Ran, 3.0, "Q4_0, 92 MB"),
+        ];
+        let mut done = outcome(RunStatus::Done, 0, stages);
+        done.published = vec!["/home/a/out/assistant.gguf".into()];
+        done.report_to = vec!["/home/a/out/report.html".into()];
+        insta::assert_snapshot!(end(&done, &scene()), @r"
+         stage  status  time  result
+         rows   cached     –  298 rows
+         sft    ran     2:11  eval loss 2.48 → 1.47
+         gguf   ran     0:03  Q4_0, 92 MB
+        done in 13m52s   out/assistant.gguf  out/report.html
+        talk to it:      llmflow chat @/gguf
+        ");
+        done.run = None;
+        done.seconds = 0.03;
+        assert_eq!(end(&done, &scene()), "nothing to do: 3 of 3 cached (0.03 s) · out/ is up to date\n");
+    }
+
+    #[test]
+    fn a_failure_says_what_is_kept_and_what_to_type_next() {
+        let mut sft = stage("sft", StageStatus::Failed, 41.0, "");
+        let failure = Failure::new(Class::Memory, "memory", "out of memory at step 12").help("lower the batch size");
+        sft.failure = Some(failure.cause("asked for 9.8 GiB"));
+        let mut gguf = stage("gguf", StageStatus::Skipped, 0.0, "");
+        gguf.skipped_because = Some("`sft` failed".into());
+        let stages = vec![stage("rows", StageStatus::Ran, 0.4, "314 rows"), sft, gguf];
+        insta::assert_snapshot!(end(&outcome(RunStatus::Failed, 1, stages), &scene()), @r"
+         stage  status   time  result
+         rows   ran      0:00  314 rows
+         sft    failed   0:41  out of memory at step 12
+         gguf   skipped     –  `sft` failed
+        ✗ sft failed after 0:41: out of memory at step 12
+          because  asked for 9.8 GiB
+          help  lower the batch size
+          kept  1 finished stages, and sft's last checkpoint if it made one
+          log   llmflow logs @/sft           same settings again: llmflow resume brave-newt
+          next  edit the file, then llmflow run assistant.yaml      (starts at sft)
+        run brave-newt failed at sft after 13m52s · exit 1
+        ");
+    }
+
+    #[test]
+    fn a_refusal_names_the_gate_and_what_is_skipped() {
+        let mut verdict = stage("verdict", StageStatus::Refused, 1.0, "acc 0.42 → 0.45");
+        verdict.refused = Some(("d.lower95 > 0".into(), "`d.lower95 > 0` is false (lower95 = -0.06)".into()));
+        let stages = vec![verdict, stage("gguf", StageStatus::Skipped, 0.0, "")];
+        let mut scene = scene();
+        scene.talks = Some(StageId::from("assistant"));
+        insta::assert_snapshot!(end(&outcome(RunStatus::Refused, 1, stages), &scene), @r"
+         stage    status   time  result
+         verdict  refused  0:01  acc 0.42 → 0.45
+         gguf     skipped     –
+        ✗ verdict refused: `d.lower95 > 0` is false (lower95 = -0.06)
+          gguf skipped · nothing but the report is published · the model is kept: llmflow chat @/assistant · exit 1
+        run brave-newt refused at verdict after 13m52s · exit 1
+        ");
+    }
+
+    #[test]
+    fn an_interruption_prints_both_ways_to_go_on() {
+        let stages =
+            vec![stage("rows", StageStatus::Ran, 0.4, "314 rows"), stage("sft", StageStatus::Interrupted, 9.0, "")];
+        insta::assert_snapshot!(end(&outcome(RunStatus::Interrupted, 130, stages), &scene()), @r"
+         stage  status       time  result
+         rows   ran          0:00  314 rows
+         sft    interrupted  0:09
+        interrupted after 13m52s: 1 finished stages and every checkpoint are kept
+        go on:           llmflow resume brave-newt      or, with the file as it is now: llmflow run assistant.yaml
+        ");
+    }
+
+    #[test]
+    fn of_many_stages_those_that_went_wrong_took_long_or_came_last_are_shown() {
+        let mut stages: Vec<StageOutcome> =
+            (0..18).map(|n| stage(&format!("s{n}"), StageStatus::Ran, f64::from(n % 7), "ok")).collect();
+        stages[1].status = StageStatus::Failed;
+        let shown = telling(&stages);
+        assert_eq!(shown.len(), MOST_ROWS - 1);
+        assert!(shown.contains(&1) && shown.contains(&17) && shown.contains(&6) && shown.is_sorted());
+    }
+}
