@@ -171,3 +171,17 @@ pub(crate) fn shared_data(path: &str) -> Option<PathBuf> {
     eprintln!("skipped: `{path}` of the shared data is absent");
     None
 }
+
+/// SmolLM2-135M-Instruct in Q4_1, named by `LLMFLOW_SMOLLM2_GGUF`.
+///
+/// # Panics
+/// If `LLMFLOW_REQUIRE_DATA=1` and it is absent.
+pub fn smollm2() -> Option<PathBuf> {
+    let found = std::env::var_os("LLMFLOW_SMOLLM2_GGUF").map(PathBuf::from).filter(|path| path.exists());
+    if found.is_none() {
+        let is_required = std::env::var("LLMFLOW_REQUIRE_DATA").as_deref() == Ok("1");
+        assert!(!is_required, "LLMFLOW_SMOLLM2_GGUF names no file");
+        eprintln!("skipped: LLMFLOW_SMOLLM2_GGUF names no file");
+    }
+    found
+}

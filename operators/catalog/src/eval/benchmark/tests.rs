@@ -1,4 +1,4 @@
-use std::{io::BufRead as _, path::PathBuf};
+use std::io::BufRead as _;
 
 use llmflow_contract::{AnyArtifact, Artifact, Class, Facts, Made, Operator as _, Report, kinds};
 use llmflow_dataset::{Choice, Content, Meta, Row, RowKind};
@@ -84,10 +84,7 @@ fn a_cancelled_stage_stops_and_a_gold_outside_the_choices_is_refused() {
 #[test]
 fn smollm2_scores_arc_easy_as_the_reference_does() {
     let Some(archive) = shared_data("eval/arc-easy.jsonl.gz") else { return };
-    let Some(gguf) = std::env::var_os("LLMFLOW_SMOLLM2_GGUF").map(PathBuf::from) else {
-        eprintln!("skipped: LLMFLOW_SMOLLM2_GGUF names no file");
-        return;
-    };
+    let Some(gguf) = crate::testing::smollm2() else { return };
     let lines = std::io::BufReader::new(flate2::read::GzDecoder::new(std::fs::File::open(archive).unwrap())).lines();
     let rows = lines.take(200).map(|line| {
         let value: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();

@@ -1,4 +1,3 @@
-use std::path::PathBuf;
 
 use llmflow_contract::{AnyArtifact, Artifact, Class, Operator as _};
 use llmflow_dataset::{Chat, Content, Message, Meta, Row, RowKind};
@@ -61,10 +60,7 @@ fn data_without_a_token_is_refused_and_a_cancelled_stage_stops() {
 #[test]
 fn smollm2_predicts_wikitext_as_the_reference_does() {
     let Some(archive) = shared_data("perplexity/wikitext-2-valid.txt.gz") else { return };
-    let Some(gguf) = std::env::var_os("LLMFLOW_SMOLLM2_GGUF").map(PathBuf::from) else {
-        eprintln!("skipped: LLMFLOW_SMOLLM2_GGUF names no file");
-        return;
-    };
+    let Some(gguf) = crate::testing::smollm2() else { return };
     let mut all = String::new();
     let mut reader = flate2::read::GzDecoder::new(std::fs::File::open(archive).unwrap());
     std::io::Read::read_to_string(&mut reader, &mut all).unwrap();

@@ -65,10 +65,7 @@ fn a_gguf_cut_in_half_is_one_clear_sentence() {
 
 #[test]
 fn a_real_gguf_becomes_a_folder_with_its_facts() {
-    let Some(path) = std::env::var_os("LLMFLOW_SMOLLM2_GGUF") else {
-        eprintln!("skipped: LLMFLOW_SMOLLM2_GGUF names no file");
-        return;
-    };
+    let Some(path) = crate::testing::smollm2() else { return };
     let host = TestHost::new();
     let out = Load::run(params(path.to_str().unwrap()), (), &host.context()).unwrap();
     let made = artifact(out.model.into_any());

@@ -1,4 +1,3 @@
-use std::path::PathBuf;
 
 use llmflow_contract::{AnyArtifact, Artifact, Class, Facts, Made, Operator as _, kinds};
 use llmflow_dataset::{Content, Dataset, Meta, Row, RowKind};
@@ -44,10 +43,7 @@ fn a_cancelled_stage_stops() {
 
 #[test]
 fn a_real_model_asks_and_the_document_answers() {
-    let Some(gguf) = std::env::var_os("LLMFLOW_SMOLLM2_GGUF").map(PathBuf::from) else {
-        eprintln!("skipped: LLMFLOW_SMOLLM2_GGUF names no file");
-        return;
-    };
+    let Some(gguf) = crate::testing::smollm2() else { return };
     let host = TestHost::new();
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(gguf, folder.path().join("model.gguf")).unwrap();
