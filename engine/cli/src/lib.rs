@@ -7,6 +7,7 @@ mod args;
 mod command;
 mod interrupt;
 pub mod render;
+pub mod report;
 
 use std::process::ExitCode;
 

@@ -1,0 +1,249 @@
+//! Gathers what a report tells from lineage, the store and the logs.
+//!
+//! Must not know: what is told of it, or how.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{Read, Seek, SeekFrom},
+};
+
+use llmflow_contract::{Failure, Series, StageId};
+use llmflow_runtime::{
+    event::{Event, RunId, What},
+    home::Home,
+    lineage::{Lineage, OutputRow, StageRow},
+    store::{KeyRecord, Store},
+};
+
+use super::data::{InputData, MachineData, OutputData, ReportData, SourceData, StageData, Status};
+use crate::render::format::clean;
+
+/// Lines of a failed stage's log that are kept, and the bytes they are looked for in.
+const LOG_LINES: usize = 20;
+const LOG_BYTES: u64 = 64 << 10;
+
+/// Gathers one run.
+///
+/// What the store no longer has is left out: a report of an old run still says what lineage knows.
+///
+/// # Errors
+/// `lineage/run` for a run that does not exist; those of the database and of the disk.
+pub async fn collect(lineage: &Lineage, store: &Store, home: &Home, run: &RunId) -> Result<ReportData, Failure> {
+    let row = lineage.run(run).await?;
+    let source = lineage.pipeline_of(run).await?;
+    let events = Happened::of(lineage.events(run).await?);
+    let (mut stages, mut made_by) = (Vec::new(), MadeBy::default());
+    for stage in lineage.stages_of_run(run).await? {
+        stages.push(collect_stage(lineage, store, home, run, &events, &mut made_by, stage).await?);
+    }
+    Ok(ReportData {
+        run: run.to_string(),
+        pipeline: row.pipeline,
+        status: row.status,
+        started_ms: row.started_ms,
+        seconds: row.seconds,
+        changed: row.changed,
+        stages,
+        published: events.published,
+        source: SourceData { path: source.path, text: source.text, set: source.set, params: source.params },
+        machine: MachineData {
+            compute: events.compute,
+            home: home.root().to_owned(),
+            names: made_by.machines.into_iter().collect(),
+            versions: made_by.versions.into_iter().collect(),
+        },
+    })
+}
+
+/// Who made the results.
+#[derive(Default)]
+struct MadeBy {
+    machines: BTreeSet<String>,
+    versions: BTreeSet<String>,
+}
+
+/// What the events alone tell.
+#[derive(Default)]
+struct Happened {
+    compute: llmflow_runtime::event::Compute,
+    needs: BTreeMap<StageId, Vec<StageId>>,
+    refused: BTreeMap<StageId, (String, String)>,
+    skipped: BTreeMap<StageId, String>,
+    published: Vec<std::path::PathBuf>,
+    /// Metrics by stage in the order in which they were first heard of.
+    metrics: BTreeMap<StageId, Vec<String>>,
+}
+
+impl Happened {
+    fn of(events: Vec<Event>) -> Self {
+        let mut happened = Self::default();
+        for Event { stage, what, .. } in events {
+            match (stage, what) {
+                (_, What::RunStarted { plan, compute, .. }) => {
+                    happened.compute = compute;
+                    happened.needs = plan.stages.into_iter().map(|stage| (stage.stage, stage.needs)).collect();
+                }
+                (Some(stage), What::Refused { expression, why }) => {
+                    happened.refused.insert(stage, (expression, why));
+                }
+                (Some(stage), What::Skipped { because }) => {
+                    happened.skipped.insert(stage, because);
+                }
+                (Some(stage), What::Metric { name, .. }) => {
+                    let names = happened.metrics.entry(stage).or_default();
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                }
+                (_, What::Published { path, .. }) => happened.published.push(path),
+                _ => {}
+            }
+        }
+        happened
+    }
+}
+
+async fn collect_stage(
+    lineage: &Lineage,
+    store: &Store,
+    home: &Home,
+    run: &RunId,
+    events: &Happened,
+    made_by: &mut MadeBy,
+    row: StageRow,
+) -> Result<StageData, Failure> {
+    let record = match &row.key {
+        Some(key) => store.key_record(key).await?,
+        None => None,
+    };
+    let report = match &record {
+        Some(record) => store.report(record).await?,
+        None => None,
+    };
+    if let Some(record) = &record {
+        made_by.machines.insert(record.machine.clone());
+        made_by.versions.insert(record.version.clone());
+    }
+    let mut outputs = Vec::with_capacity(row.outputs.len());
+    for output in &row.outputs {
+        outputs.push(collect_output(store, record.as_ref(), output).await?);
+    }
+    let status = Status::from_name(&row.status);
+    let log = if status == Status::Failed { log_of(home, run, &row) } else { Vec::new() };
+    let inputs = row.inputs.iter().map(|input| InputData {
+        port: input.port.clone(),
+        from_stage: input.from_stage.clone(),
+        from_port: input.from_port.clone(),
+        digest: input.digest,
+    });
+    Ok(StageData {
+        series: series_of(lineage, run, events, &row).await?,
+        refused: events.refused.get(&row.stage).cloned(),
+        skipped_because: events.skipped.get(&row.stage).cloned(),
+        needs: events.needs.get(&row.stage).cloned().unwrap_or_default(),
+        inputs: inputs.collect(),
+        outputs,
+        settings: record.iter().flat_map(settings).collect(),
+        report,
+        log,
+        stage: row.stage,
+        operator: row.operator,
+        version: row.version,
+        status,
+        key: row.key,
+        seconds: row.seconds,
+        summary: row.summary,
+        attempts: row.attempts,
+        failure: row.failure,
+        metrics: row.metrics,
+    })
+}
+
+/// The parts of a key that are neither operator nor inputs; a param without its `with.`.
+fn settings(record: &KeyRecord) -> Vec<(String, String)> {
+    let parts = record.components.iter().filter(|part| part.part != "operator" && !part.part.starts_with("in."));
+    parts.map(|part| (part.part.trim_start_matches("with.").to_owned(), shown(&part.value))).collect()
+}
+
+/// A key's value for people: a digest in eight digits, a long list cut.
+fn shown(value: &str) -> String {
+    const MOST: usize = 120;
+    let short = |word: &str| match word.parse::<llmflow_contract::Digest>() {
+        Ok(digest) => digest.short(),
+        Err(_) => word.to_owned(),
+    };
+    let text = value.split(' ').map(short).collect::<Vec<_>>().join(" ");
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+async fn collect_output(store: &Store, record: Option<&KeyRecord>, row: &OutputRow) -> Result<OutputData, Failure> {
+    // A record that stands vouches for its manifests; of an output without one only its name is known.
+    let size_bytes = match (&row.digest, record) {
+        (Some(digest), Some(_)) => Some(store.manifest(digest).await?.size_bytes()),
+        _ => None,
+    };
+    let facts = record.and_then(|record| record.facts.get(&row.port)).map(|(_, facts)| facts.clone());
+    Ok(OutputData {
+        port: row.port.clone(),
+        kind: row.kind.clone(),
+        digest: row.digest,
+        facts: facts.unwrap_or_default(),
+        size_bytes,
+    })
+}
+
+/// A stage's curves; of one that was cached, those of the run that made its result.
+async fn series_of(lineage: &Lineage, run: &RunId, events: &Happened, row: &StageRow) -> Result<Vec<Series>, Failure> {
+    let mut names: Vec<String> = events.metrics.get(&row.stage).cloned().unwrap_or_default();
+    names.extend(row.metrics.keys().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
+    let (run, stage) = match origin(lineage, row).await? {
+        Some(origin) if row.status == Status::Cached.name() => origin,
+        _ => (run.clone(), row.stage.clone()),
+    };
+    let mut all = Vec::new();
+    for name in names {
+        let points = lineage.series(&run, &stage, &name).await?;
+        if !points.is_empty() {
+            let points = points.into_iter().map(|(step, value)| (step as f64, value)).collect();
+            all.push(Series { y_label: name.clone(), name, x_label: "step".to_owned(), points });
+        }
+    }
+    Ok(all)
+}
+
+/// Where a result was made first.
+async fn origin(lineage: &Lineage, row: &StageRow) -> Result<Option<(RunId, StageId)>, Failure> {
+    let Some(digest) = row.outputs.iter().find_map(|output| output.digest) else { return Ok(None) };
+    let producers = lineage.producers(&digest).await?;
+    Ok(producers.into_iter().last().map(|place| (place.run, place.stage)))
+}
+
+/// The end of what a failed stage's worker printed; a log that cannot be read is left out.
+fn log_of(home: &Home, run: &RunId, row: &StageRow) -> Vec<String> {
+    let path = home.log(run, row.stage.as_str(), row.attempts.max(1));
+    let Ok(mut file) = std::fs::File::open(path) else { return Vec::new() };
+    let mut bytes = Vec::new();
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    let tail = file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES)));
+    if tail.and_then(|_| file.take(LOG_BYTES).read_to_end(&mut bytes)).is_err() {
+        return Vec::new();
+    }
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let lines: Vec<String> = text.lines().map(clean).collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_in_a_setting_is_short_and_a_long_value_is_cut() {
+        let digest = llmflow_contract::Digest::of(b"x");
+        assert_eq!(shown(&format!("a.md {digest}")), format!("a.md {}", digest.short()));
+        assert_eq!(shown(&"x".repeat(200)).chars().count(), 121);
+    }
+}

@@ -1,0 +1,93 @@
+//! How to make it again: the command, the file, the machine.
+
+use super::{
+    super::data::ReportData,
+    Block,
+    words::{listed, moment},
+};
+use crate::render::format::{bytes, duration};
+
+pub fn reproduce(data: &ReportData) -> Vec<Block> {
+    let file = data.source.path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let mut command = format!("llmflow run {}", quoted(&file.unwrap_or_else(|| "pipeline.yaml".to_owned())));
+    for set in &data.source.set {
+        command += &format!(" --set {}", quoted(set));
+    }
+    let mut blocks = vec![
+        Block::Code { text: command, is_numbered: false },
+        Block::Text(
+            "The same file, inputs and seed give the same digests on machines of the same numerics class.".to_owned(),
+        ),
+        Block::Facts(facts(data)),
+    ];
+    if !data.source.text.is_empty() {
+        let code = Block::Code { text: data.source.text.clone(), is_numbered: true };
+        blocks.push(Block::Fold { title: "The pipeline as it ran".to_owned(), blocks: vec![code] });
+    }
+    blocks
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "._-=/+,:@%".contains(character);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+fn facts(data: &ReportData) -> Vec<(String, String)> {
+    let compute = &data.machine.compute;
+    let mut facts = Vec::new();
+    let mut add = |name: &str, value: String| {
+        if !value.is_empty() {
+            facts.push((name.to_owned(), value));
+        }
+    };
+    add("run", data.run.clone());
+    add("started", moment(data.started_ms));
+    add("took", data.seconds.map(duration).unwrap_or_default());
+    let params = data.source.params.iter().map(|(name, value)| format!("{name} {value}"));
+    add("params", params.collect::<Vec<_>>().join(" · "));
+    add("llmflow", data.machine.versions.join(", "));
+    add("machine", data.machine.names.join(", "));
+    if compute.cores > 0 {
+        add("processor", format!("{} threads, {} of memory", compute.cores, bytes(compute.memory_bytes)));
+    }
+    add("GPUs", gpus(&compute.gpus, compute.usable_gpus));
+    add("file", data.source.path.display().to_string());
+    add("home", data.machine.home.display().to_string());
+    let published: Vec<String> = data.published.iter().map(|path| path.display().to_string()).collect();
+    add("published", published.join(", "));
+    facts
+}
+
+/// A GPU that was there and not used is said.
+fn gpus(found: &[String], usable: u32) -> String {
+    let names = listed(found);
+    match (found.len(), usable as usize) {
+        (0, _) => "none".to_owned(),
+        (_, 0) => format!("{names}: found, not used"),
+        (count, usable) if usable < count => format!("{names}: {usable} of {count} used"),
+        _ => names,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_survives_the_shell() {
+        assert_eq!(quoted("rank=32"), "rank=32");
+        assert_eq!(quoted("note=it's; rm -rf"), r"'note=it'\''s; rm -rf'");
+    }
+
+    #[test]
+    fn an_idle_gpu_is_said() {
+        assert_eq!(gpus(&[], 0), "none");
+        assert_eq!(gpus(&["H100".into()], 0), "H100: found, not used");
+        assert_eq!(gpus(&["A".into(), "B".into()], 2), "A and B");
+    }
+}
