@@ -11,8 +11,21 @@ done
 "$venv/bin/pip" install --disable-pip-version-check \
   torch==2.15.0 transformers==5.24.0 peft==0.21.2 accelerate==1.15.0 safetensors==0.8.0 tokenizers==0.23.3 \
   gguf==0.19.0 openai==3.57.0 numpy==2.4.6
-# Only the library: no server, no tools. At the lowest priority, for it keeps every core busy for minutes.
-CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-2}" \
-CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_CURL=OFF" \
-  nice -n 19 "$venv/bin/pip" install --disable-pip-version-check llama-cpp-python==0.3.36
+
+# llama-cpp-python's own build also compiles llama.cpp's tools; we need its libraries alone, in half the time. At the
+# lowest priority, for it keeps every core busy for minutes.
+if ! "$venv/bin/python" -c 'import llama_cpp' 2>/dev/null; then
+  work="$(mktemp -d)"
+  trap 'rm -rf "$work"' EXIT
+  "$venv/bin/pip" download --disable-pip-version-check --no-deps --no-binary :all: -d "$work" llama-cpp-python==0.3.36
+  tar -xzf "$work"/*.tar.gz -C "$work" --strip-components=1
+  cmake -S "$work/vendor/llama.cpp" -B "$work/build" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON \
+    -DGGML_NATIVE=ON -DLLAMA_BUILD_COMMON=OFF -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON -DCMAKE_INSTALL_RPATH='$ORIGIN'
+  nice -n 19 cmake --build "$work/build" --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-2}"
+  CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF" "$venv/bin/pip" install --disable-pip-version-check "$work"
+  lib="$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/llama_cpp/lib"
+  mkdir -p "$lib"
+  cp -a "$work"/build/bin/*.so* "$lib/"
+  "$venv/bin/python" -c 'import llama_cpp; print("llama.cpp", llama_cpp.__version__)'
+fi
 echo "ready: $venv"
