@@ -1,1 +1,9 @@
+//! The program as its users meet it: every test here starts the binary and looks at what it says, what it leaves behind
+//! and the exit code it ends with. Rules inside one crate are tested beside the code.
 
+mod bad_input;
+mod checks;
+mod kill;
+mod layers;
+mod project;
+mod tiny;
