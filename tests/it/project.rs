@@ -101,17 +101,17 @@ impl Project {
         done
     }
 
-    /// Name of the newest run in the store's history, and the digests it gave by stage.
+    /// What every committed key gave, without when, where and how long.
     pub fn results(&self) -> BTreeMap<String, Value> {
-        let mut newest: Option<Value> = None;
-        for file in files_below(&self.path(".llmflow/store/runs")) {
-            let record: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-            if newest.as_ref().is_none_or(|known| known["at_ms"].as_u64() < record["at_ms"].as_u64()) {
-                newest = Some(record);
+        let keys = files_below(&self.path(".llmflow/store/keys"));
+        let result = |path: PathBuf| {
+            let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            for circumstance in ["seconds", "attempt", "machine", "at_ms"] {
+                record.as_object_mut().unwrap().remove(circumstance);
             }
-        }
-        let record = newest.expect("a run left its record");
-        record["stages"].as_object().unwrap().iter().map(|(stage, gave)| (stage.clone(), gave.clone())).collect()
+            (path.file_name().unwrap().to_string_lossy().into_owned(), record)
+        };
+        keys.into_iter().map(result).collect()
     }
 
     /// Every file below `inner` with the digest of its bytes.
