@@ -238,11 +238,105 @@ fn log_of(home: &Home, run: &RunId, row: &StageRow) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use llmflow_contract::{Class, Digest, Kind, Port};
+    use llmflow_runtime::{
+        event::{Finished, RunStatus},
+        lineage::{PipelineRow, PlannedRow},
+        plan::{PlanView, StageView, Will},
+    };
+
     use super::*;
+
+    fn view(stage: &str, needs: &[&str]) -> StageView {
+        StageView {
+            stage: stage.into(),
+            operator: "train.sft".into(),
+            version: 1,
+            needs: needs.iter().map(|stage| StageId::from(*stage)).collect(),
+            will: Will::Waits { on: Vec::new() },
+            seconds: None,
+            memory_bytes: 0,
+            disk_bytes: 0,
+        }
+    }
+
+    async fn start(lineage: &Lineage, run: &RunId, stages: &[StageView]) {
+        let file = PipelineRow {
+            path: "/tmp/p.yaml".into(),
+            name: "p".into(),
+            text: "name: p".into(),
+            set: Vec::new(),
+            params: BTreeMap::new(),
+        };
+        let outputs = || vec![(Port::from("adapter"), Kind::new("adapter"))];
+        let planned = stages.iter().map(|view| PlannedRow { view, inputs: Vec::new(), outputs: outputs() });
+        lineage.start_run(run, &file, &planned.collect::<Vec<_>>()).await.unwrap();
+        let started = What::RunStarted {
+            pipeline: "p".into(),
+            plan: PlanView { stages: stages.to_vec() },
+            compute: Default::default(),
+            home: "/tmp".into(),
+            disk_free_bytes: None,
+        };
+        tell(lineage, run, None, started).await;
+    }
+
+    async fn tell(lineage: &Lineage, run: &RunId, stage: Option<&str>, what: What) {
+        lineage.record(&Event { at_ms: 1, run: run.clone(), stage: stage.map(StageId::from), what }).await.unwrap();
+    }
+
+    fn gave() -> Finished {
+        let outputs = [(Port::from("adapter"), Digest::of(b"weights"))].into();
+        Finished {
+            key: Some(Digest::of(b"key")),
+            outputs,
+            metrics: [("loss".to_owned(), 1.0)].into(),
+            ..Finished::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_happened_is_told_even_where_the_store_has_nothing_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(&folder.path().join(".llmflow")), folder.path()).unwrap();
+        let (lineage, store) = (Lineage::open(&home).await.unwrap(), Store::open_local(&home.store()).unwrap());
+        let (first, second) = (RunId("first".into()), RunId("second".into()));
+
+        start(&lineage, &first, &[view("sft", &[])]).await;
+        for (step, value) in [(1, 3.0), (2, 1.0)] {
+            let point = What::Metric { name: "loss".into(), value, step: Some(step), reproducible: true };
+            tell(&lineage, &first, Some("sft"), point).await;
+        }
+        tell(&lineage, &first, Some("sft"), What::Finished(gave())).await;
+
+        start(&lineage, &second, &[view("sft", &[]), view("dpo", &["sft"]), view("gguf", &["dpo"])]).await;
+        tell(&lineage, &second, Some("sft"), What::Cached(gave())).await;
+        let failure = Failure::new(Class::Memory, "train/memory", "out of memory");
+        tell(&lineage, &second, Some("dpo"), What::Started { attempt: 1 }).await;
+        tell(&lineage, &second, Some("dpo"), What::Failed { failure: failure.clone(), retry_in_ms: None }).await;
+        tell(&lineage, &second, Some("gguf"), What::Skipped { because: "`dpo` failed".into() }).await;
+        let log = home.log(&second, "dpo", 1);
+        std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+        std::fs::write(&log, (0..30).map(|line| format!("line {line}\u{1b}\n")).collect::<String>()).unwrap();
+        tell(&lineage, &second, None, What::RunFinished { status: RunStatus::Failed, seconds: 2.0 }).await;
+
+        let data = collect(&lineage, &store, &home, &second).await.unwrap();
+        let [sft, dpo, gguf] = data.stages.as_slice() else { panic!("three stages") };
+        assert_eq!(
+            (data.status, sft.status, dpo.status, gguf.status),
+            (RunStatus::Failed, Status::Cached, Status::Failed, Status::Skipped)
+        );
+        assert_eq!(sft.series[0].points, [(1.0, 3.0), (2.0, 1.0)], "the curve of the run that made it");
+        assert_eq!((sft.report.clone(), sft.outputs[0].digest), (None, Some(Digest::of(b"weights"))));
+        assert_eq!((dpo.failure.clone(), dpo.needs.clone()), (Some(failure), vec![StageId::from("sft")]));
+        assert_eq!((dpo.log.len(), dpo.log.last().unwrap().trim_end()), (20, "line 29"));
+        assert_eq!(gguf.skipped_because.as_deref(), Some("`dpo` failed"));
+        assert!(collect(&lineage, &store, &home, &RunId("none".into())).await.is_err());
+    }
 
     #[test]
     fn a_digest_in_a_setting_is_short_and_a_long_value_is_cut() {
-        let digest = llmflow_contract::Digest::of(b"x");
+        let digest = Digest::of(b"x");
         assert_eq!(shown(&format!("a.md {digest}")), format!("a.md {}", digest.short()));
         assert_eq!(shown(&"x".repeat(200)).chars().count(), 121);
     }

@@ -314,7 +314,15 @@ fn report(stage: &str, summary: &str) -> Report {
             ];
             report.samples = vec![sample("dropped as a repeat", &texts, &[])];
         }
-        "sft" => train(&mut report, 202, 3.02, 1.31),
+        "sft" => {
+            train(&mut report, 202, 3.02, 1.31);
+            let texts = [
+                ("read", "<|im_start|>user\nWhat is a port?<|im_end|>\n"),
+                ("learned", "A named input or output.<|im_end|>"),
+                ("read", "\n"),
+            ];
+            report.samples = vec![sample("example", &texts, &[("learned", 9.0), ("tokens", 31.0)])];
+        }
         "dpo" => train(&mut report, 20, 0.69, 0.21),
         "verdict" => verdict(&mut report),
         "gguf" => gguf(&mut report),

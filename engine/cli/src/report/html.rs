@@ -173,6 +173,7 @@ fn reading(into: &mut Markup, reading: &Reading) {
         });
         texts(article, "shared", &reading.shared);
         texts(article, "sides", &reading.sides);
+        parts(article, &reading.parts);
     });
 }
 
@@ -189,6 +190,22 @@ fn texts(into: &mut Markup, class: &'static str, texts: &[(String, String)]) {
                     text => one.line("dd", &[("dir", &"auto")], text),
                 }
             });
+        }
+    });
+}
+
+/// One text in its parts: what is learned stands out from what is only read.
+fn parts(into: &mut Markup, parts: &[(String, String)]) {
+    if parts.is_empty() {
+        return;
+    }
+    into.element("p", &[("class", &"parts"), ("dir", &"auto")], |whole| {
+        for (name, text) in parts {
+            if name == Reading::READ {
+                whole.text(text);
+            } else {
+                whole.line("mark", &[("class", name), ("title", name)], text);
+            }
         }
     });
 }

@@ -10,9 +10,10 @@ use llmflow_contract::{Chart, Table};
 use super::{
     chart::{funnel, intervals, line::LineChart},
     markup::turns,
+    number::number,
     story::{Block, Reading, Story},
 };
-use crate::render::format::{count, number, sparkline};
+use crate::render::format::{count, sparkline};
 
 /// Rows of a table that are shown.
 const MOST_ROWS: usize = 200;
@@ -114,9 +115,12 @@ fn table(text: &mut String, columns: &[&str], rows: impl Iterator<Item = Vec<Str
 fn reading(text: &mut String, reading: &Reading) {
     let figures: Vec<String> =
         reading.figures.iter().map(|(name, value)| format!("{} {}", escape(name), escape(value))).collect();
-    let figures = if figures.is_empty() { String::new() } else { format!(" · {}", figures.join(" · ")) };
-    line(text, &format!("**{}**{figures}", escape(&reading.title)));
-    for (name, said) in reading.shared.iter().chain(&reading.sides) {
+    let title = (!reading.title.is_empty()).then(|| format!("**{}**", escape(&reading.title)));
+    let head: Vec<String> = title.into_iter().chain(figures).collect();
+    if !head.is_empty() {
+        line(text, &head.join(" · "));
+    }
+    for (name, said) in reading.shared.iter().chain(&reading.sides).chain(&reading.parts) {
         line(text, &format!("{}:", escape(name)));
         fenced(text, if said.is_empty() { "(nothing)" } else { said });
     }

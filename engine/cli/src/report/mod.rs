@@ -11,6 +11,7 @@ mod fixture;
 mod html;
 mod markdown;
 mod markup;
+mod number;
 mod story;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,10 @@
 //! Bars: one value a label.
 
-use super::{Anchor, in_three_digits, label, shortened, svg, width_of};
-use crate::report::markup::{Markup, Px};
+use super::{Anchor, label, shortened, svg, width_of};
+use crate::report::{
+    markup::{Markup, Px},
+    number::in_three_digits,
+};
 
 const WIDTH: f64 = 580.0;
 const RIGHT: f64 = 66.0;

@@ -3,13 +3,13 @@
 use llmflow_contract::Interval;
 
 use super::{Anchor, label, scale::Scale, segment, shortened, svg, width_of};
-use crate::{
-    render::format::number,
-    report::markup::{Markup, Px},
+use crate::report::{
+    markup::{Markup, Px},
+    number::number,
 };
 
-const WIDTH: f64 = 450.0;
-const RIGHT: f64 = 132.0;
+const WIDTH: f64 = 456.0;
+const RIGHT: f64 = 148.0;
 const ROW: f64 = 34.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = 22.0;
@@ -63,7 +63,7 @@ fn draw_one(into: &mut Markup, interval: &Interval, y: f64, at: &dyn Fn(f64) -> 
 
 /// `0.27  (0.13…0.40)`
 pub fn words(interval: &Interval) -> String {
-    format!("{} ({}…{})", number(interval.value), number(interval.lower), number(interval.upper)).replace('-', "−")
+    format!("{} ({}…{})", number(interval.value), number(interval.lower), number(interval.upper))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Curves: values over steps.
 
 use super::{Anchor, TEXT, label, scale::Scale, segment, svg};
-use crate::{
-    render::format::number,
-    report::markup::{Markup, Px},
+use crate::report::{
+    markup::{Markup, Px},
+    number::number,
 };
 
 /// Width, height and the plot's margins.
@@ -68,7 +68,9 @@ impl LineChart {
             values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
         };
         let (x_ends, y_ends) = (ends(|point| point.0), ends(|point| point.1));
-        let axes = Axes { x: Scale::exact(x_ends.0, x_ends.1, 5), y: Scale::round(y_ends.0, y_ends.1, 4) };
+        let are_whole = self.curves.iter().flat_map(Curve::finite).all(|(x, _)| x.fract() == 0.0);
+        let x = if are_whole { Scale::whole(x_ends.0, x_ends.1, 5) } else { Scale::exact(x_ends.0, x_ends.1, 5) };
+        let axes = Axes { x, y: Scale::round(y_ends.0, y_ends.1, 4) };
         svg(into, SIZE.0, SIZE.1, &format!("{}: {} over {}", self.title, self.y_label, self.x_label), |into| {
             axes.draw(into, &self.x_label, &self.y_label);
             for (index, curve) in self.curves.iter().enumerate() {

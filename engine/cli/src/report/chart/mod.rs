@@ -11,7 +11,6 @@ pub mod line;
 mod scale;
 
 use super::markup::{Markup, Px};
-use crate::render::format::number;
 
 /// Height of a chart's text, in its own units.
 const TEXT: f64 = 12.0;
@@ -47,16 +46,6 @@ fn segment(into: &mut Markup, class: &'static str, (x1, y1): (f64, f64), (x2, y2
     into.leaf("line", &[("class", &class), ("x1", &Px(x1)), ("y1", &Px(y1)), ("x2", &Px(x2)), ("y2", &Px(y2))]);
 }
 
-/// A value in three digits: `0.0912`, `8.40`, `1.2e-5`.
-fn in_three_digits(value: f64) -> String {
-    let before = value.abs().log10().floor();
-    match before {
-        _ if !value.is_finite() || value == 0.0 => number(value),
-        before if before < -4.0 => format!("{value:.1e}"),
-        before => format!("{value:.*}", (2.0 - before).clamp(0.0, 6.0) as usize).replace('-', "−"),
-    }
-}
-
 /// A text of at most `most` characters, its middle left out: the ends of a tensor's name tell it apart.
 fn shortened(text: &str, most: usize) -> String {
     let characters: Vec<char> = text.chars().collect();
@@ -76,12 +65,6 @@ fn width_of(text: &str) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_value_keeps_three_digits() {
-        let shown = [0.0912, 8.4, 142.0, -1.2e-5, 0.0, 12_345.0].map(in_three_digits);
-        assert_eq!(shown, ["0.0912", "8.40", "142", "-1.2e-5", "0", "12345"]);
-    }
 
     #[test]
     fn a_long_name_keeps_both_ends() {

@@ -24,7 +24,16 @@ impl Scale {
     /// An axis from exactly `low` to `high`, with round ticks inside.
     pub fn exact(low: f64, high: f64, count: usize) -> Self {
         let (low, high) = wide(low, high);
-        let step = round_step((high - low) / count.max(1) as f64);
+        Self::inside(low, high, round_step((high - low) / count.max(1) as f64))
+    }
+
+    /// The same for steps and counts: no tick between whole numbers.
+    pub fn whole(low: f64, high: f64, count: usize) -> Self {
+        let (low, high) = if low == high { (low - 1.0, high + 1.0) } else { wide(low, high) };
+        Self::inside(low, high, round_step((high - low) / count.max(1) as f64).max(1.0))
+    }
+
+    fn inside(low: f64, high: f64, step: f64) -> Self {
         let (first, last) = ((low / step - 1e-9).ceil(), (high / step + 1e-9).floor());
         Self::of_ticks(first, last, step, low, high)
     }
@@ -95,6 +104,8 @@ mod tests {
         assert_eq!((steps.low, steps.high), (1.0, 168.0));
         assert_eq!(steps.ticks, [50.0, 100.0, 150.0]);
         assert_eq!(steps.share(168.0), 1.0);
+        assert_eq!(Scale::whole(1.0, 3.0, 5).ticks, [1.0, 2.0, 3.0]);
+        assert_eq!(Scale::whole(7.0, 7.0, 5).ticks, [6.0, 7.0, 8.0]);
     }
 
     #[test]

@@ -12,8 +12,17 @@ use crate::render::format::count;
 /// Samples shown of one stage.
 pub const SHOWN: usize = 8;
 
+/// Stages that give rows, and those that could not use all they were given.
 fn funnels(data: &ReportData) -> impl Iterator<Item = (&StageData, &Funnel)> {
-    data.stages.iter().filter_map(|stage| Some((stage, stage.report.as_ref()?.funnel.as_ref()?)))
+    data.stages.iter().filter_map(|stage| {
+        let funnel = stage.report.as_ref()?.funnel.as_ref()?;
+        (gives_rows(stage) || funnel.set_aside > 0 || !funnel.dropped.is_empty()).then_some((stage, funnel))
+    })
+}
+
+/// Is a dataset among its outputs?
+pub fn gives_rows(stage: &StageData) -> bool {
+    stage.outputs.iter().any(|output| output.kind.is_dataset())
 }
 
 /// The bars of all data stages, what they left out by which rule, and rows to look at.
@@ -29,7 +38,7 @@ pub fn funnel(data: &ReportData) -> Vec<Block> {
         blocks.push(Block::Table(Table { title: "What was left out, and why".to_owned(), columns, rows }));
         blocks.push(Block::Text(format!("The rows themselves: llmflow show {}/STAGE --dropped", data.run)));
     }
-    blocks.extend(funnels(data).filter_map(|(stage, _)| readings(stage)));
+    blocks.extend(funnels(data).filter(|(stage, _)| gives_rows(stage)).filter_map(|(stage, _)| readings(stage)));
     blocks
 }
 

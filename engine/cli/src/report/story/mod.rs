@@ -89,6 +89,8 @@ pub struct Reading {
     pub figures: Vec<(String, String)>,
     pub shared: Vec<(String, String)>,
     pub sides: Vec<(String, String)>,
+    /// Parts of one text in their order: `read`, `learned`.
+    pub parts: Vec<(String, String)>,
 }
 
 /// One stage.
@@ -132,12 +134,32 @@ impl Story {
 
 impl Reading {
     /// Names of texts that both sides share.
-    const GIVEN: [&str; 8] = ["question", "prompt", "right", "gold", "system", "sentence", "document", "messages"];
+    const GIVEN: [&str; 7] = ["question", "prompt", "right", "gold", "reference", "system", "sentence"];
+
+    /// What a part that is read and not learned is called, and those that are learned.
+    pub const READ: &str = "read";
+    const LEARNED: [&str; 3] = ["learned", "chosen", "rejected"];
 
     fn of(sample: &Sample) -> Self {
+        let is_part = |name: &str| name == Self::READ || Self::LEARNED.contains(&name);
+        let learned = sample.texts.iter().any(|(name, _)| name == Self::READ || name == Self::LEARNED[0]);
+        if learned && sample.texts.iter().all(|(name, _)| is_part(name)) {
+            return Self::of_parts(sample);
+        }
         let is_given = |name: &str| Self::GIVEN.contains(&name);
         let (shared, sides): (Vec<_>, Vec<_>) = sample.texts.iter().cloned().partition(|(name, _)| is_given(name));
-        let figures = sample.metrics.iter().map(|(name, value)| (name.clone(), words::figure(name, *value)));
-        Self { title: sample.title.clone(), figures: figures.collect(), shared, sides }
+        let is_said = shared.first().is_some_and(|(_, text)| *text == sample.title);
+        let title = if is_said { String::new() } else { sample.title.clone() };
+        Self { title, figures: figures(sample), shared, sides, parts: Vec::new() }
     }
+
+    fn of_parts(sample: &Sample) -> Self {
+        let parts = sample.texts.clone();
+        let (shared, sides) = (Vec::new(), Vec::new());
+        Self { title: sample.title.clone(), figures: figures(sample), shared, sides, parts }
+    }
+}
+
+fn figures(sample: &Sample) -> Vec<(String, String)> {
+    sample.metrics.iter().map(|(name, value)| (name.clone(), words::figure(name, *value))).collect()
 }

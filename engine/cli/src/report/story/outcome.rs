@@ -51,9 +51,9 @@ pub fn trouble(data: &ReportData) -> Vec<Block> {
 /// What is wrong with a stage, if anything is.
 pub fn alert(stage: &StageData) -> Option<Block> {
     let name = &stage.stage;
-    if let Some((expression, why)) = &stage.refused {
+    if let Some((_, why)) = &stage.refused {
         let lines = vec![why.clone(), "The result is kept; what depends on it was skipped.".to_owned()];
-        return Some(Block::Alert { title: format!("{name} was refused: {expression} is false"), lines });
+        return Some(Block::Alert { title: format!("{name} was refused"), lines });
     }
     match (stage.status, &stage.failure) {
         (Status::Failed, Some(failure)) => {

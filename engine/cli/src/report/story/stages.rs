@@ -119,7 +119,7 @@ fn details(stage: &StageData) -> Vec<Block> {
     }
     let charts = (!report.charts.is_empty()).then(|| Block::Charts(report.charts.clone()));
     let tables = report.tables.iter().filter(|table| !table.rows.is_empty()).cloned().map(Block::Table);
-    let is_told = training::is_training(stage) || report.funnel.is_some();
+    let is_told = training::is_training(stage) || (data::gives_rows(stage) && report.funnel.is_some());
     let readings = if is_told { None } else { data::readings(stage) };
     charts.into_iter().chain(tables).chain(readings).collect()
 }

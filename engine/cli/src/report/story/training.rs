@@ -11,6 +11,10 @@ use super::{
     words::{figure, known},
 };
 
+/// Charts of one stage that are not folded.
+const SHOWN: usize = 2;
+/// What a name may start with to share the axes of the others with its ending: `chosen_reward`, `rejected_reward`.
+const SIDES: [&str; 3] = ["eval_", "chosen_", "rejected_"];
 /// The kind of a packed model.
 const PACKED: &str = "gguf";
 
@@ -26,10 +30,19 @@ pub fn curves(data: &ReportData) -> Vec<Block> {
         if !stage.summary.is_empty() {
             blocks.push(Block::Text(stage.summary.clone()));
         }
-        blocks.push(Block::Lines(charts));
+        blocks.extend(first_and_more(charts));
         blocks.extend(data::readings(stage));
     }
     blocks
+}
+
+/// The first charts, the others folded.
+fn first_and_more(mut charts: Vec<LineChart>) -> Vec<Block> {
+    let more = charts.split_off(SHOWN.min(charts.len()));
+    let names: Vec<&str> = more.iter().map(|chart| chart.title.as_str()).collect();
+    let title = format!("More curves: {}", names.join(", "));
+    let fold = (!more.is_empty()).then(|| Block::Fold { title, blocks: vec![Block::Lines(more)] });
+    std::iter::once(Block::Lines(charts)).chain(fold).collect()
 }
 
 /// What its report holds, and what else was recorded.
@@ -47,9 +60,9 @@ pub fn is_training(stage: &StageData) -> bool {
     !charts_of(&all_series(stage)).is_empty()
 }
 
-/// One chart for each name; `eval_NAME` joins `NAME`. Losses first.
+/// One chart for all that measures the same; losses first, what only steers last.
 fn charts_of(all: &[Series]) -> Vec<LineChart> {
-    let stem = |name: &str| name.strip_prefix("eval_").unwrap_or(name).to_owned();
+    let stem = |name: &str| SIDES.iter().find_map(|side| name.strip_prefix(side)).unwrap_or(name).to_owned();
     let mut charts: Vec<LineChart> = Vec::new();
     for series in all {
         let curve = Curve { name: series.name.clone(), points: series.points.clone() };
@@ -65,9 +78,25 @@ fn charts_of(all: &[Series]) -> Vec<LineChart> {
         }
     }
     charts.retain(|chart| !chart.is_empty());
-    charts.iter_mut().for_each(|chart| chart.curves.sort_by_key(|curve| curve.name.starts_with("eval_")));
-    charts.sort_by_key(|chart| (chart.title != "loss", !chart.title.contains("loss")));
+    for chart in &mut charts {
+        chart.curves.sort_by_key(|curve| SIDES.iter().position(|side| curve.name.starts_with(side)));
+        if let [only] = chart.curves.as_slice() {
+            chart.title = only.name.clone();
+        }
+    }
+    charts.sort_by_key(|chart| place_of(&chart.title));
     charts
+}
+
+fn place_of(title: &str) -> usize {
+    match title {
+        "loss" => 0,
+        title if title.ends_with("loss") => 1,
+        "reward" | "margin" => 2,
+        "grad_norm" => 4,
+        "learning_rate" => 5,
+        _ => 3,
+    }
 }
 
 /// Does this stage give a packed model, told in a section of its own?
@@ -111,15 +140,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_evaluated_loss_shares_the_axes_of_the_loss_and_both_come_first() {
+    fn what_measures_the_same_shares_its_axes_and_the_loss_comes_first() {
         let series = |name: &str| Series {
             name: name.into(),
             x_label: "step".into(),
             points: vec![(1.0, 1.0), (2.0, 2.0)],
             ..Series::default()
         };
-        let charts = charts_of(&[series("grad_norm"), series("eval_loss"), series("loss")]);
-        assert_eq!(charts.iter().map(|chart| chart.title.as_str()).collect::<Vec<_>>(), ["loss", "grad_norm"]);
+        let names = ["learning_rate", "rejected_reward", "chosen_nll", "eval_loss", "chosen_reward", "loss"];
+        let charts = charts_of(&names.map(series));
+        let titles: Vec<&str> = charts.iter().map(|chart| chart.title.as_str()).collect();
+        assert_eq!(titles, ["loss", "reward", "chosen_nll", "learning_rate"]);
         assert_eq!(charts[0].curves.iter().map(|curve| curve.name.as_str()).collect::<Vec<_>>(), ["loss", "eval_loss"]);
     }
 }

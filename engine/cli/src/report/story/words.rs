@@ -2,7 +2,10 @@
 
 use llmflow_contract::{Digest, Facts};
 
-use crate::render::format::{bytes, count, duration, number};
+use crate::{
+    render::format::{bytes, count, duration},
+    report::number::number,
+};
 
 /// A metric's value by the unit its name ends in: `bytes`, `seconds`; whole numbers as counts.
 pub fn figure(name: &str, value: f64) -> String {
@@ -16,13 +19,12 @@ pub fn figure(name: &str, value: f64) -> String {
     if is_whole && !name.contains("delta") {
         return format!("{}{}", if value < 0.0 { "−" } else { "" }, count(value.abs() as u64));
     }
-    number(value).replace('-', "−")
+    number(value)
 }
 
 /// `+0.27`, `−0.03`.
 pub fn signed(value: f64) -> String {
-    let text = number(value.abs());
-    if value < 0.0 && text != "0.00" { format!("−{text}") } else { format!("+{text}") }
+    format!("{}{}", if value < 0.0 { "" } else { "+" }, number(value))
 }
 
 /// The first eight digits; `–` for what was never made.
@@ -73,7 +75,7 @@ mod tests {
 
     #[test]
     fn words_read_as_words() {
-        assert_eq!((signed(0.267), signed(-0.03), signed(-0.001)), ("+0.27".into(), "−0.03".into(), "−1.0e-3".into()));
+        assert_eq!((signed(0.625), signed(-0.03), signed(-0.001)), ("+0.63".into(), "−0.03".into(), "−0.00100".into()));
         assert_eq!(listed(&["a".into(), "b".into(), "c".into()]), "a, b and c");
         assert_eq!((counted(1, "stage"), counted(3, "stage")), ("1 stage".into(), "3 stages".into()));
         assert_eq!(moment(1_795_527_600_000), "2026-11-24 13:40 UTC");
