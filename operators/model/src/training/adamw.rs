@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::transformer::{
     Parameters,
-    vector::{sum_of, vectorized},
+    vector::{sum_of_squares, vectorized},
 };
 
 const CHUNK: usize = 1 << 14; // values a task takes; fixes the order of sums, so threads do not change them
@@ -58,7 +58,7 @@ impl AdamW {
     /// One step: changes `values`, given `grads` of which each counts `factor` times (see [`clip`]).
     pub fn step(&mut self, values: &mut [f32], grads: &[f32], rate: f64, factor: f32) {
         self.steps += 1;
-        let AdamWConfig { beta_1, beta_2, epsilon, weight_decay } = self.config;
+        let AdamWConfig { beta_1, beta_2, weight_decay, .. } = self.config;
         let exponent = i32::try_from(self.steps).unwrap_or(i32::MAX);
         let correction_1 = 1.0 - f64::from(beta_1).powi(exponent);
         let correction_2 = (1.0 - f64::from(beta_2).powi(exponent)).sqrt() as f32;
@@ -70,25 +70,44 @@ impl AdamW {
             let values = values[run.clone()].par_chunks_mut(CHUNK);
             values.zip(grads[run.clone()].par_chunks(CHUNK)).zip(moments).for_each(
                 |((values, grads), (first, second))| {
-                    vectorized(|| {
-                        for i in 0..values.len() {
-                            let grad = grads[i] * factor;
-                            first[i] = beta_1 * first[i] + (1.0 - beta_1) * grad;
-                            second[i] = beta_2 * second[i] + (1.0 - beta_2) * grad * grad;
-                            let scale = second[i].sqrt() / correction_2 + epsilon;
-                            values[i] = values[i] * keep - step_size * first[i] / scale;
-                        }
-                    });
+                    update(
+                        values,
+                        grads,
+                        first,
+                        second,
+                        &Rates { factor, keep, step_size, correction_2, config: self.config },
+                    );
                 },
             );
         }
     }
 }
 
+/// The constants of one step.
+struct Rates {
+    config: AdamWConfig,
+    factor: f32,
+    keep: f32,
+    step_size: f32,
+    correction_2: f32,
+}
+
+vectorized! {
+    fn update(values: &mut [f32], grads: &[f32], first: &mut [f32], second: &mut [f32], rates: &Rates) {
+        let AdamWConfig { beta_1, beta_2, epsilon, .. } = rates.config;
+        for ((value, grad), (first, second)) in values.iter_mut().zip(grads).zip(first.iter_mut().zip(second)) {
+            let grad = grad * rates.factor;
+            *first = beta_1 * *first + (1.0 - beta_1) * grad;
+            *second = beta_2 * *second + (1.0 - beta_2) * grad * grad;
+            let scale = second.sqrt() / rates.correction_2 + epsilon;
+            *value = *value * rates.keep - rates.step_size * *first / scale;
+        }
+    }
+}
+
 /// The norm of all gradients together, and the factor that brings it to at most `max_norm` (0: never clip).
 pub fn clip(grads: &[f32], max_norm: f64) -> (f64, f32) {
-    let parts: Vec<f64> =
-        grads.par_chunks(CHUNK).map(|chunk| f64::from(vectorized(|| sum_of(chunk, |g| g * g)))).collect();
+    let parts: Vec<f64> = grads.par_chunks(CHUNK).map(|chunk| f64::from(sum_of_squares(chunk))).collect();
     let norm = parts.iter().sum::<f64>().sqrt();
     let factor = if max_norm > 0.0 && norm > max_norm { max_norm / (norm + 1e-6) } else { 1.0 };
     (norm, factor as f32)

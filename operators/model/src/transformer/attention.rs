@@ -109,7 +109,7 @@ fn segment_forward(qkv: &[f32], packed: &Packed, own: &Segment, kv_head: usize, 
         linear::forward(&mut scores, seen, q, View::new(&keys, seen, dim), Into { scale: shape.scale(), ..ALONE });
         for (row, scores) in scores.chunks_exact_mut(seen).enumerate() {
             let visible = own.position + start + row / group + 1;
-            lse[start * group + row] = vectorized(|| soften(scores, visible));
+            lse[start * group + row] = soften(scores, visible);
         }
         let place = &mut out[start * group * dim..][..count * group * dim];
         let p = View::new(&scores, count * group, seen);
@@ -118,16 +118,32 @@ fn segment_forward(qkv: &[f32], packed: &Packed, own: &Segment, kv_head: usize, 
     (out, lse)
 }
 
-/// Softmax of the first `visible` scores, zero behind; returns their log-sum-exp.
-#[inline(always)]
-fn soften(scores: &mut [f32], visible: usize) -> f32 {
-    let (seen, hidden) = scores.split_at_mut(visible);
-    hidden.fill(0.0);
-    let top = max(seen);
-    let total = exp_and_sum(seen, top);
-    let inverse = 1.0 / total;
-    seen.iter_mut().for_each(|p| *p *= inverse);
-    top + total.ln()
+vectorized! {
+    /// Softmax of the first `visible` scores, zero behind; returns their log-sum-exp.
+    fn soften(scores: &mut [f32], visible: usize) -> f32 {
+        let (seen, hidden) = scores.split_at_mut(visible);
+        hidden.fill(0.0);
+        let top = max(seen);
+        let total = exp_and_sum(seen, top);
+        let inverse = 1.0 / total;
+        for p in seen {
+            *p *= inverse;
+        }
+        top + total.ln()
+    }
+}
+
+vectorized! {
+    /// Scores `p` become probabilities, and their gradients `d_s` those of the scores; both zero behind `visible`.
+    fn soften_backward(p: &mut [f32], d_s: &mut [f32], visible: usize, norm: f32, o: &[f32], d_o: &[f32], scale: f32) {
+        let inner = dot(o, d_o);
+        for (p, d_s) in p[..visible].iter_mut().zip(&mut d_s[..visible]) {
+            *p = exp(*p - norm);
+            *d_s = *p * (*d_s - inner) * scale;
+        }
+        p[visible..].fill(0.0);
+        d_s[visible..].fill(0.0);
+    }
 }
 
 /// The gradient in `qkv` `[rows, q | k | v]`, given that in the result.
@@ -219,15 +235,7 @@ fn segment_backward(
             let norm = lse[(block.first + row / group) * shape.heads + kv_head * group + row % group];
             let (p, d_s) = (&mut p[row * seen..][..seen], &mut d_s[row * seen..][..seen]);
             let (o, d_o) = (&o[row * dim..][..dim], &d_o[row * dim..][..dim]);
-            vectorized(|| {
-                let inner = dot(o, d_o);
-                for (p, d_s) in p[..visible].iter_mut().zip(&mut d_s[..visible]) {
-                    *p = exp(*p - norm);
-                    *d_s = *p * (*d_s - inner) * shape.scale();
-                }
-                p[visible..].fill(0.0);
-                d_s[visible..].fill(0.0);
-            });
+            soften_backward(p, d_s, visible, norm, o, d_o, shape.scale());
         }
         let (p, d_s) = (View::new(&p, rows, seen), View::new(&d_s, rows, seen));
         let place = (block.first - part.first) * group * dim;

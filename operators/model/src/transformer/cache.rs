@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{
     Decoder, Packed,
-    linear::{View, decode},
+    linear::decode,
     norm, swiglu,
     vector::{dot, exp_and_sum, max, vectorized},
 };
@@ -107,24 +107,36 @@ impl Decoder {
 /// Attention of one query row to a cache `[len, k | v]`.
 fn look_back(out: &mut [f32], q: &[f32], cache: &[f32], heads: super::attention::Heads) {
     let (dim, kv_width) = (heads.head_dim, heads.kv_heads * heads.head_dim);
-    let rows = View::new(cache, cache.len() / (2 * kv_width), 2 * kv_width);
-    let mut scores = vec![0.0; rows.rows];
+    let mut scores = vec![0.0; cache.len() / (2 * kv_width)];
     for head in 0..heads.heads {
         let kv = head / (heads.heads / heads.kv_heads) * dim;
         let (q, out) = (&q[head * dim..][..dim], &mut out[head * dim..][..dim]);
-        vectorized(|| {
-            for (score, row) in scores.iter_mut().zip(rows.data.chunks_exact(rows.cols)) {
-                *score = dot(q, &row[kv..][..dim]) * heads.scale();
+        look_back_head(out, &mut scores, q, (cache, 2 * kv_width, kv, kv_width + kv), heads.scale());
+    }
+}
+
+vectorized! {
+    /// One head; of a cache row, its width and where the head's key and value begin.
+    fn look_back_head(
+        out: &mut [f32],
+        scores: &mut [f32],
+        q: &[f32],
+        cache: (&[f32], usize, usize, usize),
+        scale: f32,
+    ) {
+        let (rows, width, key, value) = cache;
+        let dim = q.len();
+        for (score, row) in scores.iter_mut().zip(rows.chunks_exact(width)) {
+            *score = dot(q, &row[key..][..dim]) * scale;
+        }
+        let top = max(scores);
+        let inverse = 1.0 / exp_and_sum(scores, top);
+        out.fill(0.0);
+        for (score, row) in scores.iter().zip(rows.chunks_exact(width)) {
+            let p = score * inverse;
+            for (out, value) in out.iter_mut().zip(&row[value..][..dim]) {
+                *out = p.mul_add(*value, *out);
             }
-            let top = max(&scores);
-            let total = exp_and_sum(&mut scores, top);
-            out.fill(0.0);
-            for (score, row) in scores.iter().zip(rows.data.chunks_exact(rows.cols)) {
-                let (p, values) = (score / total, &row[kv_width + kv..][..dim]);
-                for i in 0..dim {
-                    out[i] = p.mul_add(values[i], out[i]);
-                }
-            }
-        });
+        }
     }
 }

@@ -83,7 +83,7 @@ impl Decoder {
                     let token = target.token as usize;
                     let norm = log_sum_exp(row);
                     let logprob = row[token] - norm;
-                    vectorized(|| row.iter_mut().for_each(|z| *z = -factor * exp(*z - norm)));
+                    scaled_exp(row, norm, -factor);
                     row[token] += factor;
                     logprob
                 },
@@ -112,5 +112,14 @@ impl Decoder {
             targets.iter().flat_map(|target| x[target.row * hidden..][..hidden].iter().copied()).collect();
         let (normed, inverse) = self.final_norm(&picked);
         (picked, normed, inverse)
+    }
+}
+
+vectorized! {
+    /// z ← factor · e^(z − norm).
+    fn scaled_exp(row: &mut [f32], norm: f32, factor: f32) {
+        for z in row {
+            *z = factor * exp(*z - norm);
+        }
     }
 }

@@ -134,7 +134,7 @@ pub(crate) fn decode(y: &mut [f32], x: &[f32], rows: usize, w: View) {
             let first = block * BLOCK;
             let count = BLOCK.min(outputs - first);
             let mut out = vec![0.0; rows * count]; // [rows, count]
-            vectorized(|| tiles(&mut out, count, x, rows, &w.data[first * width..][..count * width], width));
+            tiles(&mut out, count, x, rows, &w.data[first * width..][..count * width], width);
             out
         })
         .collect();
@@ -147,32 +147,33 @@ pub(crate) fn decode(y: &mut [f32], x: &[f32], rows: usize, w: View) {
     }
 }
 
-#[inline(always)]
-fn tiles(out: &mut [f32], count: usize, x: &[f32], rows: usize, w: &[f32], width: usize) {
-    let mut column = 0;
-    while column < count {
-        let taken = (count - column).min(4);
-        let mut row = 0;
-        while row < rows {
-            let rows_taken = (rows - row).min(4);
-            let (x, w) = (&x[row * width..], &w[column * width..]);
-            let place = &mut out[row * count + column..];
-            match (rows_taken, taken) {
-                (4, 4) => tile::<4, 4>(place, count, x, w, width),
-                (3, 4) => tile::<3, 4>(place, count, x, w, width),
-                (2, 4) => tile::<2, 4>(place, count, x, w, width),
-                (1, 4) => tile::<1, 4>(place, count, x, w, width),
-                _ => {
-                    for r in 0..rows_taken {
-                        for c in 0..taken {
-                            tile::<1, 1>(&mut place[r * count + c..], count, &x[r * width..], &w[c * width..], width);
+vectorized! {
+    fn tiles(out: &mut [f32], count: usize, x: &[f32], rows: usize, w: &[f32], width: usize) {
+        let mut column = 0;
+        while column < count {
+            let taken = (count - column).min(4);
+            let mut row = 0;
+            while row < rows {
+                let rows_taken = (rows - row).min(4);
+                let (x, w) = (&x[row * width..], &w[column * width..]);
+                let place = &mut out[row * count + column..];
+                match (rows_taken, taken) {
+                    (4, 4) => tile::<4, 4>(place, count, x, w, width),
+                    (3, 4) => tile::<3, 4>(place, count, x, w, width),
+                    (2, 4) => tile::<2, 4>(place, count, x, w, width),
+                    (1, 4) => tile::<1, 4>(place, count, x, w, width),
+                    _ => {
+                        for r in 0..rows_taken {
+                            for c in 0..taken {
+                                tile::<1, 1>(&mut place[r * count + c..], count, &x[r * width..], &w[c * width..], width);
+                            }
                         }
                     }
                 }
+                row += rows_taken;
             }
-            row += rows_taken;
+            column += taken;
         }
-        column += taken;
     }
 }
 

@@ -5,6 +5,8 @@
 //! Start at [`Decoder`]; [`Packed`] says which row holds which token; [`lora`] adds small matrices beside the frozen ones.
 
 mod attention;
+#[cfg(test)]
+mod bench;
 mod block;
 mod cache;
 mod decoder;

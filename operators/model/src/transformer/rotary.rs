@@ -47,13 +47,17 @@ impl Rotary {
             }
         } else {
             let (left, right) = head.split_at_mut(self.half);
-            super::vector::vectorized(|| {
-                for i in 0..self.half {
-                    let (a, b) = (left[i], right[i]);
-                    left[i] = a * cos[i] - sign * b * sin[i];
-                    right[i] = sign * a * sin[i] + b * cos[i];
-                }
-            });
+            turn_halves(left, right, cos, sin, sign);
+        }
+    }
+}
+
+super::vector::vectorized! {
+    fn turn_halves(left: &mut [f32], right: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+        for ((left, right), (cos, sin)) in left.iter_mut().zip(right).zip(cos.iter().zip(sin)) {
+            let (a, b) = (*left, *right);
+            *left = a * cos - sign * b * sin;
+            *right = sign * a * sin + b * cos;
         }
     }
 }

@@ -13,26 +13,37 @@ fn sigmoid(x: f32) -> f32 {
 
 /// `y` `[rows, width]` from `gate_up` `[rows, 2·width]`.
 pub(crate) fn forward(y: &mut [f32], gate_up: &[f32], width: usize) {
-    y.par_chunks_exact_mut(width).zip(gate_up.par_chunks_exact(2 * width)).with_min_len(8).for_each(|(y, row)| {
-        let (gate, up) = row.split_at(width);
-        vectorized(|| {
-            for i in 0..width {
-                y[i] = gate[i] * sigmoid(gate[i]) * up[i];
-            }
-        });
-    });
+    y.par_chunks_exact_mut(width)
+        .zip(gate_up.par_chunks_exact(2 * width))
+        .with_min_len(8)
+        .for_each(|(y, row)| forward_row(y, row));
+}
+
+vectorized! {
+    fn forward_row(y: &mut [f32], row: &[f32]) {
+        let (gate, up) = row.split_at(y.len());
+        for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
+            *y = gate * sigmoid(*gate) * up;
+        }
+    }
 }
 
 /// Replaces `gate_up` by its gradient: d_gate = dy·up·σ(g)·(1 + g·(1 − σ(g))), d_up = dy·silu(g).
 pub(crate) fn backward(gate_up: &mut [f32], dy: &[f32], width: usize) {
-    gate_up.par_chunks_exact_mut(2 * width).zip(dy.par_chunks_exact(width)).with_min_len(8).for_each(|(row, dy)| {
-        let (gate, up) = row.split_at_mut(width);
-        vectorized(|| {
-            for i in 0..width {
-                let (g, s) = (gate[i], sigmoid(gate[i]));
-                gate[i] = dy[i] * up[i] * s * (1.0 + g * (1.0 - s));
-                up[i] = dy[i] * g * s;
-            }
-        });
-    });
+    gate_up
+        .par_chunks_exact_mut(2 * width)
+        .zip(dy.par_chunks_exact(width))
+        .with_min_len(8)
+        .for_each(|(row, dy)| backward_row(row, dy));
+}
+
+vectorized! {
+    fn backward_row(row: &mut [f32], dy: &[f32]) {
+        let (gate, up) = row.split_at_mut(dy.len());
+        for ((gate, up), dy) in gate.iter_mut().zip(up).zip(dy) {
+            let (g, s) = (*gate, sigmoid(*gate));
+            *gate = dy * *up * s * (1.0 + g * (1.0 - s));
+            *up = dy * g * s;
+        }
+    }
 }

@@ -3,24 +3,67 @@
 //! Owns: the dispatch to the processor's vector unit, the exponential, reductions. Reductions add in 16 fixed lanes,
 //! so a result depends neither on the vector width nor on the number of threads.
 
-use pulp::Arch;
-
 /// Lanes of every reduction: one AVX-512 register of `f32`, two of AVX2.
 pub(crate) const LANES: usize = 16;
 
-/// Runs `work`, which must inline, with the vector instructions of this machine.
-#[inline(always)]
-pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
-    struct Work<F>(F);
-    impl<R, F: FnOnce() -> R> pulp::WithSimd for Work<F> {
-        type Output = R;
-        #[inline(always)]
-        fn with_simd<S: pulp::Simd>(self, _simd: S) -> R {
-            (self.0)()
-        }
-    }
-    Arch::new().dispatch(Work(work))
+/// Sets of vector instructions that kernels are compiled for.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Avx512,
+    Avx2,
+    Other,
 }
+
+/// What this machine has; the standard library asks the processor once.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) fn unit() -> Unit {
+    let fused = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let wide = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    match (fused, wide) {
+        (true, true) => Unit::Avx512,
+        (true, false) => Unit::Avx2,
+        _ => Unit::Other,
+    }
+}
+
+/// Defines a function that is compiled for each vector unit and runs the one for this machine.
+///
+/// The body must call only what inlines always: anything else would be compiled without those instructions, where a
+/// fused multiply-add is a call into the mathematics library, a hundred times slower.
+macro_rules! vectorized {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $type),*) $(-> $result)? {
+            #[inline(always)]
+            fn plain($($arg: $type),*) $(-> $result)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512($($arg: $type),*) $(-> $result)? {
+                    plain($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $type),*) $(-> $result)? {
+                    plain($($arg),*)
+                }
+                match $crate::transformer::vector::unit() {
+                    // SAFETY: the processor has the instructions that the function is compiled for.
+                    $crate::transformer::vector::Unit::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::transformer::vector::Unit::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::transformer::vector::Unit::Other => {}
+                }
+            }
+            plain($($arg),*)
+        }
+    };
+}
+pub(crate) use vectorized;
 
 /// e^x to about one unit in the last place; 0 below -87.3 and clamped above 88.
 ///
@@ -118,26 +161,43 @@ pub(crate) fn exp_and_sum(values: &mut [f32], shift: f32) -> f32 {
     total
 }
 
-/// ln Σ e^x over a row of logits.
-pub(crate) fn log_sum_exp(row: &[f32]) -> f32 {
-    vectorized(|| {
+vectorized! {
+    /// ln Σ e^x over a row of logits.
+    pub(crate) fn log_sum_exp(row: &[f32]) -> f32 {
         let top = max(row);
         if top == f32::NEG_INFINITY {
             return top;
         }
         top + sum_of(row, |x| exp(x - top)).ln()
-    })
+    }
+}
+
+vectorized! {
+    fn largest(row: &[f32]) -> f32 {
+        max(row)
+    }
 }
 
 /// Position of the largest value; the first of equals, so that greedy choices are reproducible.
 pub(crate) fn argmax(row: &[f32]) -> usize {
-    let top = vectorized(|| max(row));
+    let top = largest(row);
     row.iter().position(|value| *value == top).unwrap_or(0)
 }
 
-/// y ← y + x.
-pub(crate) fn add(y: &mut [f32], x: &[f32]) {
-    vectorized(|| y.iter_mut().zip(x).for_each(|(y, x)| *y += x));
+vectorized! {
+    /// Σ x².
+    pub(crate) fn sum_of_squares(values: &[f32]) -> f32 {
+        sum_of(values, |x| x * x)
+    }
+}
+
+vectorized! {
+    /// y ← y + x.
+    pub(crate) fn add(y: &mut [f32], x: &[f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y += x;
+        }
+    }
 }
 
 #[cfg(test)]
