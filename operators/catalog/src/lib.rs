@@ -4,6 +4,7 @@
 //! Must not know: how a stage is scheduled, stored or shown; operators meet only through artifacts.
 //! Start at [`registry`].
 
+pub mod align;
 pub mod data;
 pub mod deploy;
 pub mod eval;
@@ -12,6 +13,7 @@ pub mod model;
 pub mod quantize;
 pub mod synth;
 pub mod tokenizer;
+pub mod train;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -30,6 +32,9 @@ pub fn registry() -> Registry {
         .with::<model::load::Load>()
         .with::<model::adapter_merge::AdapterMerge>()
         .with::<tokenizer::train::TrainTokenizer>()
+        .with::<train::pretrain::Pretrain>()
+        .with::<train::sft::Sft>()
+        .with::<align::preference::AlignPreference>()
         .with::<eval::benchmark::Benchmark>()
         .with::<eval::perplexity::Perplexity>()
         .with::<eval::compare::Compare>()
