@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MADE = Path(os.environ["LLMFLOW_PEERS_MADE"])
 #: The `peers` example of operators/model.
 OURS = os.environ["LLMFLOW_PEERS_BINARY"]
-THREADS = 2
+#: More than the cores that are free makes torch crawl, for its threads wait for one another busily.
+THREADS = int(os.environ.get("LLMFLOW_PEERS_THREADS", "2"))
 BLOCK_TYPES = ["F16", "Q8_0", "Q4_0"]
 
 _failed = False
@@ -70,7 +71,9 @@ def torch_logits(model, ids: list[list[int]]) -> numpy.ndarray:
 def open_in_transformers(folder: Path):
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.set_num_threads(THREADS)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 

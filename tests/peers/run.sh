@@ -20,7 +20,7 @@ mkdir -p "$work"
 cp "$here/peers.yaml" "$root/pipelines/data/instructions.jsonl" "$work/"
 (cd "$work" && "$llmflow" --plain run peers.yaml)
 export LLMFLOW_PEERS_MADE="$work" LLMFLOW_PEERS_BINARY="$target/release/examples/peers"
-export HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error PYTHONPATH="$here"
+export HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error PYTHONWARNINGS=ignore PYTHONPATH="$here"
 
 script() { "$venv/bin/python" "$here/$1.py"; }
 
