@@ -13,13 +13,31 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use llmflow_contract::Registry;
+use tracing_subscriber::EnvFilter;
 
-use args::Cli;
+use args::{Cli, Command};
 use render::screen::Screen;
 
 /// Reads the arguments, does what they ask with these operators, and gives the exit code of DESIGN.md §6.
 pub fn main(registry: Registry) -> ExitCode {
     let cli = Cli::parse(); // what cannot be read ends here with exit code 2
+    keep_logs(&cli);
     let screen = Screen::new(&cli.global);
     ExitCode::from(command::dispatch(cli, &registry, &screen))
+}
+
+/// Sends what libraries log to standard error: of a worker that becomes its stage's log. `LLMFLOW_LOG` filters it.
+fn keep_logs(cli: &Cli) {
+    let level = match (&cli.command, cli.global.verbose) {
+        (Command::Worker, _) => "info",
+        (_, 2..) => "debug",
+        _ => "warn",
+    };
+    let filter = EnvFilter::try_from_env("LLMFLOW_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .try_init(); // a second start in one process keeps the first
 }

@@ -1,4 +1,4 @@
-//! Opens what looks back: the home around this folder, its history and its store.
+//! Opens what looks back: the home around a folder, its history and its store.
 
 use std::path::Path;
 
@@ -13,24 +13,28 @@ pub struct History {
 }
 
 impl History {
-    /// The home that `--home` names, else the nearest above this folder. Makes none.
+    /// The home that `--home` names, else the nearest above this folder.
     ///
     /// # Errors
-    /// `home/none` if nothing ran here yet.
+    /// `home/none` if nothing ran here yet: looking back makes no home.
     pub async fn open(explicit: Option<&Path>) -> Result<Self, Failure> {
-        let here = Path::new(".").canonicalize().map_err(|error| Failure::io("opening", ".", &error))?;
+        Self::open_from(explicit, Path::new(".")).await
+    }
+
+    /// The same, looked for from another folder: that of a pipeline file.
+    pub async fn open_from(explicit: Option<&Path>, start: &Path) -> Result<Self, Failure> {
+        let start = if start.as_os_str().is_empty() { Path::new(".") } else { start };
+        let start = start.canonicalize().map_err(|error| Failure::io("opening", start, &error))?;
         let is_there = match explicit {
             Some(path) => path.exists(),
-            None => here.ancestors().any(|folder| folder.join(".llmflow").exists()),
+            None => start.ancestors().any(|folder| folder.join(".llmflow").exists()),
         };
         if !is_there {
-            return Err(Failure::input(
-                "home/none",
-                "nothing has run here yet: there is no `.llmflow` above this folder",
-            )
-            .help("llmflow run FILE.yaml, or name the folder that holds the state: --home FOLDER"));
+            let message = "nothing has run here yet: there is no `.llmflow` in this folder or above it";
+            return Err(Failure::input("home/none", message)
+                .help("llmflow run FILE.yaml, or name the folder that holds the state: --home FOLDER"));
         }
-        let home = Home::open(explicit, &here)?;
+        let home = Home::open(explicit, &start)?;
         let store = Store::open_local(&home.store())?;
         let lineage = Lineage::open(&home).await?;
         Ok(Self { home, lineage, store })

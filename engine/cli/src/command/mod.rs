@@ -1,15 +1,22 @@
 //! One file a command: what it asks of the engine, and which screen answers.
 
+mod chat;
 mod check;
 mod devices;
+mod explain;
 mod history;
+mod lineage;
+mod logs;
 mod operators;
 mod pipeline_file;
 mod plan;
 mod resume;
+mod rows;
 mod run;
+mod runs;
 mod schema;
 mod serve;
+mod show;
 
 use llmflow_contract::{Failure, Registry};
 use llmflow_runtime::{device, run as engine, run::Error};
@@ -43,8 +50,13 @@ pub fn dispatch(cli: Cli, registry: &Registry, screen: &Screen) -> u8 {
         Command::Operators(args) => operators::operators(args, &setting),
         Command::Schema => schema::schema(&setting),
         Command::Devices => devices::devices(&setting),
+        Command::Runs(args) => runs::runs(args, &setting),
+        Command::Show(args) => show::show(args, &setting),
+        Command::Lineage(args) => lineage::lineage(args, &setting),
+        Command::Logs(args) => logs::logs(args, &setting),
+        Command::Explain(args) => explain::explain(args, &setting),
+        Command::Chat(args) => chat::chat(args, &setting),
         Command::Serve(args) => serve::serve(args, &setting),
-        _ => Err(Failure::environment("cli/not-yet", "this command is not built yet").into()),
     };
     result.unwrap_or_else(|error| report(&error, screen))
 }

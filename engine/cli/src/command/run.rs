@@ -1,5 +1,7 @@
 //! `run`, and what `resume` shares with it.
 
+use std::path::{Path, PathBuf};
+
 use llmflow_contract::{Failure, Kind, Registry, StageId};
 use llmflow_runtime::{
     event::{Event, RunId, RunStatus},
@@ -17,6 +19,7 @@ use crate::{
         end::{self, Scene},
         events,
     },
+    report,
 };
 
 /// Said at the first Ctrl-C.
@@ -30,18 +33,22 @@ pub fn run(args: RunArgs, setting: &Setting) -> Result<u8, Error> {
     let options = pipeline_file::options(&args.pipeline, setting.home.as_deref())?;
     let file = options.pipeline.display().to_string();
     let loaded = pipeline_file::load(&options, setting.registry)?;
+    let base = loaded.pipeline.source.base().to_owned();
     let deployed = if args.serve { Some(deployed(&loaded, setting.registry)?) } else { None };
     block_on(async {
         let outcome = watched(setting, |events, cancel| run::run(options, setting.registry, events, cancel)).await?;
+        write_reports(&outcome, &loaded.pipeline.name, &base, setting).await?;
         finish(&outcome, &file, setting);
         match deployed {
             Some(deployed) if outcome.exit_code == 0 => {
+                let history = History::open_from(setting.home.as_deref(), &base).await?;
                 let run = match &outcome.run {
                     Some(run) => run.clone(),
-                    None => newest_done(&loaded.pipeline.name, setting).await?,
+                    None => newest_done(&history, &loaded.pipeline.name).await?,
                 };
                 let address = format!("{run}/{}.{}", deployed.input.stage, deployed.input.port);
-                serve::keep_up(&address, deployed.params, setting).await
+                let home = history.home.root().to_owned();
+                serve::keep_up(&address, deployed.params, Some(home), setting).await
             }
             _ => Ok(outcome.exit_code),
         }
@@ -64,6 +71,27 @@ where
     let outcome = start(sender, cancel).await;
     let _ = reader.await; // ends when the engine has let go of its end
     outcome
+}
+
+/// Writes the run's report where the user wants it; a run with nothing to do only where it is missing.
+pub async fn write_reports(
+    outcome: &Outcome,
+    pipeline: &str,
+    base: &Path,
+    setting: &Setting<'_>,
+) -> Result<(), Failure> {
+    let is_wanted = |path: &&PathBuf| outcome.run.is_some() || !path.exists();
+    let wanted: Vec<&PathBuf> = outcome.report_to.iter().filter(is_wanted).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let history = History::open_from(setting.home.as_deref(), base).await?;
+    let run = match &outcome.run {
+        Some(run) => run.clone(),
+        None => newest_done(&history, pipeline).await?,
+    };
+    let data = report::collect(&history.lineage, &history.store, &history.home, &run).await?;
+    wanted.into_iter().try_for_each(|path| report::write(&data, path))
 }
 
 /// The end of a run, on the screen.
@@ -127,8 +155,7 @@ fn deployed(loaded: &Loaded, registry: &Registry) -> Result<Deployed, Failure> {
 }
 
 /// The newest run of this pipeline that is done: where a run with nothing to do has its results.
-async fn newest_done(pipeline: &str, setting: &Setting<'_>) -> Result<RunId, Failure> {
-    let history = History::open(setting.home.as_deref()).await?;
+async fn newest_done(history: &History, pipeline: &str) -> Result<RunId, Failure> {
     let runs = history.lineage.runs(u32::MAX).await?;
     let done = runs.into_iter().find(|row| row.pipeline == pipeline && row.status == RunStatus::Done);
     done.map(|row| row.run).ok_or_else(|| Failure::input("lineage/run", "no run of this pipeline is done yet"))

@@ -1,6 +1,6 @@
 //! `serve`, and `run --serve`.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use llmflow_contract::Failure;
 use llmflow_runtime::run::{self, Cancel, Error};
@@ -12,11 +12,11 @@ use crate::{args::ServeArgs, interrupt::Interrupts};
 /// Keeps a model up until Ctrl-C.
 pub fn serve(args: ServeArgs, setting: &Setting) -> Result<u8, Error> {
     let params = params(&args.set)?;
-    block_on(keep_up(&args.address, params, setting))
+    block_on(keep_up(&args.address, params, setting.home.clone(), setting))
 }
 
 /// Serves an artifact, says where, and ends at the first signal.
-pub async fn keep_up(address: &str, params: Value, setting: &Setting<'_>) -> Result<u8, Error> {
+pub async fn keep_up(address: &str, params: Value, home: Option<PathBuf>, setting: &Setting<'_>) -> Result<u8, Error> {
     let cancel = Cancel::new();
     let _interrupts = Interrupts::watch(cancel.clone(), setting.screen, "stopping the server")?;
     let screen = setting.screen;
@@ -29,7 +29,7 @@ pub async fn keep_up(address: &str, params: Value, setting: &Setting<'_>) -> Res
             screen.say("Ctrl-C stops it");
         }
     };
-    run::serve(address, params, setting.home.clone(), setting.registry, ready, cancel).await?;
+    run::serve(address, params, home, setting.registry, ready, cancel).await?;
     Ok(DONE)
 }
 

@@ -1,12 +1,25 @@
-//! Reads a run's events as they come: plain lines or JSON.
+//! Reads a run's events as they come, for whoever looks: the live view, plain lines or JSON.
 
-use llmflow_runtime::{event::Event, run::Cancel};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use llmflow_runtime::{
+    event::{Event, now_ms},
+    run::Cancel,
+};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{plain::Plain, screen::Screen};
+use super::{live::Live, plain::Plain, screen::Screen};
+
+/// Between two pictures of the live view.
+const FRAME: Duration = Duration::from_millis(100);
 
 /// Shows every event until the run lets go of its end.
-pub async fn show(mut events: UnboundedReceiver<Event>, screen: Screen, _cancel: Cancel) {
+pub async fn show(events: UnboundedReceiver<Event>, screen: Screen, cancel: Cancel) {
+    if screen.is_live { draw(events, &screen, &cancel).await } else { list(events, &screen).await }
+}
+
+async fn list(mut events: UnboundedReceiver<Event>, screen: &Screen) {
     let mut plain = Plain::new(screen.verbose > 0, screen.talk);
     while let Some(event) = events.recv().await {
         if screen.json {
@@ -15,4 +28,24 @@ pub async fn show(mut events: UnboundedReceiver<Event>, screen: Screen, _cancel:
             plain.lines(&event).iter().for_each(|line| screen.say(line));
         }
     }
+}
+
+async fn draw(mut events: UnboundedReceiver<Event>, screen: &Screen, cancel: &Cancel) {
+    let mut live = Live::new(screen.width, screen.verbose > 0, screen.talk);
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{msg}") {
+        bar.set_style(style);
+    }
+    let mut clock = tokio::time::interval(FRAME);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => live.hear(&event).into_iter().for_each(|line| bar.println(line)),
+                None => break,
+            },
+            _ = clock.tick() => bar.set_message(live.now(now_ms(), cancel.requests()).join("\n")),
+        }
+    }
+    bar.finish_and_clear();
 }

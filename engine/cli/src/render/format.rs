@@ -79,6 +79,17 @@ pub fn sparkline(values: &[f64], width: usize) -> String {
         .collect()
 }
 
+/// A curve as its means over at most `stretches` stretches, so that noise does not hide where it goes.
+pub fn trend(values: &[f64], stretches: usize) -> Vec<f64> {
+    let stretches = stretches.min(values.len());
+    (0..stretches)
+        .map(|stretch| {
+            let part = &values[stretch * values.len() / stretches..(stretch + 1) * values.len() / stretches];
+            part.iter().sum::<f64>() / part.len() as f64
+        })
+        .collect()
+}
+
 /// A bar of `width` cells, `done` of `total` filled.
 pub fn bar(done: u64, total: u64, width: usize) -> String {
     let share = if total == 0 { 0.0 } else { (done as f64 / total as f64).min(1.0) };
@@ -145,6 +156,8 @@ mod tests {
     fn a_falling_loss_falls_and_a_broken_one_does_not_panic() {
         assert_eq!(sparkline(&[3.0, 2.0, 1.0], 8), "▇▄▁");
         assert_eq!(sparkline(&[f64::NAN, 1.0], 8), "▄");
+        assert_eq!(trend(&[4.0, 2.0, 1.0, 1.0, 0.0], 2), [3.0, 2.0 / 3.0]);
+        assert!(trend(&[], 8).is_empty());
         assert_eq!(bar(118, 168, 10), "███████░░░");
         assert_eq!((clock(f64::NAN), number(f64::INFINITY)), ("0:00".to_owned(), "–".to_owned()));
     }

@@ -45,10 +45,16 @@ impl Table {
     pub fn row_of(&mut self, cells: Vec<String>) {
         self.rows.push(Row::Cells(cells));
     }
-    /// A column more, before the last.
-    pub fn insert_column(&mut self, at: usize, head: &str) {
-        self.head.insert(at, head.to_owned());
-        self.flexible += usize::from(at <= self.flexible);
+    /// A column more, before the last; the last gives way as before.
+    pub fn insert_before_last(&mut self, head: &str) {
+        let last = self.head.len().saturating_sub(1);
+        self.head.insert(last, head.to_owned());
+        self.flexible = self.head.len() - 1;
+    }
+    /// A column more, at the end; it gives way.
+    pub fn push_column(&mut self, head: &str) {
+        self.head.push(head.to_owned());
+        self.flexible = self.head.len() - 1;
     }
     /// A line between rows that is in no column.
     pub fn line(&mut self, text: String) {

@@ -4,6 +4,7 @@
 //! Must not know: how a stage runs. The store is the truth: losing this file loses history, never a result.
 
 mod query;
+mod recall;
 mod row;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+pub use recall::Success;
 pub use row::{InputRow, OutputRow, PipelineRow, RunRow, StageRow, Whereabouts};
 pub use write::PlannedRow;
 

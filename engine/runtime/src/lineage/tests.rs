@@ -184,3 +184,26 @@ async fn what_changed_is_said_in_one_line() {
     assert_eq!((row.changed.as_str(), row.seconds), ("sft.lora_r 16 → 32, sft.in.data", Some(4.0)));
     assert_eq!(lineage.events(&run).await.unwrap().len(), 2);
 }
+
+#[tokio::test]
+async fn a_key_is_compared_with_the_success_before_it_not_with_its_own() {
+    let (_folder, home) = home();
+    let lineage = Lineage::open(&home).await.unwrap();
+    let parts = |rank: &str| [Component { part: "with.lora_r".into(), value: rank.into() }];
+    let (first, second) = (start(&lineage, "first-otter").await, start(&lineage, "second-otter").await);
+    let sft = StageId::from("sft");
+    for (run, rank) in [(&first, "16"), (&second, "32")] {
+        lineage.set_components(run, &sft, &Digest::of(rank.as_bytes()), &parts(rank)).await.unwrap();
+        for step in [2, 1] {
+            let (name, reproducible) = ("loss".to_owned(), false);
+            tell(&lineage, run, Some("sft"), What::Metric { name, value: 1.0, step: Some(step), reproducible }).await;
+        }
+        tell(&lineage, run, Some("sft"), What::Finished(gave("adapter", rank.as_bytes()))).await;
+    }
+    assert_eq!(lineage.components_of(&second, &sft).await.unwrap().unwrap(), parts("32"));
+    let before = lineage.success_before(&second, &sft).await.unwrap().unwrap();
+    assert_eq!((before.run, before.components), (first.clone(), parts("16").to_vec()));
+    assert_eq!(lineage.success_before(&first, &sft).await.unwrap(), None);
+    assert_eq!(lineage.components_of(&first, &StageId::from("load")).await.unwrap(), None);
+    assert_eq!(lineage.series_names(&second, &sft).await.unwrap(), ["loss"]);
+}

@@ -1,0 +1,135 @@
+//! `explain`
+
+use llmflow_contract::{Failure, StageId};
+use llmflow_runtime::{
+    address::Address,
+    event::{Event, RunId, What},
+    lineage::{PipelineRow, StageRow},
+    pipeline::{self, Loaded, SourceFile},
+    plan::{Change, key},
+    run::Error,
+};
+
+use super::{DONE, Setting, block_on, history::History};
+use crate::{
+    args::ExplainArgs,
+    render::{
+        explain::{self as screen, Explained},
+        when,
+    },
+};
+
+/// Says why a stage ran, or why it did not.
+pub fn explain(args: ExplainArgs, setting: &Setting) -> Result<u8, Error> {
+    block_on(async {
+        let history = History::open(setting.home.as_deref()).await?;
+        let (run, stages, wanted) = find_stage(&history, &args.address).await?;
+        let it = explained(&history, run, &stages, wanted, setting).await?;
+        let out = setting.screen;
+        if out.json {
+            out.print_json(&it);
+        } else {
+            out.print(&screen::explain(&it, &when::now(), out.width, out.paint));
+        }
+        Ok(DONE)
+    })
+}
+
+/// The run of an address, its stages, and which of them is meant.
+pub async fn find_stage(history: &History, address: &str) -> Result<(RunId, Vec<StageRow>, usize), Failure> {
+    let address = Address::parse(address)?;
+    let run = history.lineage.find_run(&address.run).await?;
+    let stages = history.lineage.stages_of_run(&run).await?;
+    let names = || stages.iter().map(|stage| stage.stage.as_str()).collect::<Vec<_>>().join(", ");
+    let Some(wanted) = &address.stage else {
+        let message = format!("the address names a run; name one of its stages too: {}", names());
+        return Err(Failure::input("lineage/address", message));
+    };
+    match stages.iter().position(|stage| stage.stage == *wanted) {
+        Some(position) => Ok((run, stages, position)),
+        None => {
+            let message = format!("run `{run}` has no stage `{wanted}`; it has {}", names());
+            Err(Failure::input("lineage/address", message).help(format!("llmflow show {run}")))
+        }
+    }
+}
+
+async fn explained(
+    history: &History,
+    run: RunId,
+    stages: &[StageRow],
+    wanted: usize,
+    setting: &Setting<'_>,
+) -> Result<Explained, Failure> {
+    let stage = &stages[wanted];
+    let lineage = &history.lineage;
+    let components = lineage.components_of(&run, &stage.stage).await?;
+    let before = lineage.success_before(&run, &stage.stage).await?;
+    let mut changes = match (&components, &before) {
+        (Some(now), Some(before)) => key::changes(&before.components, now),
+        _ => Vec::new(),
+    };
+    let loaded = reload(&lineage.pipeline_of(&run).await?, setting);
+    let back = trace_origins(&mut changes, &stage.stage, &loaded);
+    let then = following(stages, &stage.stage);
+    let ran = |name: &&StageId| stages.iter().find(|stage| stage.stage == **name);
+    let reason = reason(lineage.events(&run).await?, stage);
+    Ok(Explained {
+        stage: stage.stage.clone(),
+        status: stage.status.clone(),
+        then_seconds: then.iter().filter_map(|name| ran(&name)?.seconds).sum(),
+        then: if stage.status == "ran" { then } else { Vec::new() },
+        before: before.map(|before| (before.run.to_string(), before.started_ms)),
+        run: run.to_string(),
+        components,
+        changes,
+        back,
+        reason,
+    })
+}
+
+/// The run's own file, read again: it knows where each value comes from.
+pub fn reload(recorded: &PipelineRow, setting: &Setting) -> Loaded {
+    let source = SourceFile::new(&recorded.path, &recorded.text);
+    pipeline::load(source, &recorded.set, setting.registry)
+}
+
+/// Notes where new values come from; gives the `--set` that bring back the old ones, if all can be brought back so.
+fn trace_origins(changes: &mut [Change], stage: &StageId, loaded: &Loaded) -> Vec<String> {
+    let def = loaded.stages.iter().find(|def| def.id == *stage);
+    let mut back = Vec::new();
+    for change in changes.iter_mut() {
+        let param = change.part.strip_prefix("with.").map(str::to_owned);
+        let origin = param.as_deref().and_then(|param| def?.origin_of(param));
+        change.origin = origin.map(|origin| origin.describe(&loaded.pipeline.source));
+        let set =
+            origin.and_then(|origin| Some(format!("--set {}={}", origin.param.as_ref()?, change.before.as_ref()?)));
+        back.push(set);
+    }
+    back.into_iter().collect::<Option<Vec<String>>>().unwrap_or_default()
+}
+
+/// Every stage that reads, directly or not, what this one gives, in an order that ran.
+fn following(stages: &[StageRow], first: &StageId) -> Vec<StageId> {
+    let mut found = vec![first.clone()];
+    for stage in stages {
+        if stage.inputs.iter().any(|input| found.contains(&input.from_stage)) {
+            found.push(stage.stage.clone());
+        }
+    }
+    found.split_off(1)
+}
+
+/// What the run said of a stage that gave nothing.
+fn reason(events: Vec<Event>, stage: &StageRow) -> Option<String> {
+    if let Some(failure) = &stage.failure {
+        return Some(failure.to_string());
+    }
+    events.into_iter().rev().filter(|event| event.stage.as_ref() == Some(&stage.stage)).find_map(|event| {
+        match event.what {
+            What::Skipped { because } => Some(because),
+            What::Refused { why, .. } => Some(format!("refused: {why}")),
+            _ => None,
+        }
+    })
+}

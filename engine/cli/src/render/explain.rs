@@ -1,0 +1,178 @@
+//! The screen of `explain`: which parts of a key changed, which did not, and what follows.
+
+use jiff::ZonedDateTime;
+use llmflow_contract::StageId;
+use llmflow_runtime::plan::{Change, Component};
+use serde::Serialize;
+
+use super::{change, format, style::Paint, table::Table, when};
+
+/// Why a stage did what it did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explained {
+    pub stage: StageId,
+    pub run: String,
+    /// As in lineage: `ran`, `cached`, `skipped` …
+    pub status: String,
+    /// What its key is made of, once that was known.
+    pub components: Option<Vec<Component>>,
+    /// The success it is compared with: its run and when that started.
+    pub before: Option<(String, u64)>,
+    pub changes: Vec<Change>,
+    /// Stages that follow it, and the seconds they took.
+    pub then: Vec<StageId>,
+    pub then_seconds: f64,
+    /// `--set rank=16`: finds the earlier result again.
+    pub back: Vec<String>,
+    /// Why it was skipped or failed.
+    pub reason: Option<String>,
+}
+
+/// The whole screen.
+pub fn explain(it: &Explained, now: &ZonedDateTime, width: usize, paint: Paint) -> String {
+    let mut lines = vec![headline(it, now)];
+    if let Some(reason) = &it.reason {
+        lines.push(format!("  {}", format::clean(reason)));
+    }
+    let mut table = Table::new(["", "", ""]).wrap(2);
+    for change in &it.changes {
+        let origin = change.origin.as_deref().map(format::clean).unwrap_or_default();
+        table.row([format!(" {}", format::clean(&change.part)), paint.bold(&change::values(change)), origin]);
+    }
+    lines.extend(table.lines(width));
+    if let Some(components) = it.components.as_ref().filter(|_| it.before.is_some()) {
+        let same = same(components, &it.changes);
+        if !same.is_empty() {
+            lines.push(format!("same: {same}"));
+        }
+    }
+    if !it.then.is_empty() {
+        let names: Vec<String> = it.then.iter().map(|stage| format::clean(stage.as_str())).collect();
+        lines.push(format!("then: {}   (took {})", names.join(", "), format::duration(it.then_seconds)));
+    }
+    if !it.back.is_empty() {
+        lines.push(format!("back: {} finds the finished result again", format::clean(&it.back.join(" "))));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn headline(it: &Explained, now: &ZonedDateTime) -> String {
+    let (stage, run) = (format::clean(it.stage.as_str()), &it.run);
+    let did = match it.status.as_str() {
+        "ran" | "refused" => "ran",
+        "failed" => "ran, and failed,",
+        "interrupted" | "running" => "was started",
+        status => status,
+    };
+    let Some(components) = &it.components else { return format!("{stage} {did} in {run}: its key was never known") };
+    let total = components.len().max(it.changes.len());
+    let before = it.before.as_ref().map(|(run, at_ms)| format!("{run} ({})", when::ago(*at_ms, now)));
+    match (it.status.as_str(), before) {
+        ("cached", Some(before)) if it.changes.is_empty() => {
+            format!("{stage} was cached in {run}: none of the {total} parts of its key changed since {before}")
+        }
+        ("cached", _) => {
+            format!("{stage} was cached in {run}: a result with all {total} parts of its key was in the store")
+        }
+        (_, None) => format!("{stage} {did} in {run}: no run before it has a result of this stage"),
+        (_, Some(before)) if it.changes.is_empty() => {
+            format!(
+                "{stage} {did} in {run}, though nothing changed since {before}: its result was no longer in the store"
+            )
+        }
+        (_, Some(before)) => {
+            let count = it.changes.len();
+            format!("{stage} {did} in {run}: {count} of {total} parts of its key changed since {before}")
+        }
+    }
+}
+
+/// `train.sft v3 · in.model · seed 42 · cpu/f32 · 8 params`.
+fn same(components: &[Component], changes: &[Change]) -> String {
+    let same = components.iter().filter(|component| changes.iter().all(|change| change.part != component.part));
+    let (mut words, mut params) = (Vec::new(), 0);
+    for component in same {
+        match component.part.as_str() {
+            "operator" | "numerics" => words.push(change::value(&component.value)),
+            "seed" => words.push(format!("seed {}", component.value)),
+            part if part.starts_with("with.") => params += 1,
+            part => words.push(format::clean(part)),
+        }
+    }
+    match params {
+        0 => {}
+        1 => words.push("1 param".to_owned()),
+        _ => words.push(format!("{params} params")),
+    }
+    words.join(" · ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(status: &str, changes: Vec<Change>) -> Explained {
+        let part = |part: &str, value: &str| Component { part: part.into(), value: value.into() };
+        Explained {
+            stage: StageId::from("sft"),
+            run: "calm-heron".into(),
+            status: status.into(),
+            components: Some(vec![
+                part("operator", "train.sft v3"),
+                part("with.lora_r", "32"),
+                part("with.method", "\"lora\""),
+                part("in.model", "7c1e"),
+                part("seed", "42"),
+                part("numerics", "cpu/f32"),
+            ]),
+            before: Some(("quiet-otter".into(), 1_795_414_920_000)),
+            changes,
+            then: vec![StageId::from("merged"), StageId::from("gguf")],
+            then_seconds: 460.0,
+            back: Vec::new(),
+            reason: None,
+        }
+    }
+
+    fn shown(it: &Explained) -> String {
+        let now =
+            jiff::Timestamp::from_millisecond(1_795_500_000_000).unwrap().to_zoned_datetime(jiff::tz::TimeZone::UTC);
+        explain(it, &now, 100, Paint(false))
+    }
+
+    #[test]
+    fn a_stage_that_ran_says_which_part_of_its_key_changed_and_the_way_back() {
+        let change = Change {
+            part: "with.lora_r".into(),
+            before: Some("16".into()),
+            now: Some("32".into()),
+            origin: Some("params.rank, assistant.yaml:10, set by --set".into()),
+        };
+        let mut it = explained("ran", vec![change]);
+        it.back = vec!["--set rank=16".into()];
+        insta::assert_snapshot!(shown(&it), @r"
+        sft ran in calm-heron: 1 of 6 parts of its key changed since quiet-otter (yesterday 06:22)
+          with.lora_r  16 → 32  params.rank, assistant.yaml:10, set by --set
+        same: train.sft v3 · in.model · seed 42 · cpu/f32 · 1 param
+        then: merged, gguf   (took 7m40s)
+        back: --set rank=16 finds the finished result again
+        ");
+    }
+
+    #[test]
+    fn each_other_end_has_its_own_sentence() {
+        let first = |it: &Explained| shown(it).lines().next().unwrap().to_owned();
+        assert!(
+            first(&explained("cached", Vec::new()))
+                .contains("none of the 6 parts of its key changed since quiet-otter")
+        );
+        assert!(first(&explained("ran", Vec::new())).contains("no longer in the store"));
+        let mut it = explained("ran", Vec::new());
+        it.before = None;
+        assert!(first(&it).contains("no run before it has a result"));
+        it.components = None;
+        it.status = "skipped".into();
+        it.reason = Some("`rows` failed".into());
+        assert_eq!(shown(&it).lines().nth(1), Some("  `rows` failed"));
+    }
+}

@@ -1,0 +1,296 @@
+//! The screen of `show RUN/STAGE`: what a stage read, was told, did and gave.
+
+use std::collections::BTreeMap;
+
+use llmflow_contract::{Digest, Facts, Report};
+use llmflow_runtime::{lineage::StageRow, plan::Component};
+use serde::Serialize;
+
+use super::{change, format, style::Paint, table::Table, table::wrap};
+
+/// Metrics and params that are shown without `--all`.
+const FEW: usize = 8;
+/// Columns before the text of a line.
+const INDENT: usize = 11;
+/// Cells of a curve.
+const CURVE: usize = 24;
+
+/// One stage of a run, with what the store knows of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShownStage {
+    pub run: String,
+    #[serde(flatten)]
+    pub row: StageRow,
+    /// What its key is made of.
+    pub components: Vec<Component>,
+    /// Where a param's value comes from, by name: `params.rank, assistant.yaml:10`.
+    pub origins: BTreeMap<String, String>,
+    /// Params that were left at their default.
+    pub defaults: Vec<(String, String)>,
+    /// Curves: a metric's values over steps.
+    pub series: Vec<(String, Vec<f64>)>,
+    /// What is known of artifacts, by digest.
+    pub artifacts: BTreeMap<Digest, ShownArtifact>,
+    /// Stages that read what it gives.
+    pub used_by: Vec<String>,
+    pub report: Option<Report>,
+    pub machine: Option<String>,
+}
+
+/// What the store knows of an artifact.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShownArtifact {
+    pub size_bytes: u64,
+    pub files: usize,
+    pub facts: Facts,
+}
+
+/// The whole screen. `all`: every param, metric, table and sample.
+pub fn stage(shown: &ShownStage, all: bool, width: usize, paint: Paint) -> String {
+    let mut lines = vec![headline(shown, paint)];
+    let mut add = |name: &str, text: String| {
+        if text.is_empty() {
+            return;
+        }
+        for (number, line) in wrap(&text, width.saturating_sub(INDENT)).iter().enumerate() {
+            let name = if number == 0 { name } else { "" };
+            lines.push(format!(" {name:<width$}{line}", width = INDENT - 1));
+        }
+    };
+    add("result", format::clean(&shown.row.summary));
+    if let Some(failure) = &shown.row.failure {
+        add("failed", format::clean(&failure.to_string()));
+        add("help", failure.help.as_deref().map(format::clean).unwrap_or_default());
+    }
+    add("from", inputs(shown));
+    add("with", params(shown, all));
+    for (name, values) in &shown.series {
+        let is_main = matches!(name.as_str(), "loss" | "eval_loss" | "grad_norm");
+        if all || is_main || shown.series.len() <= 3 {
+            add(&format::fit(name, INDENT - 2), curve(values));
+        }
+    }
+    add("metrics", metrics(&shown.row.metrics, all));
+    add("gives", outputs(shown));
+    add("used by", shown.used_by.iter().map(|name| format::clean(name)).collect::<Vec<_>>().join(", "));
+    if let Some(machine) = &shown.machine {
+        add("made on", format::clean(machine));
+    }
+    if let Some(key) = &shown.row.key {
+        add("key", format!("{}   why: llmflow explain {}/{}", key.short(), shown.run, shown.row.stage));
+    }
+    if all && let Some(report) = &shown.report {
+        lines.extend(told(report, width, paint));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn headline(shown: &ShownStage, paint: Paint) -> String {
+    let row = &shown.row;
+    let name = paint.bold(&format::clean(row.stage.as_str()));
+    let time = match (row.status.as_str(), row.seconds) {
+        ("ran" | "refused", Some(seconds)) => format!(", {}", format::duration(seconds)),
+        _ => String::new(),
+    };
+    let attempts = if row.attempts > 1 { format!(", attempt {}", row.attempts) } else { String::new() };
+    format!(
+        "{name} · {} v{} · {} in {}{time}{attempts}",
+        row.operator,
+        row.version,
+        paint.status(&row.status),
+        shown.run
+    )
+}
+
+fn inputs(shown: &ShownStage) -> String {
+    let inputs = shown.row.inputs.iter().map(|input| {
+        let digest = input.digest.map_or("–".to_owned(), |digest| short(&digest));
+        let rows = input.digest.and_then(|digest| rows_of(shown, &digest)).unwrap_or_default();
+        format!("{}.{} {digest}{rows}", format::clean(input.from_stage.as_str()), input.from_port)
+    });
+    inputs.collect::<Vec<_>>().join(" · ")
+}
+
+fn outputs(shown: &ShownStage) -> String {
+    let outputs = shown.row.outputs.iter().filter_map(|output| {
+        let digest = output.digest?;
+        let size = shown.artifacts.get(&digest).map(|artifact| {
+            let files = if artifact.files == 1 { String::new() } else { format!(", {} files", artifact.files) };
+            format!(", {}{files}", format::bytes(artifact.size_bytes))
+        });
+        let rows = rows_of(shown, &digest).unwrap_or_default();
+        Some(format!("{} {} {}{}{rows}", output.port, short(&digest), output.kind, size.unwrap_or_default()))
+    });
+    outputs.collect::<Vec<_>>().join(" · ")
+}
+
+fn rows_of(shown: &ShownStage, digest: &Digest) -> Option<String> {
+    let rows = shown.artifacts.get(digest)?.facts.rows?;
+    Some(format!(" ({} rows)", format::count(rows)))
+}
+
+/// Four digits are enough to recognise an artifact on one screen.
+fn short(digest: &Digest) -> String {
+    format!("{}…", &digest.hex()[..4])
+}
+
+fn params(shown: &ShownStage, all: bool) -> String {
+    let given = shown.components.iter().filter_map(|component| {
+        let name = component.part.strip_prefix("with.")?;
+        let origin = shown.origins.get(name).map(|origin| format!(" ({})", format::clean(origin))).unwrap_or_default();
+        Some(format!("{} {}{origin}", format::clean(name), change::value(&component.value)))
+    });
+    let mut words: Vec<String> = given.collect();
+    if all {
+        words.extend(shown.defaults.iter().map(|(name, value)| format!("{name} {} (default)", change::value(value))));
+    } else if !shown.defaults.is_empty() {
+        words.push(format!("{} defaults: --all", shown.defaults.len()));
+    }
+    words.join(" · ")
+}
+
+fn curve(values: &[f64]) -> String {
+    let (Some(first), Some(last)) = (values.first(), values.last()) else { return String::new() };
+    let line = format::sparkline(&format::trend(values, CURVE), CURVE);
+    format!(
+        "{} {line} {}   {} values",
+        format::number(*first),
+        format::number(*last),
+        format::count(values.len() as u64)
+    )
+}
+
+fn metrics(metrics: &BTreeMap<String, f64>, all: bool) -> String {
+    let most = if all { metrics.len() } else { FEW };
+    let shown = metrics.iter().take(most).map(|(name, value)| format!("{} {}", format::clean(name), exact(*value)));
+    let mut words: Vec<String> = shown.collect();
+    if metrics.len() > most {
+        words.push(format!("{} more: --all", metrics.len() - most));
+    }
+    words.join(" · ")
+}
+
+/// Whole numbers whole, others in about three digits.
+fn exact(value: f64) -> String {
+    if value.fract() == 0.0 && (0.0..1e15).contains(&value) {
+        format::count(value as u64)
+    } else {
+        format::number(value)
+    }
+}
+
+/// What a stage has to tell besides figures: its tables and samples.
+fn told(report: &Report, width: usize, paint: Paint) -> Vec<String> {
+    let mut lines = Vec::new();
+    for table in &report.tables {
+        lines.push(String::new());
+        lines.push(paint.bold(&format::clean(&table.title)));
+        let columns = table.columns.len();
+        let Some((first, rest)) = table.columns.split_first() else { continue };
+        let mut drawn = Table::new([first.as_str()]);
+        rest.iter().for_each(|name| drawn.push_column(name));
+        for row in table.rows.iter().filter(|row| row.len() == columns) {
+            drawn.row_of(row.iter().map(|cell| format::clean(cell)).collect());
+        }
+        lines.extend(drawn.lines(width));
+    }
+    for sample in &report.samples {
+        lines.push(String::new());
+        lines.push(paint.bold(&format::clean(&sample.title)));
+        for (name, text) in &sample.texts {
+            lines.extend(named_text(name, text, width));
+        }
+    }
+    lines
+}
+
+/// A name, and beside it a text of many lines.
+pub fn named_text(name: &str, text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for paragraph in format::clean_lines(text).trim_end().split('\n') {
+        for line in wrap(paragraph, width.saturating_sub(INDENT + 2)) {
+            let name = if lines.is_empty() { format::fit(name, INDENT - 1) } else { String::new() };
+            lines.push(format!("  {name:<INDENT$}{line}").trim_end().to_owned());
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use llmflow_contract::{Kind, Port, Sample, StageId};
+    use llmflow_runtime::lineage::{InputRow, OutputRow};
+
+    use super::*;
+
+    fn shown() -> ShownStage {
+        let (rows, adapter) = (Digest::of(b"rows"), Digest::of(b"adapter"));
+        let part = |part: &str, value: &str| Component { part: part.into(), value: value.into() };
+        let artifact =
+            |size_bytes, files, rows| ShownArtifact { size_bytes, files, facts: Facts { rows, ..Facts::default() } };
+        let row = StageRow {
+            stage: StageId::from("sft"),
+            operator: "train.sft".into(),
+            version: 3,
+            status: "ran".into(),
+            key: Some(Digest::of(b"key")),
+            seconds: Some(220.0),
+            summary: "eval loss 2.48 → 1.42".into(),
+            attempts: 1,
+            failure: None,
+            outputs: vec![OutputRow { port: Port::from("adapter"), kind: Kind::of("adapter"), digest: Some(adapter) }],
+            inputs: vec![InputRow {
+                port: Port::from("data"),
+                from_stage: StageId::from("split"),
+                from_port: Port::from("train"),
+                digest: Some(rows),
+            }],
+            metrics: [("loss".to_owned(), 1.31), ("tokens".to_owned(), 51_204.0)].into(),
+        };
+        let sample = Sample {
+            title: "What is LLMflow?".into(),
+            texts: vec![("base".into(), "a\u{1b}[2J flow".into()), ("tuned".into(), "one program\nfor all".into())],
+            ..Sample::default()
+        };
+        ShownStage {
+            run: "calm-heron".into(),
+            row,
+            components: vec![part("with.method", "\"lora\""), part("with.lora_r", "32")],
+            origins: [("lora_r".to_owned(), "params.rank, assistant.yaml:10".to_owned())].into(),
+            defaults: vec![("dropout".into(), "0.0".into())],
+            series: vec![("loss".into(), (0..100).map(|step| 3.02 - 0.017 * f64::from(step)).collect())],
+            artifacts: [(rows, artifact(4_096, 1, Some(268))), (adapter, artifact(14_680_064, 2, None))].into(),
+            used_by: vec!["merged".into()],
+            report: Some(Report { samples: vec![sample], ..Report::default() }),
+            machine: None,
+        }
+    }
+
+    #[test]
+    fn a_stage_is_shown_with_what_it_read_was_told_did_and_gave() {
+        insta::assert_snapshot!(stage(&shown(), false, 80, Paint(false)), @r"
+        sft · train.sft v3 · ran in calm-heron, 3m40s
+         result    eval loss 2.48 → 1.42
+         from      split.train 3397… (268 rows)
+         with      method lora · lora_r 32 (params.rank, assistant.yaml:10) · 1
+                   defaults: --all
+         loss      3.02 ▇▇▆▆▆▆▅▅▅▅▄▄▄▄▃▃▃▃▂▂▂▂▁▁ 1.34   100 values
+         metrics   loss 1.31 · tokens 51,204
+         gives     adapter 33c7… adapter, 14 MiB, 2 files
+         used by   merged
+         key       ff8e2bab   why: llmflow explain calm-heron/sft
+        ");
+    }
+
+    #[test]
+    fn all_shows_defaults_and_samples_that_cannot_move_the_cursor() {
+        let text = stage(&shown(), true, 80, Paint(false));
+        assert!(text.contains("dropout 0.0 (default)"), "{text}");
+        assert!(
+            text.ends_with(
+                "What is LLMflow?\n  base       a [2J flow\n  tuned      one program\n             for all\n"
+            ),
+            "{text}"
+        );
+    }
+}
