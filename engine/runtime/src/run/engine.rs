@@ -110,7 +110,8 @@ impl Engine {
             seconds: vec![0.0; count],
             outputs: Outputs::default(),
             run: new_name(),
-            is_recorded: plan.view().to_run() > 0,
+            // A run in which nothing happens leaves no trace; one that is refused does.
+            is_recorded: plan.view().to_run() > 0 || plan.stages.iter().any(is_refused),
             plan,
             home,
             store,
@@ -653,6 +654,13 @@ impl Engine {
         }
         Ok((published, report_to))
     }
+}
+
+/// Does a stage whose result is there already miss its `require`?
+fn is_refused(stage: &Planned) -> bool {
+    let Standing::Cached(record) = &stage.standing else { return false };
+    let value = |name: &str| record.metrics.get(name).copied();
+    stage.def.require.iter().any(|require| require.expr.evaluate(&value) != Ok(true))
 }
 
 /// What the history keeps of a stage before it runs.
