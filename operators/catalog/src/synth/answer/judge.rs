@@ -37,8 +37,8 @@ pub(super) fn judge(
     said: &Said,
     before: &[String],
 ) -> Result<Content, &'static str> {
-    // Silence is nothing to learn from, but an answer that may be rejected, where the model chose it.
-    if said.text.is_empty() && !(params.form == Form::Preference && said.finished) {
+    // Silence is nothing to learn from, but an answer that may be rejected.
+    if said.text.is_empty() && params.form == Form::Chat {
         return Err("empty");
     }
     if !said.finished && !params.keeps_cut() {
@@ -96,7 +96,6 @@ mod tests {
     #[test]
     fn an_empty_or_repeated_answer_is_dropped_but_silence_may_be_rejected() {
         assert_eq!(of(Form::Chat, None, &said("", true)), Err("empty"));
-        assert_eq!(of(Form::Preference, Some("b"), &said("", false)), Err("empty"));
         assert!(of(Form::Preference, Some("b"), &said("", true)).is_ok());
         assert_eq!(of(Form::Chat, None, &said("again", true)), Err("repeats"));
     }
