@@ -112,6 +112,22 @@ fn a_killed_worker_costs_one_attempt() {
     assert!(child.wait_with_output().unwrap().status.success());
 }
 
+#[test]
+fn an_interrupted_run_saves_and_says_how_to_go_on() {
+    let (reference, _) = &*FINISHED_TOY;
+    let toy = Project::toy();
+    let mut child = toy.command("run toy.yaml --plain").stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    lines.find(|line| line.contains("base") && line.contains("started")).expect("training starts");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    let next = rest.iter().find_map(|line| line.split_once("llmflow resume ")).expect("it says how to go on");
+    let run = next.1.split_whitespace().next().unwrap();
+    toy.succeeds(&format!("resume {run}"));
+    assert_eq!(toy.results(), reference.results());
+}
+
 /// Starts the run in a process group of its own; its events come as it makes them.
 fn start(toy: &Project) -> (Child, impl Iterator<Item = Value> + use<>) {
     let mut command = toy.command("run toy.yaml --json");
