@@ -70,8 +70,6 @@ struct Happened {
     refused: BTreeMap<StageId, (String, String)>,
     skipped: BTreeMap<StageId, String>,
     published: Vec<std::path::PathBuf>,
-    /// Metrics by stage in the order in which they were first heard of.
-    metrics: BTreeMap<StageId, Vec<String>>,
 }
 
 impl Happened {
@@ -88,12 +86,6 @@ impl Happened {
                 }
                 (Some(stage), What::Skipped { because }) => {
                     happened.skipped.insert(stage, because);
-                }
-                (Some(stage), What::Metric { name, .. }) => {
-                    let names = happened.metrics.entry(stage).or_default();
-                    if !names.contains(&name) {
-                        names.push(name);
-                    }
                 }
                 (_, What::Published { path, .. }) => happened.published.push(path),
                 _ => {}
@@ -137,7 +129,7 @@ async fn collect_stage(
         digest: input.digest,
     });
     Ok(StageData {
-        series: series_of(lineage, run, events, &row).await?,
+        series: series_of(lineage, run, &row).await?,
         refused: events.refused.get(&row.stage).cloned(),
         skipped_because: events.skipped.get(&row.stage).cloned(),
         needs: events.needs.get(&row.stage).cloned().unwrap_or_default(),
@@ -196,20 +188,16 @@ async fn collect_output(store: &Store, record: Option<&KeyRecord>, row: &OutputR
 }
 
 /// A stage's curves; of one that was cached, those of the run that made its result.
-async fn series_of(lineage: &Lineage, run: &RunId, events: &Happened, row: &StageRow) -> Result<Vec<Series>, Failure> {
-    let mut names: Vec<String> = events.metrics.get(&row.stage).cloned().unwrap_or_default();
-    names.extend(row.metrics.keys().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
+async fn series_of(lineage: &Lineage, run: &RunId, row: &StageRow) -> Result<Vec<Series>, Failure> {
     let (run, stage) = match origin(lineage, row).await? {
         Some(origin) if row.status == Status::Cached.name() => origin,
         _ => (run.clone(), row.stage.clone()),
     };
     let mut all = Vec::new();
-    for name in names {
+    for name in lineage.series_names(&run, &stage).await? {
         let points = lineage.series(&run, &stage, &name).await?;
-        if !points.is_empty() {
-            let points = points.into_iter().map(|(step, value)| (step as f64, value)).collect();
-            all.push(Series { y_label: name.clone(), name, x_label: "step".to_owned(), points });
-        }
+        let points = points.into_iter().map(|(step, value)| (step as f64, value)).collect();
+        all.push(Series { y_label: name.clone(), name, x_label: "step".to_owned(), points });
     }
     Ok(all)
 }
