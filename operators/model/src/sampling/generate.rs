@@ -1,5 +1,7 @@
 //! Batched generation with a cache of keys and values.
 
+use rayon::prelude::*;
+
 use super::choose::{Choice, choose, uniform};
 use crate::{
     ModelError, Result,
@@ -119,11 +121,14 @@ fn advance(
 ) -> Result<Vec<Active>> {
     let choice = Choice { temperature: config.temperature, top_p: config.top_p, top_k: config.top_k };
     let mut going = Vec::with_capacity(rows.len());
-    for (mut row, logits) in rows.into_iter().zip(logits.chunks_exact(decoder.config.vocab)) {
+    let choose = |(row, logits): (&Active, &[f32])| {
+        let step = completions[row.prompt].tokens.len();
+        choose(logits, choice, uniform(config.seed, row.prompt as u64, step as u64))
+    };
+    let chosen: Vec<(u32, f32)> =
+        rows.par_iter().zip(logits.par_chunks_exact(decoder.config.vocab)).map(choose).collect();
+    for (mut row, (token, logprob)) in rows.into_iter().zip(chosen) {
         let completion = &mut completions[row.prompt];
-        let step = completion.tokens.len();
-        let draw = uniform(config.seed, row.prompt as u64, step as u64);
-        let (token, logprob) = choose(logits, choice, draw);
         let mut over = config.eos.contains(&token);
         completion.finished = over;
         if !over {

@@ -1,16 +1,18 @@
 //! Causal attention of packed sequences with grouped heads, forward and backward.
 //!
-//! Work is split by group of sequences and key head. Queries go in blocks, so memory grows with the length and not with
-//! its square; the backward pass recomputes the probabilities from each row's log-sum-exp.
+//! A task takes a segment and the heads that share a key head. Queries go in blocks, so memory grows with the length and
+//! not with its square; the backward pass recomputes the probabilities from each row's log-sum-exp. Products add over
+//! keys in the order of their positions, so a row's result does not depend on whether its prefix is shared.
 //!
 //! Source: Vaswani et al. 2017, eq. 1; Ainslie et al. 2023 for grouped heads; Dao et al. 2022 for the backward pass.
 
 use rayon::prelude::*;
 
 use super::{
-    linear::{self, Into, View},
+    linear::{Into, View},
     packed::{Packed, Segment},
-    vector::{dot, exp, exp_and_sum, max, vectorized},
+    product::{Panels, multiply},
+    vector::{add, dot, exp, exp_and_sum, max, vectorized},
 };
 
 /// Heads of one attention.
@@ -43,9 +45,31 @@ impl Heads {
     }
 }
 
-const QUERY_BLOCK: usize = 64; // queries at once: scores of 3 heads × 64 × 1,024 keys fit the second-level cache
-const ALONE: Into = Into { add: false, scale: 1.0, parallel: false };
-const ALONE_ADD: Into = Into { add: true, scale: 1.0, parallel: false };
+const BLOCK_ROWS: usize = 96; // rows of scores at once: 96 × 1,024 keys fit the second-level cache
+const FEW_TASKS: usize = 16; // with fewer than this, heads that share a key head are tasks of their own
+const SET: Into = Into { add: false, scale: 1.0, parallel: false };
+const ADD: Into = Into { add: true, scale: 1.0, parallel: false };
+
+/// Query heads `first..first + count`, which share a key head, of one segment or group of segments.
+#[derive(Clone, Copy, Debug)]
+struct Task {
+    of: usize,
+    first: usize,
+    count: usize,
+    kv_head: usize,
+}
+
+fn tasks(of: usize, shape: Heads) -> Vec<Task> {
+    let count = if of * shape.kv_heads < FEW_TASKS { 1 } else { shape.group() };
+    let heads = (0..shape.heads).step_by(count);
+    let of_heads = |of| heads.clone().map(move |first| Task { of, first, count, kv_head: first / shape.group() });
+    (0..of).flat_map(of_heads).collect()
+}
+
+/// Values from row to row of `seen` scores: an odd number of cache lines, so that a column's lines spread over the cache.
+fn padded(seen: usize) -> usize {
+    (seen.div_ceil(16) | 1) * 16
+}
 
 /// Copies columns `start..start + width` of the given rows, `stride` apart, to the end of `to`.
 fn gather(to: &mut Vec<f32>, from: &[f32], stride: usize, segment: &Segment, start: usize, width: usize) {
@@ -59,61 +83,76 @@ fn sources<'a>(packed: &'a Packed, segment: &'a Segment) -> impl Iterator<Item =
     segment.parent.map(|parent| &packed.segments()[parent]).into_iter().chain(std::iter::once(segment))
 }
 
+/// Keys and values that a segment sees, each `[keys, head_dim]`.
+fn keys_and_values(qkv: &[f32], packed: &Packed, own: &Segment, kv_head: usize, shape: Heads) -> (Vec<f32>, Vec<f32>) {
+    let (dim, total) = (shape.head_dim, own.position + own.len);
+    let (mut keys, mut values) = (Vec::with_capacity(total * dim), Vec::with_capacity(total * dim));
+    for source in sources(packed, own) {
+        gather(&mut keys, qkv, shape.qkv_width(), source, shape.k_start(kv_head), dim);
+        gather(&mut values, qkv, shape.qkv_width(), source, shape.v_start(kv_head), dim);
+    }
+    (keys, values)
+}
+
+/// Blocks of a segment's queries: the block, and how many queries come before it.
+fn blocks(own: Segment, count: usize) -> impl Iterator<Item = (Segment, usize)> {
+    let queries = (BLOCK_ROWS / count).max(1);
+    (0..own.len)
+        .step_by(queries)
+        .map(move |start| (Segment { first: own.first + start, len: queries.min(own.len - start), ..own }, start))
+}
+
 /// Attends each row of `qkv` `[rows, q | k | v]`. Returns the result `[rows, heads · head_dim]` and the log-sum-exp of
 /// each row's scores `[rows, heads]`.
 pub(crate) fn forward(qkv: &[f32], packed: &Packed, shape: Heads) -> (Vec<f32>, Vec<f32>) {
-    let (dim, group) = (shape.head_dim, shape.group());
-    let results: Vec<(usize, usize, Vec<f32>, Vec<f32>)> = tasks(packed, shape)
+    let dim = shape.head_dim;
+    let results: Vec<(Task, Vec<f32>, Vec<f32>)> = tasks(packed.segments().len(), shape)
         .into_par_iter()
-        .map(|(index, kv_head)| {
-            let (out, lse) = segment_forward(qkv, packed, &packed.segments()[index], kv_head, shape);
-            (index, kv_head, out, lse)
+        .with_max_len(1)
+        .map(|task| {
+            let (out, lse) = segment_forward(qkv, packed, task, shape);
+            (task, out, lse)
         })
         .collect();
     let mut out = vec![0.0; packed.rows() * shape.q_width()];
     let mut lse = vec![0.0; packed.rows() * shape.heads];
-    for (index, kv_head, part, part_lse) in results {
-        let segment = &packed.segments()[index];
+    for (task, part, part_lse) in results {
+        let segment = &packed.segments()[task.of];
         for row in 0..segment.len {
-            let place = (segment.first + row) * shape.q_width() + kv_head * group * dim;
-            out[place..][..group * dim].copy_from_slice(&part[row * group * dim..][..group * dim]);
-            let place = (segment.first + row) * shape.heads + kv_head * group;
-            lse[place..][..group].copy_from_slice(&part_lse[row * group..][..group]);
+            let width = task.count * dim;
+            let place = (segment.first + row) * shape.q_width() + task.first * dim;
+            out[place..][..width].copy_from_slice(&part[row * width..][..width]);
+            let place = (segment.first + row) * shape.heads + task.first;
+            lse[place..][..task.count].copy_from_slice(&part_lse[row * task.count..][..task.count]);
         }
     }
     (out, lse)
 }
 
-fn tasks(packed: &Packed, shape: Heads) -> Vec<(usize, usize)> {
-    (0..packed.segments().len()).flat_map(|segment| (0..shape.kv_heads).map(move |head| (segment, head))).collect()
-}
-
-fn segment_forward(qkv: &[f32], packed: &Packed, own: &Segment, kv_head: usize, shape: Heads) -> (Vec<f32>, Vec<f32>) {
-    let (dim, group, stride) = (shape.head_dim, shape.group(), shape.qkv_width());
-    let keys_total = own.position + own.len;
-    let (mut keys, mut values) = (Vec::with_capacity(keys_total * dim), Vec::with_capacity(keys_total * dim));
-    for source in sources(packed, own) {
-        gather(&mut keys, qkv, stride, source, shape.k_start(kv_head), dim);
-        gather(&mut values, qkv, stride, source, shape.v_start(kv_head), dim);
-    }
-    let mut out = vec![0.0; own.len * group * dim]; // [len, group, head_dim]
-    let mut lse = vec![0.0; own.len * group];
-    for start in (0..own.len).step_by(QUERY_BLOCK) {
-        let count = QUERY_BLOCK.min(own.len - start);
-        let block = Segment { first: own.first + start, len: count, ..*own };
-        let mut queries = Vec::with_capacity(count * group * dim); // [count · group, head_dim]
-        gather(&mut queries, qkv, stride, &block, kv_head * group * dim, group * dim);
-        let seen = own.position + start + count;
-        let mut scores = vec![0.0; count * group * seen];
-        let q = View::new(&queries, count * group, dim);
-        linear::forward(&mut scores, seen, q, View::new(&keys, seen, dim), Into { scale: shape.scale(), ..ALONE });
-        for (row, scores) in scores.chunks_exact_mut(seen).enumerate() {
-            let visible = own.position + start + row / group + 1;
-            lse[start * group + row] = soften(scores, visible);
+fn segment_forward(qkv: &[f32], packed: &Packed, task: Task, shape: Heads) -> (Vec<f32>, Vec<f32>) {
+    let (dim, count, own) = (shape.head_dim, task.count, &packed.segments()[task.of]);
+    let (keys, values) = keys_and_values(qkv, packed, own, task.kv_head, shape);
+    let total = own.position + own.len;
+    let (mut key_panels, mut value_panels) = (Panels::default(), Panels::default());
+    key_panels.pack(View::new(&keys, total, dim).operand().transposed(), false);
+    value_panels.pack(View::new(&values, total, dim).operand(), false);
+    let mut out = vec![0.0; own.len * count * dim]; // [len, count, head_dim]
+    let mut lse = vec![0.0; own.len * count];
+    let mut queries = Vec::new(); // [block · count, head_dim]
+    let mut scores = vec![0.0; BLOCK_ROWS.max(count).min(own.len * count) * padded(total)];
+    for (block, start) in blocks(*own, count) {
+        let (rows, seen) = (block.len * count, own.position + start + block.len);
+        queries.clear();
+        gather(&mut queries, qkv, shape.qkv_width(), &block, task.first * dim, count * dim);
+        let q = View::new(&queries, rows, dim).operand();
+        let stride = padded(seen);
+        multiply(&mut scores, stride, q, &key_panels, seen, Into { scale: shape.scale(), ..SET });
+        for (row, scores) in scores.chunks_exact_mut(stride).take(rows).enumerate() {
+            let visible = own.position + start + row / count + 1;
+            lse[start * count + row] = soften(&mut scores[..seen], visible);
         }
-        let place = &mut out[start * group * dim..][..count * group * dim];
-        let p = View::new(&scores, count * group, seen);
-        linear::backward_input(place, dim, p, View::new(&values, seen, dim), ALONE);
+        let p = View { data: &scores, rows, cols: seen, stride };
+        multiply(&mut out[start * count * dim..], dim, p.operand(), &value_panels, dim, SET);
     }
     (out, lse)
 }
@@ -155,45 +194,41 @@ pub(crate) fn backward(
     packed: &Packed,
     shape: Heads,
 ) -> Vec<f32> {
-    let (dim, group, stride) = (shape.head_dim, shape.group(), shape.qkv_width());
-    let tasks: Vec<(usize, usize)> =
-        (0..packed.groups().len()).flat_map(|g| (0..shape.kv_heads).map(move |head| (g, head))).collect();
-    let results: Vec<_> = tasks
+    let (dim, stride) = (shape.head_dim, shape.qkv_width());
+    let results: Vec<(Task, Gradients)> = tasks(packed.groups().len(), shape)
         .into_par_iter()
-        .map(|(index, kv_head)| {
-            let segments = packed.groups()[index].clone();
+        .with_max_len(1)
+        .map(|task| {
+            let segments = packed.groups()[task.of].clone();
             let first = packed.segments()[segments.start].first;
             let last = packed.segments()[segments.end - 1];
             let rows = last.first + last.len - first;
-            let mut part = Gradients {
-                first,
-                q: vec![0.0; rows * group * dim],
-                k: vec![0.0; rows * dim],
-                v: vec![0.0; rows * dim],
-            };
+            let (q, k, v) = (vec![0.0; rows * task.count * dim], vec![0.0; rows * dim], vec![0.0; rows * dim]);
+            let mut part = Gradients { first, q, k, v };
             for segment in segments {
                 let own = &packed.segments()[segment];
-                segment_backward(&mut part, (d_out, out, lse, qkv), packed, own, kv_head, shape);
+                segment_backward(&mut part, (d_out, out, lse, qkv), packed, own, task, shape);
             }
-            (kv_head, part)
+            (task, part)
         })
         .collect();
     let mut d_qkv = vec![0.0; packed.rows() * stride];
-    for (kv_head, part) in results {
+    for (task, part) in results {
+        let width = task.count * dim;
         for row in 0..part.k.len() / dim {
             let place = &mut d_qkv[(part.first + row) * stride..][..stride];
-            place[kv_head * group * dim..][..group * dim].copy_from_slice(&part.q[row * group * dim..][..group * dim]);
-            place[shape.k_start(kv_head)..][..dim].copy_from_slice(&part.k[row * dim..][..dim]);
-            place[shape.v_start(kv_head)..][..dim].copy_from_slice(&part.v[row * dim..][..dim]);
+            place[task.first * dim..][..width].copy_from_slice(&part.q[row * width..][..width]);
+            add(&mut place[shape.k_start(task.kv_head)..][..dim], &part.k[row * dim..][..dim]);
+            add(&mut place[shape.v_start(task.kv_head)..][..dim], &part.v[row * dim..][..dim]);
         }
     }
     d_qkv
 }
 
-/// Gradients of one group of sequences and one key head, rows from `first` on.
+/// Gradients of one task, rows from `first` on.
 struct Gradients {
     first: usize,
-    q: Vec<f32>, // [rows, group, head_dim]
+    q: Vec<f32>, // [rows, count, head_dim]
     k: Vec<f32>, // [rows, head_dim]
     v: Vec<f32>,
 }
@@ -205,49 +240,52 @@ fn segment_backward(
     (d_out, out, lse, qkv): Saved,
     packed: &Packed,
     own: &Segment,
-    kv_head: usize,
+    task: Task,
     shape: Heads,
 ) {
-    let (dim, group, stride, width) = (shape.head_dim, shape.group(), shape.qkv_width(), shape.q_width());
-    let keys_total = own.position + own.len;
-    let (mut keys, mut values) = (Vec::with_capacity(keys_total * dim), Vec::with_capacity(keys_total * dim));
-    for source in sources(packed, own) {
-        gather(&mut keys, qkv, stride, source, shape.k_start(kv_head), dim);
-        gather(&mut values, qkv, stride, source, shape.v_start(kv_head), dim);
-    }
-    let (mut d_keys, mut d_values) = (vec![0.0; keys_total * dim], vec![0.0; keys_total * dim]);
-    for start in (0..own.len).step_by(QUERY_BLOCK) {
-        let count = QUERY_BLOCK.min(own.len - start);
-        let block = Segment { first: own.first + start, len: count, ..*own };
-        let (mut q, mut o, mut d_o) = (Vec::new(), Vec::new(), Vec::new()); // each [count · group, head_dim]
-        gather(&mut q, qkv, stride, &block, kv_head * group * dim, group * dim);
-        gather(&mut o, out, width, &block, kv_head * group * dim, group * dim);
-        gather(&mut d_o, d_out, width, &block, kv_head * group * dim, group * dim);
-        let seen = own.position + start + count;
-        let rows = count * group;
-        let (q_view, d_o_view) = (View::new(&q, rows, dim), View::new(&d_o, rows, dim));
-        let (k_view, v_view) = (View::new(&keys, seen, dim), View::new(&values, seen, dim));
-        let (mut p, mut d_s) = (vec![0.0; rows * seen], vec![0.0; rows * seen]);
-        linear::forward(&mut p, seen, q_view, k_view, Into { scale: shape.scale(), ..ALONE });
-        linear::forward(&mut d_s, seen, d_o_view, v_view, ALONE);
+    let (dim, count, width) = (shape.head_dim, task.count, shape.q_width());
+    let (keys, values) = keys_and_values(qkv, packed, own, task.kv_head, shape);
+    let total = own.position + own.len;
+    let (k_view, v_view) = (View::new(&keys, total, dim).operand(), View::new(&values, total, dim).operand());
+    let mut panels: [Panels; 5] = Default::default(); // kᵀ, k, vᵀ; of each block, q and d_o
+    panels[0].pack(k_view.transposed(), false);
+    panels[1].pack(k_view, false);
+    panels[2].pack(v_view.transposed(), false);
+    let (mut d_keys, mut d_values) = (vec![0.0; total * dim], vec![0.0; total * dim]);
+    let size = BLOCK_ROWS.max(count).min(own.len * count) * padded(total);
+    let (mut p, mut d_s) = (vec![0.0; size], vec![0.0; size]);
+    let (mut q, mut o, mut d_o) = (Vec::new(), Vec::new(), Vec::new()); // each [block · count, head_dim]
+    for (block, start) in blocks(*own, count) {
+        [&mut q, &mut o, &mut d_o].into_iter().for_each(Vec::clear);
+        gather(&mut q, qkv, shape.qkv_width(), &block, task.first * dim, count * dim);
+        gather(&mut o, out, width, &block, task.first * dim, count * dim);
+        gather(&mut d_o, d_out, width, &block, task.first * dim, count * dim);
+        let (rows, seen) = (block.len * count, own.position + start + block.len);
+        let stride = padded(seen);
+        let (q_view, d_o_view) = (View::new(&q, rows, dim).operand(), View::new(&d_o, rows, dim).operand());
+        multiply(&mut p, stride, q_view, &panels[0], seen, Into { scale: shape.scale(), ..SET });
+        multiply(&mut d_s, stride, d_o_view, &panels[2], seen, SET);
         for row in 0..rows {
-            let visible = own.position + start + row / group + 1;
-            let norm = lse[(block.first + row / group) * shape.heads + kv_head * group + row % group];
-            let (p, d_s) = (&mut p[row * seen..][..seen], &mut d_s[row * seen..][..seen]);
+            let visible = own.position + start + row / count + 1;
+            let norm = lse[(block.first + row / count) * shape.heads + task.first + row % count];
+            let (p, d_s) = (&mut p[row * stride..][..seen], &mut d_s[row * stride..][..seen]);
             let (o, d_o) = (&o[row * dim..][..dim], &d_o[row * dim..][..dim]);
             soften_backward(p, d_s, visible, norm, o, d_o, shape.scale());
         }
-        let (p, d_s) = (View::new(&p, rows, seen), View::new(&d_s, rows, seen));
-        let place = (block.first - part.first) * group * dim;
-        linear::backward_input(&mut part.q[place..][..rows * dim], dim, d_s, k_view, ALONE);
-        linear::backward_weight(&mut d_keys[..seen * dim], d_s, q_view, ALONE_ADD);
-        linear::backward_weight(&mut d_values[..seen * dim], p, d_o_view, ALONE_ADD);
+        let p = View { data: &p, rows, cols: seen, stride }.operand();
+        let d_s = View { data: &d_s, rows, cols: seen, stride }.operand();
+        let place = (block.first - part.first) * count * dim;
+        multiply(&mut part.q[place..], dim, d_s, &panels[1], dim, SET);
+        panels[3].pack(q_view, false);
+        panels[4].pack(d_o_view, false);
+        multiply(&mut d_keys, dim, d_s.transposed(), &panels[3], dim, ADD);
+        multiply(&mut d_values, dim, p.transposed(), &panels[4], dim, ADD);
     }
     let mut taken = 0;
     for source in sources(packed, own) {
-        let (place, count) = ((source.first - part.first) * dim, source.len * dim);
-        super::vector::add(&mut part.k[place..][..count], &d_keys[taken..][..count]);
-        super::vector::add(&mut part.v[place..][..count], &d_values[taken..][..count]);
-        taken += count;
+        let (place, size) = ((source.first - part.first) * dim, source.len * dim);
+        add(&mut part.k[place..][..size], &d_keys[taken..][..size]);
+        add(&mut part.v[place..][..size], &d_values[taken..][..size]);
+        taken += size;
     }
 }

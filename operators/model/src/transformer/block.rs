@@ -2,6 +2,8 @@
 //!
 //! Norm outputs and the feed-forward activation are computed again in the backward pass instead of being kept.
 
+use std::cell::Cell;
+
 use super::{
     Decoder, Packed, attention,
     linear::{self, ADD, SET, View},
@@ -26,6 +28,11 @@ pub(crate) struct Saved {
     middle: Vec<f32>,      // [rows, hidden]
     middle_rms: Vec<f32>,  // [rows]
     gate_up: Vec<f32>,     // [rows, gate | up]
+}
+
+thread_local! {
+    /// Memory for merged weights; taken out while in use, for a waiting thread may run another pass.
+    static MERGED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 impl Decoder {
@@ -69,10 +76,28 @@ impl Decoder {
         x: View,
         keep: bool,
     ) {
-        let weight = self.matrix(layer, of.clone());
+        let mut merged = MERGED.take();
+        let weight = self.effective(layer, of, lora, &mut merged);
         linear::forward(y, weight.rows, x, weight, if keep { ADD } else { SET });
-        if let Some(lora) = lora {
-            lora.add_forward(&lora.parts(layer, &self.widths(of)), y, weight.rows, x);
+        MERGED.set(merged);
+    }
+
+    /// What adjacent linear layers multiply by: their weights, or in `merged` those with the small matrices added.
+    fn effective<'a>(
+        &'a self,
+        layer: usize,
+        of: std::ops::Range<usize>,
+        lora: Option<&Lora>,
+        merged: &'a mut Vec<f32>,
+    ) -> View<'a> {
+        let weight = self.matrix(layer, of.clone());
+        let parts = lora.map_or(Vec::new(), |lora| lora.parts(layer, &self.widths(of)));
+        match lora.filter(|_| !parts.is_empty()) {
+            Some(lora) => {
+                lora.merge(&parts, weight, merged);
+                View::new(merged, weight.rows, weight.cols)
+            }
+            None => weight,
         }
     }
 
@@ -88,7 +113,8 @@ impl Decoder {
         x: View,
         wants_input: bool,
     ) -> Vec<f32> {
-        let weight = self.matrix(layer, of.clone());
+        let mut merged = MERGED.take();
+        let weight = self.effective(layer, of.clone(), lora, &mut merged);
         let dy_view = View::new(dy, x.rows, weight.rows);
         let mut dx = Vec::new();
         if wants_input {
@@ -97,11 +123,11 @@ impl Decoder {
         }
         match lora {
             Some(lora) => {
-                let parts = lora.parts(layer, &self.widths(of));
-                lora.add_backward(&parts, grads, wants_input.then_some(&mut dx), (dy, weight.rows), x);
+                lora.add_backward(&lora.parts(layer, &self.widths(of)), grads, (dy, weight.rows), x);
             }
             None => linear::backward_weight(&mut grads[self.matrix_range(layer, of)], dy_view, x, ADD),
         }
+        MERGED.set(merged);
         dx
     }
 

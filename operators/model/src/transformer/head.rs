@@ -10,8 +10,8 @@ use super::{
 };
 use crate::Result;
 
-/// Rows of logits at once: 64 × 49,152 values are 12 MB.
-const CHUNK: usize = 64;
+/// Logits at once: 64 MB. The more rows share a reading of the head's weights, the less it costs.
+const MOST_LOGITS: usize = 16 << 20;
 
 /// A token whose probability is asked for, and the row that predicts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +33,10 @@ impl Decoder {
     /// Log-probability of each target, given the residual stream `[rows, hidden]` of a forward pass.
     pub fn judge(&self, x: &[f32], targets: &[Target]) -> Vec<Judged> {
         let mut judged = Vec::with_capacity(targets.len());
-        for chunk in targets.chunks(CHUNK) {
+        let mut memory = Vec::new();
+        for chunk in targets.chunks(self.rows_at_once()) {
             let (_, normed, _) = self.head_rows(x, chunk);
-            let logits = self.logits_of(&normed);
+            let logits = self.logits_in(&mut memory, &normed);
             judged.par_extend(chunk.par_iter().zip(logits.par_chunks_exact(self.config.vocab)).map(|(target, row)| {
                 let token = target.token as usize;
                 Judged { logprob: row[token] - log_sum_exp(row), greedy: argmax(row) == token }
@@ -53,11 +54,26 @@ impl Decoder {
         Ok(self.logits_of(&self.final_norm(&x).0))
     }
 
+    fn rows_at_once(&self) -> usize {
+        (MOST_LOGITS / self.config.vocab).clamp(16, 1024)
+    }
+
     /// Logits `[rows, vocab]` of normed rows `[rows, hidden]`.
-    pub(crate) fn logits_of(&self, normed: &[f32]) -> Vec<f32> {
+    fn logits_of(&self, normed: &[f32]) -> Vec<f32> {
+        let mut logits = Vec::new();
+        self.logits_in(&mut logits, normed);
+        logits
+    }
+
+    /// [`Decoder::logits_of`] in memory that is used again.
+    fn logits_in<'a>(&self, memory: &'a mut Vec<f32>, normed: &[f32]) -> &'a mut [f32] {
         let rows = normed.len() / self.config.hidden;
-        let mut logits = vec![0.0; rows * self.config.vocab];
-        linear::forward(&mut logits, self.config.vocab, View::new(normed, rows, self.config.hidden), self.head(), SET);
+        let size = rows * self.config.vocab;
+        if memory.len() < size {
+            memory.resize(size, 0.0);
+        }
+        let logits = &mut memory[..size];
+        linear::forward(logits, self.config.vocab, View::new(normed, rows, self.config.hidden), self.head(), SET);
         logits
     }
 
@@ -75,9 +91,10 @@ impl Decoder {
         let mut grads = grads;
         let mut dx = vec![0.0; x.len()];
         let mut logprobs = Vec::with_capacity(targets.len());
-        for (chunk, factors) in targets.chunks(CHUNK).zip(coefficients.chunks(CHUNK)) {
+        let (mut memory, at_once) = (Vec::new(), self.rows_at_once());
+        for (chunk, factors) in targets.chunks(at_once).zip(coefficients.chunks(at_once)) {
             let (picked, normed, inverse) = self.head_rows(x, chunk);
-            let mut logits = self.logits_of(&normed);
+            let logits = self.logits_in(&mut memory, &normed);
             logprobs.par_extend(logits.par_chunks_exact_mut(vocab).zip(chunk.par_iter().zip(factors)).map(
                 |(row, (target, factor))| {
                     let token = target.token as usize;
@@ -88,7 +105,7 @@ impl Decoder {
                     logprob
                 },
             ));
-            let d_logits = View::new(&logits, chunk.len(), vocab);
+            let d_logits = View::new(logits, chunk.len(), vocab);
             let mut d_normed = vec![0.0; chunk.len() * hidden];
             linear::backward_input(&mut d_normed, hidden, d_logits, self.head(), SET);
             let mut d_picked = vec![0.0; chunk.len() * hidden];

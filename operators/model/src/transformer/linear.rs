@@ -1,12 +1,15 @@
-//! Matrix products on row-major slices: the one place that calls the `gemm` crate.
+//! Linear layers on row-major slices, forward and backward, and the products of a decoding step.
 //!
 //! Weights are `[out, in]`, as checkpoints store them. A row of a product depends on its own inputs alone, bit for bit,
-//! whatever the number of rows or threads: [`forward`] pads tiny products rather than take another code path.
+//! whatever the number of rows or threads.
 
-use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::vector::{LANES, vectorized};
+pub(crate) use super::product::Into;
+use super::{
+    product::{Operand, product},
+    vector::{LANES, vectorized},
+};
 
 /// A row-major matrix inside a larger one: `rows × cols`, `stride` values from row to row.
 #[derive(Clone, Copy, Debug)]
@@ -25,96 +28,27 @@ impl<'a> View<'a> {
     pub fn columns(data: &'a [f32], rows: usize, stride: usize, start: usize, cols: usize) -> Self {
         Self { data: &data[start..], rows, cols, stride }
     }
-    fn check(&self) {
-        let needed = if self.rows == 0 { 0 } else { (self.rows - 1) * self.stride + self.cols };
-        assert!(self.cols <= self.stride && needed <= self.data.len(), "a view stays inside its data");
+    pub fn operand(self) -> Operand<'a> {
+        Operand { data: self.data, rows: self.rows, cols: self.cols, row_step: self.stride, col_step: 1 }
     }
-}
-
-/// How a product enters its destination.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Into {
-    /// Keep what is there and add.
-    pub add: bool,
-    pub scale: f32,
-    pub parallel: bool,
 }
 
 pub(crate) const SET: Into = Into { add: false, scale: 1.0, parallel: true };
 pub(crate) const ADD: Into = Into { add: true, scale: 1.0, parallel: true };
 
-/// `out[rows, cols] (+)= scale · a · b` with transposed operands read in place; `out_stride` values a row.
-#[expect(clippy::too_many_arguments, reason = "a matrix product has this many")]
-fn product(out: &mut [f32], out_stride: usize, a: View, a_t: bool, b: View, b_t: bool, how: Into) {
-    a.check();
-    b.check();
-    let (m, k) = if a_t { (a.cols, a.rows) } else { (a.rows, a.cols) };
-    let (k_b, n) = if b_t { (b.cols, b.rows) } else { (b.rows, b.cols) };
-    assert_eq!(k, k_b, "inner axes agree");
-    if m == 0 || n == 0 {
-        return;
-    }
-    assert!(n <= out_stride && (m - 1) * out_stride + n <= out.len(), "the product fits its destination");
-    let strides = |view: &View, transposed: bool| {
-        if transposed { (view.stride as isize, 1) } else { (1, view.stride as isize) }
-    };
-    let ((a_cs, a_rs), (b_cs, b_rs)) = (strides(&a, a_t), strides(&b, b_t));
-    let parallelism = if how.parallel { Parallelism::Rayon(0) } else { Parallelism::None };
-    // SAFETY: the assertions above keep every row and column of the three matrices inside their slices, and `out` is
-    // borrowed mutably, so it overlaps neither operand.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            out_stride as isize,
-            how.add,
-            a.data.as_ptr(),
-            a_cs,
-            a_rs,
-            b.data.as_ptr(),
-            b_cs,
-            b_rs,
-            1.0,
-            how.scale,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    }
-}
-
 /// `y[rows, out] (+)= x[rows, in] · wᵀ` with `w` `[out, in]`.
 pub(crate) fn forward(y: &mut [f32], y_stride: usize, x: View, w: View, how: Into) {
-    /// Fewer rows than this would take gemm's vector path, whose sums are ordered otherwise.
-    const LEAST_ROWS: usize = 8;
-    if x.rows >= LEAST_ROWS || x.rows == 0 {
-        return product(y, y_stride, x, false, w, true, how);
-    }
-    let mut padded = vec![0.0; LEAST_ROWS * x.cols];
-    for row in 0..x.rows {
-        padded[row * x.cols..][..x.cols].copy_from_slice(&x.data[row * x.stride..][..x.cols]);
-    }
-    let mut wide = vec![0.0; LEAST_ROWS * w.rows];
-    product(&mut wide, w.rows, View::new(&padded, LEAST_ROWS, x.cols), false, w, true, Into { add: false, ..how });
-    for row in 0..x.rows {
-        let (from, to) = (&wide[row * w.rows..][..w.rows], &mut y[row * y_stride..][..w.rows]);
-        if how.add { to.iter_mut().zip(from).for_each(|(y, x)| *y += x) } else { to.copy_from_slice(from) }
-    }
+    product(y, y_stride, x.operand(), w.operand().transposed(), how);
 }
 
 /// `dx[rows, in] (+)= dy[rows, out] · w` with `w` `[out, in]`: the gradient of [`forward`] in `x`.
 pub(crate) fn backward_input(dx: &mut [f32], dx_stride: usize, dy: View, w: View, how: Into) {
-    product(dx, dx_stride, dy, false, w, false, how);
+    product(dx, dx_stride, dy.operand(), w.operand(), how);
 }
 
 /// `dw[out, in] (+)= dyᵀ · x`: the gradient of [`forward`] in `w`.
 pub(crate) fn backward_weight(dw: &mut [f32], dy: View, x: View, how: Into) {
-    let cols = x.cols;
-    product(dw, cols, dy, true, x, false, how);
+    product(dw, x.cols, dy.operand().transposed(), x.operand(), how);
 }
 
 /// `y[rows, out] = x[rows, in] · wᵀ` for the few rows of a decoding step: reads each weight once, from memory.
@@ -122,9 +56,11 @@ pub(crate) fn backward_weight(dw: &mut [f32], dy: View, x: View, how: Into) {
 /// Every dot product adds in the same order whatever the number of rows, so a row's result does not depend on its
 /// companions. `y` is row-major `[rows, out]`.
 pub(crate) fn decode(y: &mut [f32], x: &[f32], rows: usize, w: View) {
-    w.check();
     let (outputs, width) = (w.rows, w.cols);
-    assert!(x.len() >= rows * width && y.len() >= rows * outputs && w.stride == width, "shapes agree");
+    assert!(
+        x.len() >= rows * width && y.len() >= rows * outputs && w.stride == width && w.data.len() >= outputs * width,
+        "shapes agree"
+    );
     /// Weight rows a task takes: large enough to hide the task's cost, small enough to balance two cores.
     const BLOCK: usize = 64;
     let blocks = outputs.div_ceil(BLOCK);
@@ -149,35 +85,30 @@ pub(crate) fn decode(y: &mut [f32], x: &[f32], rows: usize, w: View) {
 
 vectorized! {
     fn tiles(out: &mut [f32], count: usize, x: &[f32], rows: usize, w: &[f32], width: usize) {
-        let mut column = 0;
-        while column < count {
-            let taken = (count - column).min(4);
-            let mut row = 0;
-            while row < rows {
-                let rows_taken = (rows - row).min(4);
-                let (x, w) = (&x[row * width..], &w[column * width..]);
-                let place = &mut out[row * count + column..];
-                match (rows_taken, taken) {
-                    (4, 4) => tile::<4, 4>(place, count, x, w, width),
-                    (3, 4) => tile::<3, 4>(place, count, x, w, width),
-                    (2, 4) => tile::<2, 4>(place, count, x, w, width),
-                    (1, 4) => tile::<1, 4>(place, count, x, w, width),
-                    _ => {
-                        for r in 0..rows_taken {
-                            for c in 0..taken {
-                                tile::<1, 1>(&mut place[r * count + c..], count, &x[r * width..], &w[c * width..], width);
-                            }
-                        }
+        /// Weights that stay in the first-level cache while every row meets them: 24 KB.
+        const RESIDENT: usize = 6 << 10;
+        let columns = (RESIDENT / width.max(1)).max(2) & !1;
+        for first in (0..count).step_by(columns) {
+            let end = count.min(first + columns);
+            for row in (0..rows).step_by(3) {
+                for column in (first..end).step_by(2) {
+                    let (x, w) = (&x[row * width..], &w[column * width..]);
+                    let place = &mut out[row * count + column..];
+                    match ((rows - row).min(3), (count - column).min(2)) {
+                        (3, 2) => tile::<3, 2>(place, count, x, w, width),
+                        (2, 2) => tile::<2, 2>(place, count, x, w, width),
+                        (1, 2) => tile::<1, 2>(place, count, x, w, width),
+                        (3, _) => tile::<3, 1>(place, count, x, w, width),
+                        (2, _) => tile::<2, 1>(place, count, x, w, width),
+                        _ => tile::<1, 1>(place, count, x, w, width),
                     }
                 }
-                row += rows_taken;
             }
-            column += taken;
         }
     }
 }
 
-/// `M × N` dot products of length `width`, each in [`LANES`] accumulators.
+/// `M × N` dot products of length `width`, each in [`LANES`] sums: 3 × 2 of them fill 12 of AVX2's 16 registers.
 #[inline(always)]
 fn tile<const M: usize, const N: usize>(out: &mut [f32], stride: usize, x: &[f32], w: &[f32], width: usize) {
     let whole = width / LANES;

@@ -1,10 +1,11 @@
-//! LoRA: y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ beside a frozen W, with s = alpha / r.
+//! LoRA: y = x·(W + s·B·A)ᵀ beside a frozen W, with s = alpha / r.
 //!
 //! Source: Hu et al. 2021, eq. 3.
 
 use super::{
     linear::{self, ADD, Into, SET, View},
     parameters::Parameters,
+    vector::add,
 };
 
 /// The linear layers of a block, in the order their weights lie in memory.
@@ -62,40 +63,43 @@ impl Lora {
         parts
     }
 
-    /// Adds the small products to `y` `[rows, y_width]`.
-    pub(crate) fn add_forward(&self, parts: &[Part], y: &mut [f32], y_width: usize, x: View) {
+    /// The frozen weights with s·B·A added, in `merged`. Costs as much as [`Lora::rank`] rows through the layer, and
+    /// saves every row a pass over its outputs.
+    pub(crate) fn merge(&self, parts: &[Part], weight: View, merged: &mut Vec<f32>) {
+        merged.clear();
+        merged.extend_from_slice(&weight.data[..weight.rows * weight.cols]);
         for part in parts {
-            let (a, b) = self.matrices(part, x.cols);
-            let mut u = vec![0.0; x.rows * self.rank];
-            linear::forward(&mut u, self.rank, x, a, SET);
+            let (a, b) = self.matrices(part, weight.cols);
             let how = Into { scale: self.scale, ..ADD };
-            linear::forward(&mut y[part.first_output..], y_width, View::new(&u, x.rows, self.rank), b, how);
+            linear::backward_input(&mut merged[part.first_output * weight.cols..], weight.cols, b, a, how);
         }
     }
 
-    /// With u = x·Aᵀ and v = s·dy·B: dB += s·dyᵀ·u, dA += vᵀ·x, dx += v·A.
-    pub(crate) fn add_backward(
-        &self,
-        parts: &[Part],
-        grads: &mut [f32],
-        dx: Option<&mut [f32]>,
-        dy: (&[f32], usize),
-        x: View,
-    ) {
-        let mut dx = dx;
-        for part in parts {
-            let (a, b) = self.matrices(part, x.cols);
+    /// With u = x·Aᵀ and v = s·dy·B: dB += s·dyᵀ·u and dA += vᵀ·x. All A of one input are taken together.
+    pub(crate) fn add_backward(&self, parts: &[Part], grads: &mut [f32], dy: (&[f32], usize), x: View) {
+        if parts.is_empty() {
+            return;
+        }
+        let (rank, together) = (self.rank, parts.len() * self.rank);
+        let all_a: Vec<f32> =
+            parts.iter().flat_map(|part| self.matrices(part, x.cols).0.data.iter().copied()).collect();
+        let (mut u, mut v) = (vec![0.0; x.rows * together], vec![0.0; x.rows * together]); // [rows, parts · rank]
+        linear::forward(&mut u, together, x, View::new(&all_a, together, x.cols), SET);
+        for (index, part) in parts.iter().enumerate() {
+            let (_, b) = self.matrices(part, x.cols);
             let d = View::columns(dy.0, x.rows, dy.1, part.first_output, part.outputs);
-            let (mut u, mut v) = (vec![0.0; x.rows * self.rank], vec![0.0; x.rows * self.rank]);
-            linear::forward(&mut u, self.rank, x, a, SET);
-            linear::backward_input(&mut v, self.rank, d, b, Into { scale: self.scale, ..SET });
-            let (u, v) = (View::new(&u, x.rows, self.rank), View::new(&v, x.rows, self.rank));
-            linear::backward_weight(&mut grads[part.a..][..self.rank * x.cols], v, x, ADD);
-            let how = Into { scale: self.scale, ..ADD };
-            linear::backward_weight(&mut grads[part.b..][..part.outputs * self.rank], d, u, how);
-            if let Some(dx) = dx.as_deref_mut() {
-                linear::backward_input(dx, x.cols, v, a, ADD);
+            linear::backward_input(&mut v[index * rank..], together, d, b, Into { scale: self.scale, ..SET });
+            let mut d_b = vec![0.0; rank * part.outputs]; // [rank, outputs]: long rows suit the product
+            let u = View::columns(&u, x.rows, together, index * rank, rank);
+            linear::backward_weight(&mut d_b, u, d, Into { scale: self.scale, ..SET });
+            for (output, row) in grads[part.b..][..part.outputs * rank].chunks_exact_mut(rank).enumerate() {
+                row.iter_mut().enumerate().for_each(|(i, grad)| *grad += d_b[i * part.outputs + output]);
             }
+        }
+        let mut d_a = vec![0.0; together * x.cols];
+        linear::backward_weight(&mut d_a, View::new(&v, x.rows, together), x, SET);
+        for (part, d_a) in parts.iter().zip(d_a.chunks_exact(rank * x.cols)) {
+            add(&mut grads[part.a..][..rank * x.cols], d_a);
         }
     }
 

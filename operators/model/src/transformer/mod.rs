@@ -16,6 +16,7 @@ pub mod lora;
 mod norm;
 mod packed;
 mod parameters;
+mod product;
 mod rotary;
 mod swiglu;
 #[cfg(test)]
