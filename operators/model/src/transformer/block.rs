@@ -2,8 +2,6 @@
 //!
 //! Norm outputs and the feed-forward activation are computed again in the backward pass instead of being kept.
 
-use std::cell::Cell;
-
 use super::{
     Decoder, Packed, attention,
     linear::{self, ADD, SET, View},
@@ -28,11 +26,6 @@ pub(crate) struct Saved {
     middle: Vec<f32>,      // [rows, hidden]
     middle_rms: Vec<f32>,  // [rows]
     gate_up: Vec<f32>,     // [rows, gate | up]
-}
-
-thread_local! {
-    /// Memory for merged weights; taken out while in use, for a waiting thread may run another pass.
-    static MERGED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 impl Decoder {
@@ -76,29 +69,10 @@ impl Decoder {
         x: View,
         keep: bool,
     ) {
-        let mut merged = MERGED.take();
-        let weight = self.effective(layer, of, lora, &mut merged);
-        linear::forward(y, weight.rows, x, weight, if keep { ADD } else { SET });
-        MERGED.set(merged);
-    }
-
-    /// What adjacent linear layers multiply by: their weights, or in `merged` those with the small matrices added.
-    fn effective<'a>(
-        &'a self,
-        layer: usize,
-        of: std::ops::Range<usize>,
-        lora: Option<&Lora>,
-        merged: &'a mut Vec<f32>,
-    ) -> View<'a> {
         let weight = self.matrix(layer, of.clone());
         let parts = lora.map_or(Vec::new(), |lora| lora.parts(layer, &self.widths(of)));
-        match lora.filter(|_| !parts.is_empty()) {
-            Some(lora) => {
-                lora.merge(&parts, weight, merged);
-                View::new(merged, weight.rows, weight.cols)
-            }
-            None => weight,
-        }
+        let gains = lora.map_or(Vec::new(), |lora| lora.gains(&parts, weight.cols));
+        linear::forward_with(y, x, weight, &gains, if keep { ADD } else { SET });
     }
 
     /// Gradients of adjacent linear layers: into the small matrices, or into the weights themselves where `lora` is none.
@@ -113,21 +87,19 @@ impl Decoder {
         x: View,
         wants_input: bool,
     ) -> Vec<f32> {
-        let mut merged = MERGED.take();
-        let weight = self.effective(layer, of.clone(), lora, &mut merged);
+        let weight = self.matrix(layer, of.clone());
+        let parts = lora.map_or(Vec::new(), |lora| lora.parts(layer, &self.widths(of.clone())));
         let dy_view = View::new(dy, x.rows, weight.rows);
         let mut dx = Vec::new();
         if wants_input {
             dx = vec![0.0; x.rows * x.cols];
-            linear::backward_input(&mut dx, x.cols, dy_view, weight, SET);
+            let gains = lora.map_or(Vec::new(), |lora| lora.gains(&parts, weight.cols));
+            linear::backward_input_with(&mut dx, dy_view, weight, &gains, SET);
         }
         match lora {
-            Some(lora) => {
-                lora.add_backward(&lora.parts(layer, &self.widths(of)), grads, (dy, weight.rows), x);
-            }
+            Some(lora) => lora.add_backward(&parts, grads, (dy, weight.rows), x),
             None => linear::backward_weight(&mut grads[self.matrix_range(layer, of)], dy_view, x, ADD),
         }
-        MERGED.set(merged);
         dx
     }
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 pub(crate) use super::product::Into;
 use super::{
-    product::{Operand, product},
+    product::{Gain, Operand, product, product_with},
     vector::{LANES, vectorized},
 };
 
@@ -44,6 +44,17 @@ pub(crate) fn forward(y: &mut [f32], y_stride: usize, x: View, w: View, how: Int
 /// `dx[rows, in] (+)= dy[rows, out] · w` with `w` `[out, in]`: the gradient of [`forward`] in `x`.
 pub(crate) fn backward_input(dx: &mut [f32], dx_stride: usize, dy: View, w: View, how: Into) {
     product(dx, dx_stride, dy.operand(), w.operand(), how);
+}
+
+/// [`forward`] with weights that gain products of low rank.
+pub(crate) fn forward_with(y: &mut [f32], x: View, w: View, gains: &[Gain], how: Into) {
+    let gains: Vec<Gain> = gains.iter().map(|gain| gain.transposed()).collect();
+    product_with(y, w.rows, x.operand(), w.operand().transposed(), &gains, how);
+}
+
+/// [`backward_input`] with weights that gain products of low rank.
+pub(crate) fn backward_input_with(dx: &mut [f32], dy: View, w: View, gains: &[Gain], how: Into) {
+    product_with(dx, w.cols, dy.operand(), w.operand(), gains, how);
 }
 
 /// `dw[out, in] (+)= dyᵀ · x`: the gradient of [`forward`] in `w`.

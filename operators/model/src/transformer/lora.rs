@@ -3,8 +3,9 @@
 //! Source: Hu et al. 2021, eq. 3.
 
 use super::{
-    linear::{self, ADD, Into, SET, View},
+    linear::{self, Into, SET, View},
     parameters::Parameters,
+    product::Gain,
     vector::add,
 };
 
@@ -63,16 +64,14 @@ impl Lora {
         parts
     }
 
-    /// The frozen weights with s·B·A added, in `merged`. Costs as much as [`Lora::rank`] rows through the layer, and
-    /// saves every row a pass over its outputs.
-    pub(crate) fn merge(&self, parts: &[Part], weight: View, merged: &mut Vec<f32>) {
-        merged.clear();
-        merged.extend_from_slice(&weight.data[..weight.rows * weight.cols]);
-        for part in parts {
-            let (a, b) = self.matrices(part, weight.cols);
-            let how = Into { scale: self.scale, ..ADD };
-            linear::backward_input(&mut merged[part.first_output * weight.cols..], weight.cols, b, a, how);
-        }
+    /// What the frozen weights, `[out, in]` side by side, gain: s·B·A. It enters while they are packed for a product, so
+    /// no row pays for it.
+    pub(crate) fn gains(&self, parts: &[Part], inputs: usize) -> Vec<Gain<'_>> {
+        let gain = |part: &Part| {
+            let (a, b) = self.matrices(part, inputs);
+            Gain { left: b.operand(), right: a.operand(), row: part.first_output, col: 0, scale: self.scale }
+        };
+        parts.iter().map(gain).collect()
     }
 
     /// With u = x·Aᵀ and v = s·dy·B: dB += s·dyᵀ·u and dA += vᵀ·x. All A of one input are taken together.

@@ -79,6 +79,11 @@ pub(crate) struct Panels {
 impl Panels {
     /// Packs `b`, re-using the memory of what was packed before.
     pub fn pack(&mut self, b: Operand, parallel: bool) {
+        self.pack_with(b, (0, 0), &[], parallel);
+    }
+
+    /// Packs `b`, whose first element is at `origin` of the matrix that the gains speak of.
+    fn pack_with(&mut self, b: Operand, origin: (usize, usize), gains: &[Gain], parallel: bool) {
         b.check();
         (self.rows, self.cols) = (b.rows, b.cols);
         let needed = b.cols.div_ceil(WIDTH) * b.rows * WIDTH;
@@ -89,6 +94,9 @@ impl Panels {
         let pack = |(index, panels): (usize, &mut [f32])| {
             let first = index * TOGETHER * WIDTH;
             pack_panels(panels, b.columns(first, (TOGETHER * WIDTH).min(b.cols - first)));
+            for gain in gains {
+                gain.enter(panels, b.rows, (origin.0, origin.1 + first));
+            }
         };
         let size = TOGETHER * (b.rows * WIDTH).max(1);
         let panels = &mut self.data[..needed];
@@ -102,6 +110,52 @@ impl Panels {
     /// The first `rows` rows of panel `index`.
     fn panel(&self, index: usize, rows: usize) -> &[[f32; WIDTH]] {
         self.data[index * self.rows * WIDTH..][..rows * WIDTH].as_chunks().0
+    }
+}
+
+/// What a right operand gains while it is packed: `scale · left · right`, of low rank, from (`row`, `col`) on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gain<'a> {
+    /// `[rows, rank]`.
+    pub left: Operand<'a>,
+    /// `[rank, cols]`.
+    pub right: Operand<'a>,
+    pub row: usize,
+    pub col: usize,
+    pub scale: f32,
+}
+
+impl Gain<'_> {
+    /// What the transposed operand gains.
+    pub fn transposed(self) -> Self {
+        let (left, right) = (self.right.transposed(), self.left.transposed());
+        Self { left, right, row: self.col, col: self.row, ..self }
+    }
+
+    /// Adds the part that meets these panels of `rows` rows, whose first element is at `origin`.
+    fn enter(&self, panels: &mut [f32], rows: usize, origin: (usize, usize)) {
+        self.left.check();
+        self.right.check();
+        assert_eq!(self.left.cols, self.right.rows, "inner axes agree");
+        let (from, to) = (origin.0.max(self.row), (origin.0 + rows).min(self.row + self.left.rows));
+        let mut lanes = vec![[0.0; WIDTH]; self.right.rows];
+        for (index, panel) in panels.chunks_exact_mut((rows * WIDTH).max(1)).enumerate() {
+            let first = origin.1 + index * WIDTH;
+            if from >= to || first + WIDTH <= self.col || first >= self.col + self.right.cols {
+                continue;
+            }
+            for (row, lanes) in lanes.iter_mut().enumerate() {
+                for (lane, value) in lanes.iter_mut().enumerate() {
+                    let col = (first + lane).checked_sub(self.col).filter(|col| *col < self.right.cols);
+                    *value =
+                        col.map_or(0.0, |col| self.right.data[row * self.right.row_step + col * self.right.col_step]);
+                }
+            }
+            let panel = &mut panel[(from - origin.0) * WIDTH..(to - origin.0) * WIDTH];
+            let out = Out { start: panel.as_mut_ptr(), stride: WIDTH };
+            let left = self.left.rows(from - self.row, to - from);
+            column_of_tiles(out, left, 0, &lanes, Edge { width: WIDTH, add: true, scale: self.scale });
+        }
     }
 }
 
@@ -289,6 +343,11 @@ thread_local! {
 
 /// `out[a.rows, b.cols] (+)= scale · a · b`; `stride` values from row to row of `out`.
 pub(crate) fn product(out: &mut [f32], stride: usize, a: Operand, b: Operand, how: Into) {
+    product_with(out, stride, a, b, &[], how);
+}
+
+/// [`product`] with `b` plus its gains.
+pub(crate) fn product_with(out: &mut [f32], stride: usize, a: Operand, b: Operand, gains: &[Gain], how: Into) {
     assert_eq!(a.cols, b.rows, "inner axes agree");
     b.check();
     // Taken out while in use: a thread that waits for its tasks may run another product.
@@ -300,7 +359,7 @@ pub(crate) fn product(out: &mut [f32], stride: usize, a: Operand, b: Operand, ho
         let mut start = 0;
         loop {
             let taken = depth.min(b.rows - start);
-            panels.pack(b.columns(first, count).rows(start, taken), how.parallel);
+            panels.pack_with(b.columns(first, count).rows(start, taken), (start, first), gains, how.parallel);
             let how = Into { add: how.add || start > 0, ..how };
             multiply(&mut out[first..], stride, a.columns(start, taken), &panels, count, how);
             start += taken;
@@ -354,6 +413,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_operand_that_gains_a_product_is_the_sum_of_both() {
+        let (depth, cols, rank) = (70, 90, 5);
+        let (x, w, small) = (numbers(9 * depth, 1), numbers(depth * cols, 2), numbers(1000, 3));
+        let plain = |data, rows, cols| Operand { data, rows, cols, row_step: cols, col_step: 1 };
+        let gain =
+            Gain { left: plain(&small, 30, rank), right: plain(&small[150..], rank, 41), row: 11, col: 23, scale: 0.5 };
+        let mut sum = w.clone();
+        for (row, col) in (0..30).flat_map(|row| (0..41).map(move |col| (row, col))) {
+            let product: f32 = (0..rank).map(|r| small[row * rank + r] * small[150 + r * 41 + col]).sum();
+            sum[(row + 11) * cols + col + 23] += 0.5 * product;
+        }
+        let how = Into { add: false, scale: 1.0, parallel: true };
+        let (mut ours, mut plainly) = (vec![0.0; 9 * cols], vec![0.0; 9 * cols]);
+        product_with(&mut ours, cols, plain(&x, 9, depth), plain(&w, depth, cols), &[gain], how);
+        product(&mut plainly, cols, plain(&x, 9, depth), plain(&sum, depth, cols), how);
+        assert!(ours.iter().zip(&plainly).all(|(a, b)| (a - b).abs() < 1e-4));
+        let (y, mut ours, mut plainly) = (numbers(9 * cols, 4), vec![0.0; 9 * depth], vec![0.0; 9 * depth]);
+        let turned = plain(&w, depth, cols).transposed();
+        product_with(&mut ours, depth, plain(&y, 9, cols), turned, &[gain.transposed()], how);
+        product(&mut plainly, depth, plain(&y, 9, cols), plain(&sum, depth, cols).transposed(), how);
+        assert!(ours.iter().zip(&plainly).all(|(a, b)| (a - b).abs() < 1e-4));
     }
 
     #[test]
