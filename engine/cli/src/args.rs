@@ -28,7 +28,7 @@ pub struct Global {
     #[arg(long, global = true)]
     pub plain: bool,
     /// Where state lies, instead of the nearest `.llmflow`
-    #[arg(long, global = true, env = "LLMFLOW_HOME", value_name = "FOLDER")]
+    #[arg(long, global = true, env = "LLMFLOW_HOME", hide_env_values = true, value_name = "FOLDER")]
     pub home: Option<PathBuf>,
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
@@ -126,9 +126,12 @@ pub struct ShowArgs {
     /// Print the rows that the stage dropped or set aside, with the rule
     #[arg(long)]
     pub dropped: bool,
-    /// Show every param, metric and stage
+    /// Show every param and metric of a stage, its tables and samples
     #[arg(long)]
     pub all: bool,
+    /// Open the run's report in the browser
+    #[arg(long, conflicts_with_all = ["rows", "grep", "dropped"])]
+    pub open: bool,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -196,6 +199,19 @@ mod tests {
     #[test]
     fn the_arguments_contradict_nothing() {
         Cli::command().debug_assert();
+    }
+
+    /// What people read with `--help`: a change of it is seen in review.
+    #[test]
+    fn the_help_of_every_command_is_as_it_was() {
+        let mut text = Cli::command().term_width(100).render_long_help().to_string();
+        let mut cli = Cli::command().term_width(100);
+        cli.build();
+        for command in cli.get_subcommands_mut().filter(|command| !command.is_hide_set()) {
+            let help = command.render_long_help();
+            text.push_str(&format!("\n--- {}\n{help}", command.get_name()));
+        }
+        insta::assert_snapshot!("help", text);
     }
 
     #[test]

@@ -1,10 +1,13 @@
-//! Signals: the first asks every stage to save and stop, the second ends them at once.
+//! Signals: the first asks every stage to save and stop, the second ends them at once, the third ends the program.
 
 use llmflow_contract::Failure;
 use llmflow_runtime::run::Cancel;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::render::screen::Screen;
+
+/// DESIGN.md §6.
+const INTERRUPTED: i32 = 130;
 
 /// Ends with the whole program: waits for signals, and passes them on as requests to stop.
 pub struct Interrupts(tokio::task::JoinHandle<()>);
@@ -32,7 +35,8 @@ impl Interrupts {
                 cancel.request();
                 match cancel.requests() {
                     1 if !first.is_empty() => screen.warn(first),
-                    2 => screen.warn("stopping now"),
+                    2 if !first.is_empty() => screen.warn("stopping now"),
+                    3.. => std::process::exit(INTERRUPTED), // the engine does not listen; workers end with it
                     _ => {}
                 }
             }

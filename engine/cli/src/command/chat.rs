@@ -32,21 +32,23 @@ pub fn chat(args: ChatArgs, setting: &Setting) -> Result<u8, Error> {
         let home = setting.home.clone();
         let service = run::serve(&args.address, json!({}), home, setting.registry, ready, cancel.clone());
         let talk = async {
-            let Ok(at) = told.await else { return Ok(()) }; // the service says why it did not start
+            let at = told.await.map_err(|_| Failure::bug("the service ended without a word"))?;
             let talk = Talk { at, args: &args, setting, client: reqwest::Client::new() };
-            let result = match &question {
+            match &question {
                 Some(question) => talk.once(question).await,
                 None => talk.on().await,
-            };
-            if cancel.requests() > 0 {
-                return Err(Failure::cancelled());
             }
-            cancel.request();
-            result
         };
-        let (served, talked) = tokio::join!(service, talk);
-        served?;
-        talked?;
+        tokio::pin!(service);
+        tokio::select! {
+            // It does not end by itself: it failed, or it was asked to stop.
+            served = &mut service => served.and(Err(Failure::cancelled()))?,
+            talked = talk => {
+                cancel.request();
+                service.await?;
+                talked?;
+            }
+        }
         Ok(DONE)
     })
 }

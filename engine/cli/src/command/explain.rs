@@ -71,14 +71,14 @@ async fn explained(
     };
     let loaded = reload(&lineage.pipeline_of(&run).await?, setting);
     let back = trace_origins(&mut changes, &stage.stage, &loaded);
-    let then = following(stages, &stage.stage);
-    let ran = |name: &&StageId| stages.iter().find(|stage| stage.stage == **name);
+    let (then, same) = following(stages, &stage.stage);
     let reason = reason(lineage.events(&run).await?, stage);
     Ok(Explained {
         stage: stage.stage.clone(),
         status: stage.status.clone(),
-        then_seconds: then.iter().filter_map(|name| ran(&name)?.seconds).sum(),
-        then: if stage.status == "ran" { then } else { Vec::new() },
+        then_seconds: then.iter().filter_map(|stage| stage.seconds).sum(),
+        then: then.iter().map(|stage| stage.stage.clone()).collect(),
+        same: same.iter().map(|stage| stage.stage.clone()).collect(),
         before: before.map(|before| (before.run.to_string(), before.started_ms)),
         run: run.to_string(),
         components,
@@ -109,15 +109,20 @@ fn trace_origins(changes: &mut [Change], stage: &StageId, loaded: &Loaded) -> Ve
     back.into_iter().collect::<Option<Vec<String>>>().unwrap_or_default()
 }
 
-/// Every stage that reads, directly or not, what this one gives, in an order that ran.
-fn following(stages: &[StageRow], first: &StageId) -> Vec<StageId> {
-    let mut found = vec![first.clone()];
+/// Every stage that reads, directly or not, what this one gives: those that ran, and those that did not have to.
+fn following<'a>(stages: &'a [StageRow], first: &StageId) -> (Vec<&'a StageRow>, Vec<&'a StageRow>) {
+    let mut names = vec![first];
+    let mut found = Vec::new();
     for stage in stages {
-        if stage.inputs.iter().any(|input| found.contains(&input.from_stage)) {
-            found.push(stage.stage.clone());
+        if stage.inputs.iter().any(|input| names.contains(&&input.from_stage)) {
+            names.push(&stage.stage);
+            found.push(stage);
         }
     }
-    found.split_off(1)
+    found
+        .into_iter()
+        .filter(|stage| matches!(stage.status.as_str(), "ran" | "cached" | "refused" | "failed"))
+        .partition(|stage| stage.status != "cached")
 }
 
 /// What the run said of a stage that gave nothing.

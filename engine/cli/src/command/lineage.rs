@@ -34,10 +34,7 @@ pub fn lineage(args: LineageArgs, setting: &Setting) -> Result<u8, Error> {
                 );
             }
             (None, Some(_)) => {
-                let (_, stage, port, _) = match history.lineage.resolve(&address).await {
-                    Ok(found) => found,
-                    Err(failure) => return Err(failure.into()),
-                };
+                let (_, stage, port, _) = history.lineage.resolve(&address).await?;
                 vec![artifact_tree(&stages, &stage, &port, &mut BTreeSet::new())]
             }
             (None, None) => ends(&stages),

@@ -18,7 +18,7 @@ mod schema;
 mod serve;
 mod show;
 
-use llmflow_contract::{Failure, Registry};
+use llmflow_contract::{Class, Failure, Registry};
 use llmflow_runtime::{device, run as engine, run::Error};
 
 use crate::{
@@ -66,6 +66,7 @@ fn report(error: &Error, screen: &Screen) -> u8 {
     match error {
         Error::Bad(diagnostics) if screen.json => screen.print_json(&serde_json::json!({ "errors": diagnostics })),
         Error::Bad(diagnostics) => screen.warn(&error::diagnostics(diagnostics, screen.talk.0)),
+        Error::Failure(failure) if failure.class == Class::Cancelled => screen.say("stopped as asked"),
         Error::Failure(failure) => screen.fail(failure),
     }
     error.exit_code()

@@ -33,7 +33,9 @@ pub async fn rows(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> 
             continue;
         }
         if shown == most {
-            out.say(&format!("… more: --rows {}", most.saturating_mul(4).max(ROWS)));
+            if !out.json {
+                out.say(&format!("… more: --rows {}", most.saturating_mul(4).max(ROWS)));
+            }
             break;
         }
         shown += 1;

@@ -1,6 +1,6 @@
 //! `show`: a run, a stage, or rows.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, process::Stdio};
 
 use llmflow_contract::Failure;
 use llmflow_runtime::{
@@ -23,6 +23,7 @@ use crate::{
         stage::{self as stage_screen, ShownArtifact, ShownStage},
         when,
     },
+    report,
 };
 
 /// Shows what an address names.
@@ -30,6 +31,10 @@ pub fn show(args: ShowArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
         let history = History::open(setting.home.as_deref()).await?;
         let address = Address::parse(&args.address)?;
+        if args.open {
+            open_report(&history, &address, setting).await?;
+            return Ok(DONE);
+        }
         let wants_rows = args.rows.is_some() || args.grep.is_some();
         if address.stage.is_none() {
             if wants_rows || args.dropped {
@@ -46,6 +51,28 @@ pub fn show(args: ShowArgs, setting: &Setting) -> Result<u8, Error> {
         }
         Ok(DONE)
     })
+}
+
+/// Writes the run's report into the home, prints where, and opens it where there is a desktop.
+async fn open_report(history: &History, address: &Address, setting: &Setting<'_>) -> Result<(), Failure> {
+    let run = history.lineage.find_run(&address.run).await?;
+    let data = report::collect(&history.lineage, &history.store, &history.home, &run).await?;
+    let path = history.home.work().join("reports").join(format!("{run}.html"));
+    report::write(&data, &path)?;
+    setting.screen.print(&path.display().to_string());
+    let has_desktop = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
+    if has_desktop {
+        let opener = std::process::Command::new("xdg-open")
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        if opener.is_err() {
+            setting.screen.say("no program here opens it: open it in a browser");
+        }
+    }
+    Ok(())
 }
 
 async fn show_run(history: &History, address: &Address, setting: &Setting<'_>) -> Result<(), Failure> {

@@ -62,8 +62,8 @@ pub fn end(outcome: &Outcome, scene: &Scene) -> String {
 
 fn nothing_to_do(outcome: &Outcome, scene: &Scene) -> String {
     let total = outcome.stages.len();
-    let refused = outcome.stages.iter().filter(|stage| stage.status == StageStatus::Refused);
-    let mut lines: Vec<String> = refused.flat_map(|stage| refused_lines(stage, outcome, scene)).collect();
+    let gates = outcome.stages.iter().filter(|stage| stage.status == StageStatus::Refused);
+    let mut lines: Vec<String> = gates.flat_map(|stage| refused(stage, outcome, scene)).collect();
     let folders = folders(&outcome.published, &scene.here);
     let up_to_date = if folders.is_empty() { String::new() } else { format!(" · {folders} is up to date") };
     lines.push(format!("nothing to do: {total} of {total} cached ({}){up_to_date}", format::duration(outcome.seconds)));
@@ -149,10 +149,6 @@ fn failed(stage: &StageOutcome, outcome: &Outcome, scene: &Scene) -> Vec<String>
 }
 
 fn refused(stage: &StageOutcome, outcome: &Outcome, scene: &Scene) -> Vec<String> {
-    refused_lines(stage, outcome, scene)
-}
-
-fn refused_lines(stage: &StageOutcome, outcome: &Outcome, scene: &Scene) -> Vec<String> {
     let Some((expression, why)) = &stage.refused else { return Vec::new() };
     let name = format::clean(stage.stage.as_str());
     let mut lines = vec![format!("{} {name} refused: {}", scene.paint.red("✗"), refusal(expression, why))];

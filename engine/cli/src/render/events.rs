@@ -41,7 +41,14 @@ async fn draw(mut events: UnboundedReceiver<Event>, screen: &Screen, cancel: &Ca
     loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(event) => live.hear(&event).into_iter().for_each(|line| bar.println(line)),
+                Some(event) => {
+                    let lines = live.hear(&event);
+                    if !lines.is_empty() {
+                        // First, so that a stage that has ended is not drawn twice.
+                        bar.set_message(live.now(now_ms(), cancel.requests()).join("\n"));
+                    }
+                    lines.into_iter().for_each(|line| bar.println(line));
+                }
                 None => break,
             },
             _ = clock.tick() => bar.set_message(live.now(now_ms(), cancel.requests()).join("\n")),

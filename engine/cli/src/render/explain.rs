@@ -19,9 +19,11 @@ pub struct Explained {
     /// The success it is compared with: its run and when that started.
     pub before: Option<(String, u64)>,
     pub changes: Vec<Change>,
-    /// Stages that follow it, and the seconds they took.
+    /// Stages that followed it, and the seconds they took.
     pub then: Vec<StageId>,
     pub then_seconds: f64,
+    /// Stages that would have followed, and found the same bytes.
+    pub same: Vec<StageId>,
     /// `--set rank=16`: finds the earlier result again.
     pub back: Vec<String>,
     /// Why it was skipped or failed.
@@ -46,14 +48,24 @@ pub fn explain(it: &Explained, now: &ZonedDateTime, width: usize, paint: Paint) 
             lines.push(format!("same: {same}"));
         }
     }
-    if !it.then.is_empty() {
-        let names: Vec<String> = it.then.iter().map(|stage| format::clean(stage.as_str())).collect();
-        lines.push(format!("then: {}   (took {})", names.join(", "), format::duration(it.then_seconds)));
-    }
+    lines.extend(then(it));
     if !it.back.is_empty() {
         lines.push(format!("back: {} finds the finished result again", format::clean(&it.back.join(" "))));
     }
     lines.join("\n") + "\n"
+}
+
+/// What followed; of a stage that did not run, nothing did.
+fn then(it: &Explained) -> Option<String> {
+    let names =
+        |stages: &[StageId]| stages.iter().map(|stage| format::clean(stage.as_str())).collect::<Vec<_>>().join(", ");
+    match (it.status.as_str(), it.then.is_empty(), it.same.is_empty()) {
+        ("cached", ..) | (_, true, true) => None,
+        (_, false, _) => Some(format!("then: {}   (took {})", names(&it.then), format::duration(it.then_seconds))),
+        (_, true, false) => {
+            Some(format!("then: nothing; it gave the same bytes, so {} stayed cached", names(&it.same)))
+        }
+    }
 }
 
 fn headline(it: &Explained, now: &ZonedDateTime) -> String {
@@ -129,6 +141,7 @@ mod tests {
             changes,
             then: vec![StageId::from("merged"), StageId::from("gguf")],
             then_seconds: 460.0,
+            same: Vec::new(),
             back: Vec::new(),
             reason: None,
         }
@@ -168,6 +181,8 @@ mod tests {
         );
         assert!(first(&explained("ran", Vec::new())).contains("no longer in the store"));
         let mut it = explained("ran", Vec::new());
+        it.same = std::mem::take(&mut it.then);
+        assert!(shown(&it).contains("then: nothing; it gave the same bytes, so merged, gguf stayed cached"));
         it.before = None;
         assert!(first(&it).contains("no run before it has a result"));
         it.components = None;

@@ -33,7 +33,7 @@ pub fn header(
     [
         format!("{pipeline} · run {run} · {stages}{about}"),
         format!("compute  {}{free}", compute_line(compute)),
-        format!("home     {}          look  llmflow show @", shown_home(home)),
+        format!("home     {}          look  llmflow show @ --open", shown_home(home)),
     ]
 }
 

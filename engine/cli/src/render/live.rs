@@ -340,7 +340,7 @@ mod tests {
         insta::assert_snapshot!(lines.join("\n"), @r"
         assistant · run quiet-otter · 7 stages, all new · about 11m40s
         compute  CPU, 2 threads, f32 · no GPU          disk  +7.0 GiB of 212 GiB free
-        home     /srv/assistant/.llmflow          look  llmflow show @
+        home     /srv/assistant/.llmflow          look  llmflow show @ --open
 
          ✓ cached       base
          ✓ rows       0:00  314 rows · 6 set aside
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(lines.len(), 2);
         let seen: Vec<_> = lines.iter().map(|line| console::strip_ansi_codes(line).into_owned()).collect();
         assert!(seen.iter().all(|line| console::measure_text_width(line) <= 40), "{seen:?}");
-        assert!(seen[0].contains("1/2 steps"), "{seen:?}");
+        assert!(seen[0].contains("1/2 step…"), "{seen:?}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The screen of `runs`.
 
 use jiff::ZonedDateTime;
-use llmflow_runtime::{event::RunStatus, lineage::RunRow};
+use llmflow_runtime::lineage::RunRow;
 use serde::Serialize;
 
 use super::{format, style::Paint, table::Table, when};
@@ -11,6 +11,8 @@ use super::{format, style::Paint, table::Table, when};
 pub struct Listed {
     #[serde(flatten)]
     pub row: RunRow,
+    /// No run of this pipeline came before it.
+    pub is_first: bool,
     /// The stage at which it failed or was refused.
     pub at: Option<String>,
     /// By name; a run without one has a gap.
@@ -45,7 +47,7 @@ pub fn runs(list: &[Listed], figures: &[(&str, &str)], now: &ZonedDateTime, widt
         if several {
             cells.push(format::clean(&row.pipeline));
         }
-        cells.push(changed(row));
+        cells.push(changed(listed));
         table.row_of(cells);
     }
     table.lines(width).join("\n") + "\n"
@@ -63,16 +65,14 @@ fn stages(row: &RunRow) -> String {
     if words.is_empty() { "–".to_owned() } else { words.join(" ") }
 }
 
-fn changed(row: &RunRow) -> String {
-    match row.changed.as_str() {
-        "" if row.cached == 0 && row.status != RunStatus::Running => "first".to_owned(),
-        text => format::clean(text),
-    }
+/// What differed from the last success; a first run has nothing to differ from.
+fn changed(listed: &Listed) -> String {
+    if listed.is_first { "first".to_owned() } else { format::clean(&listed.row.changed) }
 }
 
 #[cfg(test)]
 mod tests {
-    use llmflow_runtime::event::RunId;
+    use llmflow_runtime::event::{RunId, RunStatus};
 
     use super::*;
 
@@ -90,7 +90,12 @@ mod tests {
             skipped: 0,
             changed: changed.into(),
         };
-        Listed { row, at, figures: figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect() }
+        Listed {
+            row,
+            at,
+            is_first: changed.is_empty(),
+            figures: figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
+        }
     }
 
     #[test]

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use llmflow_contract::{Digest, Facts, Report};
-use llmflow_runtime::{lineage::StageRow, plan::Component};
+use llmflow_runtime::{lineage::StageRow, pipeline::SIDE_PORTS, plan::Component};
 use serde::Serialize;
 
-use super::{change, format, style::Paint, table::Table, table::wrap};
+use super::{
+    change, format,
+    style::Paint,
+    table::{Table, wrap, wrap_items},
+};
 
 /// Metrics and params that are shown without `--all`.
 const FEW: usize = 8;
@@ -52,7 +56,7 @@ pub fn stage(shown: &ShownStage, all: bool, width: usize, paint: Paint) -> Strin
         if text.is_empty() {
             return;
         }
-        for (number, line) in wrap(&text, width.saturating_sub(INDENT)).iter().enumerate() {
+        for (number, line) in wrap_items(&text, width.saturating_sub(INDENT)).iter().enumerate() {
             let name = if number == 0 { name } else { "" };
             lines.push(format!(" {name:<width$}{line}", width = INDENT - 1));
         }
@@ -71,7 +75,7 @@ pub fn stage(shown: &ShownStage, all: bool, width: usize, paint: Paint) -> Strin
         }
     }
     add("metrics", metrics(&shown.row.metrics, all));
-    add("gives", outputs(shown));
+    add("gives", outputs(shown, all));
     add("used by", shown.used_by.iter().map(|name| format::clean(name)).collect::<Vec<_>>().join(", "));
     if let Some(machine) = &shown.machine {
         add("made on", format::clean(machine));
@@ -111,8 +115,10 @@ fn inputs(shown: &ShownStage) -> String {
     inputs.collect::<Vec<_>>().join(" · ")
 }
 
-fn outputs(shown: &ShownStage) -> String {
-    let outputs = shown.row.outputs.iter().filter_map(|output| {
+/// `report` and `trace` stand beside every result; they are shown with `--all`.
+fn outputs(shown: &ShownStage, all: bool) -> String {
+    let is_shown = |port: &str| all || !SIDE_PORTS.contains(&port);
+    let outputs = shown.row.outputs.iter().filter(|output| is_shown(output.port.as_str())).filter_map(|output| {
         let digest = output.digest?;
         let size = shown.artifacts.get(&digest).map(|artifact| {
             let files = if artifact.files == 1 { String::new() } else { format!(", {} files", artifact.files) };
@@ -272,8 +278,8 @@ mod tests {
         sft · train.sft v3 · ran in calm-heron, 3m40s
          result    eval loss 2.48 → 1.42
          from      split.train 3397… (268 rows)
-         with      method lora · lora_r 32 (params.rank, assistant.yaml:10) · 1
-                   defaults: --all
+         with      method lora · lora_r 32 (params.rank, assistant.yaml:10)
+                   1 defaults: --all
          loss      3.02 ▇▇▆▆▆▆▅▅▅▅▄▄▄▄▃▃▃▃▂▂▂▂▁▁ 1.34   100 values
          metrics   loss 1.31 · tokens 51,204
          gives     adapter 33c7… adapter, 14 MiB, 2 files

@@ -132,6 +132,21 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// Breaks a list at its separators ` · `; an item wider than a line is broken at its spaces.
+pub fn wrap_items(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for item in text.split(" · ") {
+        match lines.last_mut() {
+            Some(line) if measure_text_width(line) + 3 + measure_text_width(item) <= width => {
+                line.push_str(" · ");
+                line.push_str(item);
+            }
+            _ => lines.extend(wrap(item, width)),
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +161,12 @@ mod tests {
         assert_eq!(lines[0], " stage    time  result");
         assert_eq!(lines[1], " sft      2:11  eval loss 2.48 →…");
         assert_eq!(console::strip_ansi_codes(&lines[2]), " verdict     –  acc 0.42 → 0.68");
+    }
+
+    #[test]
+    fn a_list_is_broken_between_its_items() {
+        assert_eq!(wrap_items("method lora · lora_r 32 · 9 defaults", 24), ["method lora · lora_r 32", "9 defaults"]);
+        assert_eq!(wrap_items("a b c d · e", 4), ["a b", "c d", "e"]);
     }
 
     #[test]

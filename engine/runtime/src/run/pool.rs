@@ -94,6 +94,7 @@ impl Pool {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
+            .process_group(0) // Ctrl-C reaches the engine alone, which asks its workers to save
             .spawn()
             .map_err(failed)?;
         let stream = tokio::select! {
