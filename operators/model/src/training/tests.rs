@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     objective::{Preference, PreferenceLoss},
-    tests_support::{small_checkpoint, uniform},
+    tests_support::{small_checkpoint, smollm2, uniform},
     transformer::{
         Decoder,
         lora::{Lora, MODULES},
@@ -173,4 +173,41 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
     let stepped = step(&mut trainer, &[example(&[0, 1, 2], 1)]);
     assert!(!stepped.is_finite());
     assert_eq!(trainer.steps(), 0);
+}
+
+/// Fifteen steps on a real model: as slow as it is. `LLMFLOW_SMOLLM2_GGUF` names the file.
+#[test]
+#[ignore = "takes a minute on two cores"]
+fn smollm2_learns_four_answers_through_small_matrices_and_the_adapter_merges() {
+    let Some(path) = smollm2() else { return };
+    let mut checkpoint = crate::Checkpoint::open(&path).unwrap();
+    let decoder = Decoder::new(&checkpoint.config, &checkpoint.weights).unwrap();
+    let rows: Vec<Example> = ["What is a stage?", "What is a port?", "What is a gate?", "What is a key?"]
+        .iter()
+        .zip([
+            "One node of a pipeline.",
+            "A named input or output.",
+            "A condition on metrics.",
+            "What makes work the same.",
+        ])
+        .map(|(question, answer)| {
+            let turns = [("system", ""), ("user", question), ("assistant", answer)];
+            let turns = turns.map(|(role, content)| crate::ChatMessage::new(role, content));
+            let encoded = checkpoint.tokenizer.encode_for_training(&turns).unwrap();
+            Example { ids: encoded.ids, loss_mask: encoded.loss_mask }
+        })
+        .collect();
+    let lora = Lora::zeros(checkpoint.config.layers, decoder.module_shapes(), &MODULES, 16, 32.0);
+    let mut trainer = Trainer::new(Policy::adapted(decoder, lora, &mut uniform(1)), config(2e-3));
+    let before = trainer.evaluate(&rows, &mut |_| true).unwrap();
+    let first = step(&mut trainer, &rows);
+    assert!((first.loss - before).abs() < 1e-4, "{} {before}", first.loss);
+    (0..14).for_each(|_| assert!(step(&mut trainer, &rows).is_finite()));
+    let after = trainer.evaluate(&rows, &mut |_| true).unwrap();
+    assert!(before > 2.0 && after < 0.3, "{before} {after}");
+    // Added into the weights, the adapter predicts the same.
+    trainer.policy().adapter("base").unwrap().unwrap().merge_into(&mut checkpoint.weights).unwrap();
+    let merged = Decoder::new(&checkpoint.config, &checkpoint.weights).unwrap();
+    let merged = Trainer::new(Policy::whole(merged), config(0.0)).evaluate(&rows, &mut |_| true).unwrap();
+    assert!((merged - after).abs() < 1e-3, "{merged} {after}");
 }
