@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use llmflow_contract::{AnyArtifact, Context, Failure};
 use llmflow_dataset::{Dataset, Fate, Row, TraceRecord, TraceWriter};
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
 /// Most tokens in memory at once: 5 bytes each.
 const MAX_TOKENS: u64 = 1 << 29;
-/// Rows between two looks at cancellation.
+/// Rows at a time: between two looks at cancellation.
 const CHUNK_ROWS: usize = 256;
 
 /// What became of a row.
@@ -38,51 +39,69 @@ impl<T> Gathered<T> {
     }
 }
 
-/// Reads every row of every dataset. `trace` hears the fate of each.
+/// Reads every row of every dataset, some at a time on all cores, in order. `trace` hears the fate of each.
 ///
 /// # Errors
 /// `train/too-many` beyond what fits in memory; class `cancelled`; those of `encode` and of reading.
-pub(crate) fn gather<T>(
+pub(crate) fn gather<T: Send>(
     ctx: &Context,
     datasets: &[&AnyArtifact],
-    encode: impl Fn(&Row) -> Result<Read<T>, Failure>,
+    encode: impl Fn(&Row) -> Result<Read<T>, Failure> + Sync,
     tokens: impl Fn(&T) -> usize,
     mut trace: Option<&mut TraceWriter>,
 ) -> Result<Gathered<T>, Failure> {
+    let datasets = datasets.iter().map(|artifact| Dataset::open(artifact)).collect::<Result<Vec<_>, _>>()?;
+    let total: u64 = datasets.iter().map(Dataset::len).sum();
     let mut gathered = Gathered { lessons: Vec::new(), rows: Vec::new(), cut: 0, dropped: BTreeMap::new() };
-    let mut held = 0_u64;
-    for (input, artifact) in datasets.iter().enumerate() {
-        for (index, row) in Dataset::open(artifact)?.rows().enumerate() {
-            let row = row?;
-            if index % CHUNK_ROWS == 0 {
-                ctx.check()?;
+    let (mut done, mut held) = (0, 0);
+    for (input, dataset) in datasets.iter().enumerate() {
+        let mut rows = dataset.rows();
+        loop {
+            ctx.check()?;
+            ctx.progress(done, Some(total), "rows");
+            let chunk = rows.by_ref().take(CHUNK_ROWS).collect::<Result<Vec<Row>, _>>()?;
+            if chunk.is_empty() {
+                break;
             }
-            let (lesson, mut record) = match encode(&row)? {
-                Read::Whole(lesson) => (Some(lesson), TraceRecord::kept(&row.id)),
-                Read::Cut(lesson) => {
-                    gathered.cut += 1;
-                    let record = TraceRecord::new(&row.id, vec![row.id.to_string()], Fate::Changed);
-                    let kept = json!({"tokens": tokens(&lesson)});
-                    (Some(lesson), record.why("cut", kept))
+            done += chunk.len() as u64;
+            let read = chunk.par_iter().map(&encode).collect::<Result<Vec<_>, _>>()?;
+            for (row, read) in chunk.iter().zip(read) {
+                held += match &read {
+                    Read::Whole(lesson) | Read::Cut(lesson) => tokens(lesson) as u64,
+                    Read::Dropped(_) => 0,
+                };
+                let record = gathered.take(row, read, &tokens).input(input);
+                if let Some(trace) = trace.as_deref_mut() {
+                    trace.push(record)?;
                 }
-                Read::Dropped(rule) => {
-                    *gathered.dropped.entry(rule.to_owned()).or_default() += 1;
-                    (None, TraceRecord::dropped(&row.id, rule, Value::Null))
-                }
-            };
-            record = record.input(input);
-            if let Some(trace) = trace.as_deref_mut() {
-                trace.push(record)?;
             }
-            let Some(lesson) = lesson else { continue };
-            held += tokens(&lesson) as u64;
             if held > MAX_TOKENS {
                 let message = format!("the rows have more than {MAX_TOKENS} tokens, too many to hold at once");
                 return Err(Failure::input("train/too-many", message).help("take some of them with `data.split`"));
             }
-            gathered.lessons.push(lesson);
-            gathered.rows.push(row.id.to_string());
         }
     }
     Ok(gathered)
+}
+
+impl<T> Gathered<T> {
+    /// Takes one row in, and says what became of it.
+    fn take(&mut self, row: &Row, read: Read<T>, tokens: impl Fn(&T) -> usize) -> TraceRecord {
+        let (lesson, record) = match read {
+            Read::Whole(lesson) => (lesson, TraceRecord::kept(&row.id)),
+            Read::Cut(lesson) => {
+                self.cut += 1;
+                let record = TraceRecord::new(&row.id, vec![row.id.to_string()], Fate::Changed);
+                let kept = json!({"tokens": tokens(&lesson)});
+                (lesson, record.why("cut", kept))
+            }
+            Read::Dropped(rule) => {
+                *self.dropped.entry(rule.to_owned()).or_default() += 1;
+                return TraceRecord::dropped(&row.id, rule, Value::Null);
+            }
+        };
+        self.lessons.push(lesson);
+        self.rows.push(row.id.to_string());
+        record
+    }
 }

@@ -20,7 +20,7 @@ use super::{course::Course, settings::Settings};
 use crate::language_model::failure;
 
 /// Time between two checkpoints.
-const SAVE_EVERY: Duration = Duration::from_secs(60);
+const SAVE_EVERY: Duration = Duration::from_secs(15);
 /// Saving may take this share of the time: a large state is saved less often.
 const SAVE_SHARE: u32 = 20;
 const HISTORY_FILE: &str = "history.json";

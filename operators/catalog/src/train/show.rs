@@ -87,8 +87,10 @@ pub(crate) fn settings_table(rows: Vec<(&str, String)>) -> Table {
 
 /// Every curve over the steps, the loss first.
 fn curves(history: &History) -> Vec<Series> {
+    let of_pairs = history.curves.contains_key("margin");
     let unit = |name: &str| match name {
-        "loss" => "nats",
+        "loss" if of_pairs => "nats a pair",
+        "loss" | "eval_loss" | "chosen_nll" => "nats a token",
         "learning_rate" => "rate",
         "grad_norm" => "norm",
         "accuracy" => "share",
@@ -102,7 +104,7 @@ fn curves(history: &History) -> Vec<Series> {
     };
     let evals = history.evals.iter().map(|(step, loss)| (*step as f64, *loss)).collect::<Vec<_>>();
     let loss = history.curves.get("loss").map(|curve| series("loss", thinned(curve)));
-    let evals = (!evals.is_empty()).then(|| Series { y_label: "nats".into(), ..series("eval_loss", evals) });
+    let evals = (!evals.is_empty()).then(|| series("eval_loss", evals));
     let others = history.curves.iter().filter(|(name, _)| *name != "loss");
     loss.into_iter().chain(evals).chain(others.map(|(name, curve)| series(name, thinned(curve)))).collect()
 }

@@ -108,7 +108,7 @@ pub struct Params {
     /// Memory of AdamW's mean squared gradient.
     #[schemars(range(min = 0.0, max = 0.99999))]
     pub adam_beta2: f32,
-    /// Steps between two checkpoints; without it, a minute.
+    /// Steps between two checkpoints; without it, they are some fifteen seconds apart.
     #[schemars(range(min = 1), extend("x-role" = "tuning"))]
     pub save_steps: Option<u64>,
 }

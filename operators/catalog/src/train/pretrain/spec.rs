@@ -92,7 +92,7 @@ pub struct Params {
     /// Steps between two measurements of `eval`; without it, once an epoch.
     #[schemars(range(min = 1))]
     pub eval_steps: Option<u64>,
-    /// Steps between two checkpoints; without it, a minute.
+    /// Steps between two checkpoints; without it, they are some fifteen seconds apart.
     #[schemars(range(min = 1), extend("x-role" = "tuning"))]
     pub save_steps: Option<u64>,
 }
