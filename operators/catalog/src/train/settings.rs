@@ -49,7 +49,6 @@ pub enum NamedTargets {
 /// A linear layer of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::enum_variant_names, reason = "the names that files and other tools use")]
 pub enum Module {
     QProj,
     KProj,
