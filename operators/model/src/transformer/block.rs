@@ -33,14 +33,14 @@ impl Decoder {
     pub(crate) fn block_forward(
         &self,
         layer: usize,
-        x: &mut Vec<f32>,
+        x: &mut [f32],
         packed: &Packed,
         positions: &[usize],
         lora: Option<&Lora>,
     ) -> Saved {
         let (config, rows) = (&self.config, packed.rows());
         let (hidden, inner, heads) = (config.hidden, config.intermediate, self.heads());
-        let input = x.clone();
+        let input = x.to_vec();
         let mut normed = vec![0.0; rows * hidden];
         let input_rms = norm::forward(&mut normed, x, self.vector(layer, "input_layernorm"), config.rms_eps as f32);
         let mut qkv = vec![0.0; rows * heads.qkv_width()];
@@ -48,7 +48,7 @@ impl Decoder {
         self.rotary.apply(&mut qkv, heads.qkv_width(), heads.heads + heads.kv_heads, positions, false);
         let (attended, log_sum_exp) = attention::forward(&qkv, packed, heads);
         self.linear(layer, 3..4, lora, x, View::new(&attended, rows, heads.q_width()), true);
-        let middle = x.clone();
+        let middle = x.to_vec();
         let weight = self.vector(layer, "post_attention_layernorm");
         let middle_rms = norm::forward(&mut normed, x, weight, config.rms_eps as f32);
         let mut gate_up = vec![0.0; rows * 2 * inner];

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 pub(crate) use super::product::Into;
 use super::{
     product::{Gain, Operand, product, product_with},
-    vector::{LANES, vectorized},
+    vector::{LANES, fold, vectorized},
 };
 
 /// A row-major matrix inside a larger one: `rows × cols`, `stride` values from row to row.
@@ -139,10 +139,7 @@ fn tile<const M: usize, const N: usize>(out: &mut [f32], stride: usize, x: &[f32
     }
     for m in 0..M {
         for n in 0..N {
-            let mut total = 0.0;
-            for half in 0..LANES / 2 {
-                total += sums[m][n][half] + sums[m][n][half + LANES / 2];
-            }
+            let mut total = fold(sums[m][n], |a, b| a + b);
             for index in whole * LANES..width {
                 total += x[m * width + index] * w[n * width + index];
             }

@@ -41,10 +41,10 @@ vectorized! {
         let (dx, dy, x) = (&mut dx[..width], &dy[..width], &x[..width]);
         let mut lanes = [0.0_f32; LANES];
         let whole = width / LANES * LANES;
-        for start in (0..whole).step_by(LANES) {
-            for lane in 0..LANES {
-                let i = start + lane;
-                lanes[lane] += dy[i] * weight[i] * x[i];
+        let chunks = dy.as_chunks::<LANES>().0.iter().zip(weight.as_chunks::<LANES>().0).zip(x.as_chunks::<LANES>().0);
+        for ((dy, weight), x) in chunks {
+            for (lane, sum) in lanes.iter_mut().enumerate() {
+                *sum += dy[lane] * weight[lane] * x[lane];
             }
         }
         let rest: f32 = (whole..width).map(|i| dy[i] * weight[i] * x[i]).sum();

@@ -300,6 +300,7 @@ vectorized! {
 /// `from` must be readable at `row · steps.0 + k · steps.1` for each row below `M` and k below `lanes.len()`; `out` must
 /// be writable in `M` rows of `width`.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "indexed, the loops unroll and the sums stay in registers")]
 unsafe fn tile<const M: usize>(
     out: Out,
     from: *const f32,

@@ -83,14 +83,15 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = p.mul_add(rest, 8.333_452e-3);
     p = p.mul_add(rest, 4.166_579_6e-2);
     p = p.mul_add(rest, 1.666_666_6e-1);
-    p = p.mul_add(rest, 5.000_000_1e-1);
+    p = p.mul_add(rest, 0.5);
     let value = p.mul_add(rest * rest, rest + 1.0);
-    let scale = f32::from_bits(((shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32) + 127 << 23) as u32);
+    let scale = f32::from_bits((((shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32) + 127) << 23) as u32);
     if x < -87.3 { 0.0 } else { value * scale }
 }
 
+/// All lanes combined, halves first.
 #[inline(always)]
-fn fold(lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
+pub(crate) fn fold(lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = lanes;
     let mut width = LANES / 2;
     while width > 0 {
