@@ -54,7 +54,7 @@ pub enum Command {
     /// Check a pipeline file: names, types, ranges, cycles; run nothing
     Check(PipelineArgs),
     /// Say what `run` would do, and why
-    Plan(PipelineArgs),
+    Plan(PlanArgs),
     /// Run a pipeline; what is done already is not done again
     Run(RunArgs),
     /// Go on with a run: its own file and params, from where it stood
@@ -85,6 +85,15 @@ pub enum Command {
     /// The child that looks for GPUs
     #[command(name = "__devices", hide = true)]
     LookForDevices,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// End with exit code 4 where something is left to run
+    #[arg(long)]
+    pub exit_code: bool,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -70,7 +70,7 @@ async fn explained(
         _ => Vec::new(),
     };
     let loaded = reload(&lineage.pipeline_of(&run).await?, setting);
-    let back = trace_origins(&mut changes, &stage.stage, &loaded);
+    let back = trace_origins(&mut changes, stage, &loaded);
     let (then, same) = following(stages, &stage.stage);
     let reason = reason(lineage.events(&run).await?, stage);
     Ok(Explained {
@@ -95,18 +95,29 @@ pub fn reload(recorded: &PipelineRow, setting: &Setting) -> Loaded {
 }
 
 /// Notes where new values come from; gives the `--set` that bring back the old ones, if all can be brought back so.
-fn trace_origins(changes: &mut [Change], stage: &StageId, loaded: &Loaded) -> Vec<String> {
-    let def = loaded.stages.iter().find(|def| def.id == *stage);
+fn trace_origins(changes: &mut [Change], stage: &StageRow, loaded: &Loaded) -> Vec<String> {
+    let def = loaded.stages.iter().find(|def| def.id == stage.stage);
     let mut back = Vec::new();
     for change in changes.iter_mut() {
-        let param = change.part.strip_prefix("with.").map(str::to_owned);
-        let origin = param.as_deref().and_then(|param| def?.origin_of(param));
-        change.origin = origin.map(|origin| origin.describe(&loaded.pipeline.source));
+        if let Some(port) = change.part.strip_prefix("in.") {
+            change.origin = makers(stage, port);
+        }
+        let origin = change.part.strip_prefix("with.").and_then(|param| def?.origin_of(param));
+        if let Some(origin) = origin {
+            change.origin = Some(origin.describe(&loaded.pipeline.source));
+        }
         let set =
             origin.and_then(|origin| Some(format!("--set {}={}", origin.param.as_ref()?, change.before.as_ref()?)));
         back.push(set);
     }
     back.into_iter().collect::<Option<Vec<String>>>().unwrap_or_default()
+}
+
+/// The stages that gave an input: explaining one of them goes on from here.
+fn makers(stage: &StageRow, port: &str) -> Option<String> {
+    let inputs = stage.inputs.iter().filter(|input| input.port.as_str() == port);
+    let names: Vec<&str> = inputs.map(|input| input.from_stage.as_str()).collect();
+    (!names.is_empty()).then(|| format!("given by {}", names.join(", ")))
 }
 
 /// Every stage that reads, directly or not, what this one gives: those that ran, and those that did not have to.

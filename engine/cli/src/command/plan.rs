@@ -3,11 +3,14 @@
 use llmflow_runtime::run::{self, Error};
 
 use super::{DONE, Setting, block_on, pipeline_file};
-use crate::{args::PipelineArgs, render::plan as screen};
+use crate::{args::PlanArgs, render::plan as screen};
+
+/// Exit code of `--exit-code` where work is pending.
+const PENDING: u8 = 4;
 
 /// Says what `run` would do, and why.
-pub fn plan(args: PipelineArgs, setting: &Setting) -> Result<u8, Error> {
-    let options = pipeline_file::options(&args, setting.home.as_deref())?;
+pub fn plan(args: PlanArgs, setting: &Setting) -> Result<u8, Error> {
+    let options = pipeline_file::options(&args.pipeline, setting.home.as_deref())?;
     let name = pipeline_file::load(&options, setting.registry)?.pipeline.name;
     let (view, compute) = block_on(run::plan(options, setting.registry))?;
     let out = setting.screen;
@@ -16,5 +19,5 @@ pub fn plan(args: PipelineArgs, setting: &Setting) -> Result<u8, Error> {
     } else {
         out.print(&screen::plan(&name, &view, &compute, out.width, out.paint));
     }
-    Ok(DONE)
+    Ok(if args.exit_code && view.to_run() > 0 { PENDING } else { DONE })
 }

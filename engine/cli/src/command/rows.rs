@@ -74,7 +74,7 @@ pub async fn dropped(history: &History, args: &ShowArgs, setting: &Setting<'_>) 
     let most = args.rows.unwrap_or(usize::MAX);
     let texts = texts_of(history, stage, &left_out).await?;
     let mut shown = 0;
-    for record in left_out.iter() {
+    for record in &left_out {
         let text = texts.get(record.row.as_str()).map(String::as_str);
         if let Some(wanted) = &args.grep
             && !text.unwrap_or_default().to_lowercase().contains(&wanted.to_lowercase())

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::{Setting, block_on, history::History, pipeline_file, plan, serve};
 use crate::{
-    args::RunArgs,
+    args::{PlanArgs, RunArgs},
     interrupt::Interrupts,
     render::{
         end::{self, Scene},
@@ -28,7 +28,7 @@ const STOPPING: &str = "stopping: every running stage saves its work first; Ctrl
 /// Runs a pipeline.
 pub fn run(args: RunArgs, setting: &Setting) -> Result<u8, Error> {
     if args.dry_run {
-        return plan::plan(args.pipeline, setting);
+        return plan::plan(PlanArgs { pipeline: args.pipeline, exit_code: false }, setting);
     }
     let options = pipeline_file::options(&args.pipeline, setting.home.as_deref())?;
     let file = options.pipeline.display().to_string();

@@ -47,8 +47,7 @@ pub fn end(outcome: &Outcome, scene: &Scene) -> String {
             }
         }
         RunStatus::Interrupted => {
-            let kept = finished_stages(outcome);
-            lines.push(format!("{word} after {time}: {kept} finished stages and every checkpoint are kept"));
+            lines.push(format!("{word} after {time}: {} and every checkpoint are kept", finished_stages(outcome)));
             lines.push(format!("go on:           llmflow resume {run}{}", or_run(scene)));
         }
         _ => {
@@ -136,10 +135,7 @@ fn failed(stage: &StageOutcome, outcome: &Outcome, scene: &Scene) -> Vec<String>
     if let Some(help) = &failure.help {
         lines.push(format!("  help  {}", help.replace('\n', "\n        ")));
     }
-    let kept = finished_stages(outcome);
-    if kept > 0 {
-        lines.push(format!("  kept  {kept} finished stages, and {name}'s last checkpoint if it made one"));
-    }
+    lines.push(format!("  kept  {}, and the last checkpoint of {name} if it saved one", finished_stages(outcome)));
     if let Some(run) = &outcome.run {
         lines.push(format!("  log   llmflow logs @/{name}           same settings again: llmflow resume {run}"));
     }
@@ -177,9 +173,13 @@ fn names_with(outcome: &Outcome, test: impl Fn(StageStatus) -> bool) -> String {
     names.join(", ")
 }
 
-fn finished_stages(outcome: &Outcome) -> usize {
+/// `1 finished stage`.
+fn finished_stages(outcome: &Outcome) -> String {
     let is_finished = |stage: &&StageOutcome| matches!(stage.status, StageStatus::Ran | StageStatus::Cached);
-    outcome.stages.iter().filter(is_finished).count()
+    match outcome.stages.iter().filter(is_finished).count() {
+        1 => "1 finished stage".to_owned(),
+        count => format!("{count} finished stages"),
+    }
 }
 
 fn or_run(scene: &Scene) -> String {
@@ -299,7 +299,7 @@ mod tests {
         ✗ sft failed after 0:41: out of memory at step 12
           because  asked for 9.8 GiB
           help  lower the batch size
-          kept  1 finished stages, and sft's last checkpoint if it made one
+          kept  1 finished stage, and the last checkpoint of sft if it saved one
           log   llmflow logs @/sft           same settings again: llmflow resume brave-newt
           next  edit the file, then llmflow run assistant.yaml      (starts at sft)
         run brave-newt failed at sft after 13m52s · exit 1
@@ -331,7 +331,7 @@ mod tests {
          stage  status       time  result
          rows   ran          0:00  314 rows
          sft    interrupted  0:09
-        interrupted after 13m52s: 1 finished stages and every checkpoint are kept
+        interrupted after 13m52s: 1 finished stage and every checkpoint are kept
         go on:           llmflow resume brave-newt      or, with the file as it is now: llmflow run assistant.yaml
         ");
     }

@@ -2,20 +2,17 @@
 //!
 //! Owns: what it looks like, as plain data in and lines out. Must not know: how a terminal is drawn on.
 
-use std::collections::BTreeMap;
+mod running;
 
-use llmflow_contract::{Progress, StageId};
+use llmflow_contract::StageId;
 use llmflow_runtime::event::{Event, What};
+
+use running::Running;
 
 use super::{end, format, header, style::Paint, table::wrap};
 
 const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
 const SPIN_MS: u64 = 100;
-/// Cells of a bar, and of a curve.
-const BAR: usize = 10;
-const CURVE: usize = 8;
-/// A rate is believed after this.
-const SETTLED_MS: u64 = 2_000;
 /// Widest name that still stands in its column.
 const LONGEST_NAME: usize = 20;
 
@@ -31,21 +28,9 @@ pub struct Live {
     running: Vec<(StageId, Running)>,
     /// In the order of the plan.
     waiting: Vec<StageId>,
-    /// Cached stages that were not shown yet: they share a line.
+    /// Cached and skipped stages that were not shown yet: each kind shares a line.
     cached: Vec<StageId>,
-}
-
-/// One attempt in progress.
-#[derive(Debug, Default)]
-struct Running {
-    since_ms: u64,
-    attempt: u32,
-    is_restored: bool,
-    progress: Option<Progress>,
-    /// Where the first progress of this attempt stood, and when.
-    first: Option<(u64, u64)>,
-    curve: Vec<f64>,
-    figures: BTreeMap<String, f64>,
+    skipped: Vec<StageId>,
 }
 
 impl Live {
@@ -59,6 +44,7 @@ impl Live {
             running: Vec::new(),
             waiting: Vec::new(),
             cached: Vec::new(),
+            skipped: Vec::new(),
         }
     }
 
@@ -71,9 +57,8 @@ impl Live {
         match &event.what {
             What::Started { attempt } => {
                 self.waiting.retain(|name| name != stage);
-                let running = Running { since_ms: event.at_ms, attempt: *attempt, ..Running::default() };
-                self.running.push((stage.clone(), running));
-                self.flush_cached()
+                self.running.push((stage.clone(), Running::new(event.at_ms, *attempt)));
+                self.flush()
             }
             What::Restored | What::Progress(_) | What::Metric { .. } => {
                 if let Some((_, running)) = self.running.iter_mut().find(|(name, _)| name == stage) {
@@ -84,6 +69,11 @@ impl Live {
             What::Cached(_) => {
                 self.waiting.retain(|name| name != stage);
                 self.cached.push(stage.clone());
+                Vec::new()
+            }
+            What::Skipped { .. } => {
+                self.waiting.retain(|name| name != stage);
+                self.skipped.push(stage.clone());
                 Vec::new()
             }
             What::Log { level, message } if self.is_verbose || level == "warn" || level == "error" => {
@@ -111,12 +101,11 @@ impl Live {
                 self.ended(self.paint.red("✗"), stage, "", &words)
             }
             What::Interrupted => self.ended(self.paint.yellow("✗"), stage, "", "interrupted"),
-            What::Skipped { because } => self.ended("○".to_owned(), stage, "–", &format!("skipped: {because}")),
             _ => return Vec::new(),
         };
         self.running.retain(|(name, _)| name != stage);
         self.waiting.retain(|name| name != stage);
-        let mut lines = self.flush_cached();
+        let mut lines = self.flush();
         lines.push(line);
         lines
     }
@@ -132,7 +121,7 @@ impl Live {
                 head.into_iter().chain([String::new()]).collect()
             }
             What::RunFinished { .. } => {
-                let mut lines = self.flush_cached();
+                let mut lines = self.flush();
                 lines.push(String::new());
                 lines
             }
@@ -140,17 +129,21 @@ impl Live {
         }
     }
 
-    /// The cached stages that no line has shown, in one line or a few.
-    fn flush_cached(&mut self) -> Vec<String> {
-        if self.cached.is_empty() {
-            return Vec::new();
-        }
-        let names: Vec<String> = self.cached.drain(..).map(|stage| format::clean(stage.as_str())).collect();
+    /// The cached and skipped stages that no line has shown, in one line each, or a few.
+    fn flush(&mut self) -> Vec<String> {
+        let kinds = [
+            (self.paint.green("✓"), "cached", std::mem::take(&mut self.cached)),
+            ("○".to_owned(), "skipped", std::mem::take(&mut self.skipped)),
+        ];
         let mut lines = Vec::new();
-        for (number, line) in wrap(&names.join(" "), self.width.saturating_sub(self.name_width + 5)).iter().enumerate()
-        {
-            let (mark, word) = if number == 0 { (self.paint.green("✓"), "cached") } else { (" ".to_owned(), "") };
-            lines.push(format!(" {mark} {word:<width$}   {line}", width = self.name_width));
+        for (mark, word, stages) in kinds.iter().filter(|(_, _, stages)| !stages.is_empty()) {
+            let names: Vec<String> = stages.iter().map(|stage| format::clean(stage.as_str())).collect();
+            for (number, line) in
+                wrap(&names.join(" "), self.width.saturating_sub(self.name_width + 9)).iter().enumerate()
+            {
+                let (mark, word) = if number == 0 { (mark.as_str(), *word) } else { (" ", "") };
+                lines.push(format!(" {mark} {word:<width$}    –  {line}", width = self.name_width));
+            }
         }
         lines
     }
@@ -197,82 +190,9 @@ impl Live {
     }
 }
 
-impl Running {
-    fn hear(&mut self, event: &Event) {
-        match &event.what {
-            What::Restored => self.is_restored = true,
-            What::Progress(progress) => {
-                self.first.get_or_insert((progress.done, event.at_ms));
-                self.progress = Some(progress.clone());
-            }
-            What::Metric { name, value, step, .. } => {
-                if name == "loss" && step.is_some() {
-                    self.curve.push(*value);
-                }
-                self.figures.insert(name.clone(), *value);
-            }
-            _ => {}
-        }
-    }
-
-    /// What stands behind the name and the time, and what stands below it.
-    fn lines(&self, now_ms: u64) -> (String, String) {
-        let mut first = Vec::new();
-        if let Some(progress) = &self.progress {
-            first.push(progress_text(progress));
-        }
-        if !self.curve.is_empty() {
-            let last = self.curve.last().copied().unwrap_or_default();
-            first.push(format!(
-                "loss {} {}",
-                format::number(last),
-                format::sparkline(&format::trend(&self.curve, CURVE), CURVE)
-            ));
-        }
-        if let Some(value) = self.figures.get("eval_loss") {
-            first.push(format!("eval {}", format::number(*value)));
-        }
-        let mut second = Vec::new();
-        if self.attempt > 1 {
-            second.push(format!("attempt {}", self.attempt));
-        }
-        if self.is_restored {
-            second.push("goes on from its checkpoint".to_owned());
-        }
-        if let Some(rate) = self.figures.get("tokens_per_second") {
-            second.push(format!("{} tok/s", format::count(rate.max(0.0).round() as u64)));
-        }
-        if let Some(left) = self.seconds_left(now_ms) {
-            let place = if second.is_empty() { &mut first } else { &mut second };
-            place.push(format!("{} left", format::clock(left)));
-        }
-        (first.join(" · "), second.join(" · "))
-    }
-
-    fn seconds_left(&self, now_ms: u64) -> Option<f64> {
-        let (progress, (done, at_ms)) = (self.progress.as_ref()?, self.first?);
-        let elapsed_ms = now_ms.checked_sub(at_ms).filter(|elapsed| *elapsed >= SETTLED_MS)?;
-        let moved = progress.done.checked_sub(done).filter(|moved| *moved > 0)?;
-        let left = progress.total?.saturating_sub(progress.done);
-        (left > 0).then(|| left as f64 * elapsed_ms as f64 / moved as f64 / 1000.0)
-    }
-}
-
-fn progress_text(progress: &Progress) -> String {
-    let unit = format::clean(&progress.unit);
-    match progress.total {
-        Some(total) => {
-            let (bar, done, total) =
-                (format::bar(progress.done, total, BAR), format::count(progress.done), format::count(total));
-            format!("{bar} {done}/{total} {unit}")
-        }
-        None => format!("{} {unit}", format::count(progress.done)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use llmflow_contract::Digest;
+    use llmflow_contract::{Digest, Progress};
     use llmflow_runtime::{
         event::{Compute, Finished, RunId},
         plan::{PlanView, StageView, Will},
@@ -334,6 +254,8 @@ mod tests {
         hear(92_000, "sft", metric("eval_loss", 2.02, Some(100)));
         hear(92_000, "sft", metric("tokens_per_second", 142.3, None));
         hear(92_000, "sft", progress(118, 168, "steps"));
+        hear(92_000, "gguf", What::Skipped { because: "`x` failed".into() });
+        hear(92_500, "pairs", What::Interrupted);
         hear(53_000, "eval_base", progress(0, 60, "questions"));
         hear(90_000, "eval_base", progress(24, 60, "questions"));
         lines.extend(live.now(93_000, 1));
@@ -342,12 +264,14 @@ mod tests {
         compute  CPU, 2 threads, f32 · no GPU          disk  +7.0 GiB of 212 GiB free
         home     /srv/assistant/.llmflow          look  llmflow show @ --open
 
-         ✓ cached       base
+         ✓ cached        –  base
          ✓ rows       0:00  314 rows · 6 set aside
+         ○ skipped       –  gguf
+         ✗ pairs            interrupted
          ⠋ sft        1:32  ███████░░░ 118/168 steps · loss 2.30 ▇▆▅▄▄▃▂▁ · eval 2.02
                             142 tok/s · 0:39 left
          ⠋ eval_base  0:40  ████░░░░░░ 24/60 questions · 1:00 left
-         ○ 3 waiting  merged pairs gguf
+         ○ 1 waiting  merged
          stopping: every running stage saves its work first; Ctrl-C again stops at once
         ");
     }
