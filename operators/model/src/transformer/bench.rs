@@ -128,10 +128,10 @@ fn bench_writing() {
     let (blocks, head) = flop(&decoder);
     let floor = floor();
     for batch_size in [1, 8, 32] {
-        let prompts: Vec<Vec<u32>> = (0..batch_size).map(|i| tokens(32, i as u32)).collect();
-        let config = GenerateConfig { max_new_tokens: 32, batch_size, ..GenerateConfig::default() };
+        let prompts: Vec<Vec<u32>> = (0..batch_size).map(|i| tokens(16, i as u32)).collect();
+        let config = GenerateConfig { max_new_tokens: 16, batch_size, ..GenerateConfig::default() };
         let took = timed(|| drop(generate(&decoder, &prompts, &config, &mut |_| Control::Continue).unwrap()));
-        show(&format!("generate, batch {batch_size}"), batch_size * 32, blocks + head, &took, floor);
+        show(&format!("generate, batch {batch_size}"), batch_size * 16, blocks + head, &took, floor);
     }
 }
 

@@ -103,15 +103,14 @@ vectorized! {
             let end = count.min(first + columns);
             for row in (0..rows).step_by(3) {
                 for column in (first..end).step_by(2) {
-                    let (x, w) = (&x[row * width..], &w[column * width..]);
-                    let place = &mut out[row * count + column..];
-                    match ((rows - row).min(3), (count - column).min(2)) {
-                        (3, 2) => tile::<3, 2>(place, count, x, w, width),
-                        (2, 2) => tile::<2, 2>(place, count, x, w, width),
-                        (1, 2) => tile::<1, 2>(place, count, x, w, width),
-                        (3, _) => tile::<3, 1>(place, count, x, w, width),
-                        (2, _) => tile::<2, 1>(place, count, x, w, width),
-                        _ => tile::<1, 1>(place, count, x, w, width),
+                    let sums = tile(&x[row * width..], &w[column * width..], width);
+                    for (x_row, sums) in (row..rows).zip(sums) {
+                        for (w_row, lanes) in (column..end).zip(sums) {
+                            let whole = width / LANES * LANES;
+                            let (x, w) = (&x[x_row * width..][whole..width], &w[w_row * width..][whole..width]);
+                            let rest: f32 = x.iter().zip(w).map(|(x, w)| x * w).sum();
+                            out[x_row * count + w_row] = fold(lanes, |a, b| a + b) + rest;
+                        }
                     }
                 }
             }
@@ -119,33 +118,26 @@ vectorized! {
     }
 }
 
-/// `M × N` dot products of length `width`, each in [`LANES`] sums: 3 × 2 of them fill 12 of AVX2's 16 registers.
+/// Three rows against two of the weights: the lanes of their dot products fill 12 of AVX2's 16 registers.
+///
+/// One tile for every number of rows, so that sums never depend on it; where rows are missing, the last stands in.
 #[inline(always)]
-fn tile<const M: usize, const N: usize>(out: &mut [f32], stride: usize, x: &[f32], w: &[f32], width: usize) {
+fn tile(x: &[f32], w: &[f32], width: usize) -> [[[f32; LANES]; 2]; 3] {
     let whole = width / LANES;
-    let mut sums = [[[0.0_f32; LANES]; N]; M];
-    let x_rows: [&[[f32; LANES]]; M] = std::array::from_fn(|m| &x[m * width..][..width].as_chunks().0[..whole]);
-    let w_rows: [&[[f32; LANES]]; N] = std::array::from_fn(|n| &w[n * width..][..width].as_chunks().0[..whole]);
+    let row = |of: &[f32], index: usize| index.min((of.len() / width).saturating_sub(1)) * width;
+    let x_rows: [&[[f32; LANES]]; 3] = std::array::from_fn(|m| &x[row(x, m)..][..width].as_chunks().0[..whole]);
+    let w_rows: [&[[f32; LANES]]; 2] = std::array::from_fn(|n| &w[row(w, n)..][..width].as_chunks().0[..whole]);
+    let mut sums = [[[0.0_f32; LANES]; 2]; 3];
     for chunk in 0..whole {
-        for n in 0..N {
-            let weights = w_rows[n][chunk];
-            for m in 0..M {
-                let values = x_rows[m][chunk];
+        for n in 0..2 {
+            for m in 0..3 {
                 for lane in 0..LANES {
-                    sums[m][n][lane] = values[lane].mul_add(weights[lane], sums[m][n][lane]);
+                    sums[m][n][lane] = x_rows[m][chunk][lane].mul_add(w_rows[n][chunk][lane], sums[m][n][lane]);
                 }
             }
         }
     }
-    for m in 0..M {
-        for n in 0..N {
-            let mut total = fold(sums[m][n], |a, b| a + b);
-            for index in whole * LANES..width {
-                total += x[m * width + index] * w[n * width + index];
-            }
-            out[m * stride + n] = total;
-        }
-    }
+    sums
 }
 
 #[cfg(test)]
