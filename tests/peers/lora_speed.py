@@ -116,7 +116,7 @@ class Theirs:
 
 SHAPES = {
     "chat rows, 4 a step": chat_rows(4, 8),
-    "text rows, 4 × 256": text_rows(4, 2, 256),
+    "text rows, 4 × 256": text_rows(4, 1, 256),
 }
 torch.set_num_threads(THREADS)
 for name, batches in SHAPES.items():

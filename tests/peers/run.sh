@@ -13,7 +13,7 @@ target="${CARGO_TARGET_DIR:-$root/target}"
 if [ -d "$root/../shared/data" ]; then
   export LLMFLOW_SHARED_DATA="${LLMFLOW_SHARED_DATA:-$(cd "$root/../shared/data" && pwd)}"
 fi
-(cd "$root" && cargo build --release --locked -p llmflow -p llmflow-model --bins --example peers)
+(cd "$root" && cargo build --release --locked --workspace --bins --example peers)
 llmflow="$target/release/llmflow"
 
 mkdir -p "$work"
