@@ -17,6 +17,8 @@ mod norm;
 mod packed;
 mod parameters;
 mod product;
+#[cfg(test)]
+mod reference;
 mod rotary;
 mod swiglu;
 #[cfg(test)]

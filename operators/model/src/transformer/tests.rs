@@ -6,14 +6,14 @@ use super::{
 };
 use crate::tests_support::small_checkpoint;
 
-fn decoder() -> Decoder {
+pub(super) fn decoder() -> Decoder {
     let checkpoint = small_checkpoint();
     let mut decoder = Decoder::new(&checkpoint.config, &checkpoint.weights).unwrap();
     decoder.parameters_mut().values.iter_mut().for_each(|value| *value *= 0.5);
     decoder
 }
 
-fn lora(decoder: &Decoder) -> Lora {
+pub(super) fn lora(decoder: &Decoder) -> Lora {
     let mut lora = Lora::zeros(decoder.config.layers, decoder.module_shapes(), &MODULES, 4, 8.0);
     for (index, value) in lora.parameters.values.iter_mut().enumerate() {
         *value = ((index * 7919 % 1000) as f32 / 1000.0 - 0.5) * 0.2;
@@ -21,7 +21,7 @@ fn lora(decoder: &Decoder) -> Lora {
     lora
 }
 
-const SEQUENCES: [&[u32]; 3] = [&[1, 2, 3, 4, 5], &[1, 2, 3, 9, 8, 7], &[20, 21]];
+pub(super) const SEQUENCES: [&[u32]; 3] = [&[1, 2, 3, 4, 5], &[1, 2, 3, 9, 8, 7], &[20, 21]];
 
 fn targets(packed: &Packed) -> Vec<Target> {
     let mut targets = Vec::new();
@@ -33,13 +33,13 @@ fn targets(packed: &Packed) -> Vec<Target> {
     targets
 }
 
-fn loss(decoder: &Decoder, lora: Option<&Lora>, packed: &Packed) -> f64 {
+pub(super) fn loss(decoder: &Decoder, lora: Option<&Lora>, packed: &Packed) -> f64 {
     let x = decoder.forward(packed, lora, None).unwrap();
     let judged = decoder.judge(&x, &targets(packed));
     judged.iter().enumerate().map(|(i, one)| -0.1 * (i + 1) as f64 * f64::from(one.logprob)).sum()
 }
 
-fn gradient(decoder: &Decoder, lora: Option<&Lora>, packed: &Packed) -> Vec<f32> {
+pub(super) fn gradient(decoder: &Decoder, lora: Option<&Lora>, packed: &Packed) -> Vec<f32> {
     let mut tape = Tape::default();
     let x = decoder.forward(packed, lora, Some(&mut tape)).unwrap();
     let targets = targets(packed);
