@@ -45,7 +45,7 @@ fn moments(total: usize) -> Vec<Moment> {
             events: (from + drawn(index, "event", to - from)).max(1),
             pause: Duration::from_millis(drawn(index, "pause", 60) as u64),
             whole_group: index % 2 == 1,
-            resumes: index / 2 % 2 == 0,
+            resumes: (index / 2).is_multiple_of(2),
         }
     };
     (0..wanted).map(moment).collect()

@@ -84,10 +84,9 @@ fn dependencies(folder: &str) -> Vec<String> {
             inside = line.ends_with("dependencies]") && line != "[dev-dependencies]" && !line.starts_with("[workspace");
             continue;
         }
-        if let (true, Some((name, _))) = (inside, line.split_once(['.', '=', ' '])) {
-            if !name.is_empty() && !name.starts_with('#') {
-                names.push(name.to_owned());
-            }
+        let name = line.split_once(['.', '=', ' ']).map_or("", |(name, _)| name);
+        if inside && !name.is_empty() && !name.starts_with('#') {
+            names.push(name.to_owned());
         }
     }
     names

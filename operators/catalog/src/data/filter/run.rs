@@ -53,7 +53,7 @@ pub(super) fn judge(params: &Params, row: &Row) -> Verdict {
     {
         return Verdict::Drop { rule: "word_length", evidence: json!({"mean": rounded(mean_word)}) };
     }
-    let shares: [(&'static str, Option<f64>, &dyn Fn() -> f64); 4] = [
+    let shares: [Limited; 4] = [
         ("repeated_lines", params.max_repeated_lines, &|| repeated_lines(&text)),
         ("repeated_ngrams", params.max_repeated_ngrams, &|| repeated_ngrams(&words)),
         ("few_letters", params.min_alpha_ratio.map(|least| 1.0 - least), &|| {
@@ -99,6 +99,9 @@ fn share_of(text: &str, is: impl Fn(char) -> bool) -> f64 {
     }
     if seen == 0 { 1.0 } else { held as f64 / seen as f64 }
 }
+
+/// A rule, the most it allows, and how to find a text's share: computed only if the rule is on.
+type Limited<'a> = (&'static str, Option<f64>, &'a dyn Fn() -> f64);
 
 fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4

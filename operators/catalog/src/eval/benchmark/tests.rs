@@ -50,7 +50,7 @@ fn every_question_has_a_sample_and_every_figure_is_declared() {
     let mut declared: Vec<_> = plan.metrics.iter().map(|metric| metric.name.clone()).collect();
     declared.sort();
     assert_eq!(declared, report.metrics.keys().cloned().collect::<Vec<_>>());
-    assert_eq!(host.progress_seen().iter().filter(|seen| seen.unit == "questions").last().unwrap().done, 2);
+    assert_eq!(host.progress_seen().iter().rfind(|seen| seen.unit == "questions").unwrap().done, 2);
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn compare(ctx: &Context, baseline: AnyArtifact, candidate: AnyArtifact) -> Resu
 
 /// 60 questions: the base is right in the first 25, the candidate in the first 41.
 fn both(host: &TestHost) -> (AnyArtifact, AnyArtifact) {
-    let answer = |row: usize| (row % 12 == 0).then_some("it said so");
+    let answer = |row: usize| row.is_multiple_of(12).then_some("it said so");
     let base = (0..60).map(|row| sample(row, row < 25, -20.0, answer(row))).collect();
     let tuned = (0..60)
         .map(|row| sample(row, row < 41, if row == 7 { -30.0 } else { -10.0 - 0.13 * (row % 9) as f64 }, answer(row)))

@@ -1,4 +1,3 @@
-
 use llmflow_contract::{AnyArtifact, Artifact, Class, Operator as _};
 use llmflow_dataset::{Chat, Content, Message, Meta, Row, RowKind};
 

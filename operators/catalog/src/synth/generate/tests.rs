@@ -1,4 +1,3 @@
-
 use llmflow_contract::{AnyArtifact, Artifact, Class, Facts, Made, Operator as _, kinds};
 use llmflow_dataset::{Content, Dataset, Meta, Row, RowKind};
 
