@@ -1,6 +1,8 @@
 //! The program as its users meet it: every test here starts the binary and looks at what it says, what it leaves behind
 //! and the exit code it ends with. Rules inside one crate are tested beside the code.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod bad_input;
 mod checks;
 mod kill;
