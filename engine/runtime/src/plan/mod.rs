@@ -202,11 +202,14 @@ impl Plan {
         let Some(last) = &stage.last else { return Vec::new() };
         let mut changes = key::changes(&last.components, parts);
         for change in &mut changes {
-            change.origin = change
-                .part
-                .strip_prefix("with.")
-                .and_then(|param| stage.def.origin_of(param))
-                .map(|origin| origin.describe(&self.pipeline.source));
+            let Some(name) = change.part.strip_prefix("with.") else { continue };
+            change.origin = stage.def.origin_of(name).map(|origin| origin.describe(&self.pipeline.source));
+            // A param at its default is no part of a key, but it has a value.
+            let param = stage.entry.params.iter().find(|param| param.name == name);
+            let default = param.and_then(|param| param.default.as_ref()).filter(|value| !value.is_null());
+            let default = default.map(Value::to_string);
+            change.before = change.before.take().or_else(|| default.clone());
+            change.now = change.now.take().or(default);
         }
         changes
     }

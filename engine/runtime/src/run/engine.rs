@@ -287,6 +287,10 @@ impl Engine {
         });
         let ended = if is_cached { State::Cached(finished.clone()) } else { State::Ran(finished.clone()) };
         self.set(index, ended).await?;
+        if self.is_recorded && !is_cached {
+            // Now, not at the end: a run that is killed has said what it made.
+            self.store.put_run(&self.run, &self.run_record()).await?;
+        }
         match refused {
             Some((expression, why)) => self.set(index, State::Refused { finished, expression, why }).await,
             None => Ok(()),

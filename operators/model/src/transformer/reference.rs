@@ -112,9 +112,9 @@ impl Reference<'_> {
         let mut index = 0;
         for tokens in SEQUENCES {
             let logprobs = self.logprobs(tokens)?;
-            for position in 1..tokens.len() {
+            for (position, token) in tokens.iter().enumerate().skip(1) {
                 index += 1;
-                let one = logprobs.get(position - 1)?.get(tokens[position] as usize)?;
+                let one = logprobs.get(position - 1)?.get(*token as usize)?;
                 loss = (loss - (one * (0.1 * f64::from(index)))?)?;
             }
         }

@@ -33,7 +33,7 @@ pub(super) fn summary(baseline: f64, candidate: f64, delta: f64, ends: Ends, tot
     format!("acc {baseline:.2} → {candidate:.2}  ({}, 95 % {lower}…{upper}, n={total})", signed(delta))
 }
 
-/// Five questions with both answers: the two that lost most, and others evenly spaced, those answered freely first.
+/// Five questions with both answers: the two that fared worst, and others evenly spaced, those answered freely first.
 pub(super) fn side_by_side(params: &Params, pairs: &[Pair]) -> Vec<Sample> {
     let mut order: Vec<usize> = (0..pairs.len()).collect();
     order.sort_by(|a, b| pairs[*a].delta("gold_logprob").total_cmp(&pairs[*b].delta("gold_logprob")));
@@ -52,9 +52,14 @@ pub(super) fn side_by_side(params: &Params, pairs: &[Pair]) -> Vec<Sample> {
             Some(answer) => answer.to_owned(),
             None => format!("(chose) {}", text(sample, "predicted").unwrap_or_default()),
         };
+        let title = match pair.delta("gold_logprob") {
+            _ if place >= WORST => "answer",
+            lost if lost < 0.0 => "answer that lost most",
+            _ => "answer that gained least",
+        };
         Sample {
             row: pair.baseline.row.clone(),
-            title: if place < WORST { "answer that lost most".into() } else { "answer".into() },
+            title: title.to_owned(),
             texts: vec![
                 ("question".into(), question.to_owned()),
                 ("right".into(), text(&pair.baseline, "gold").unwrap_or_default().to_owned()),
