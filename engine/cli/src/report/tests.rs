@@ -149,7 +149,7 @@ fn no_text_becomes_markup_in_markdown() {
                 }
                 Event::Start(Tag::Heading { level, .. }) => heading = Some((level, String::new())),
                 Event::Text(text) => heading.iter_mut().for_each(|(_, title)| title.push_str(&text)),
-                Event::End(pulldown_cmark::TagEnd::Heading(level)) if level == pulldown_cmark::HeadingLevel::H2 => {
+                Event::End(pulldown_cmark::TagEnd::Heading(pulldown_cmark::HeadingLevel::H2)) => {
                     let (_, title) = heading.take().unwrap();
                     assert!(known.contains(&title.as_str()), "`{title}` became a heading");
                 }

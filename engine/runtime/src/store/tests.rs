@@ -1,6 +1,6 @@
 //! One suite for every backend.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use llmflow_contract::{AnyMade, Digest, Facts, Kind, Port};
 
@@ -78,7 +78,11 @@ fn a_torn_checkpoint_gives_way_to_the_one_before_it() {
     let checkpoints = store.checkpoints(&Digest::of(b"x"), folder.path());
     assert!(checkpoints.newest().unwrap().is_none());
     for step in ["1", "2", "3"] {
-        checkpoints.save(&mut |path| Ok(fs::write(path.join("step"), step).unwrap())).unwrap();
+        let write = &mut |path: &Path| {
+            fs::write(path.join("step"), step).unwrap();
+            Ok(())
+        };
+        checkpoints.save(write).unwrap();
     }
     let newest = checkpoints.newest().unwrap().unwrap().folder.join("step");
     assert_eq!(fs::read_to_string(&newest).unwrap(), "3");
