@@ -50,18 +50,26 @@ pub(crate) fn small_checkpoint() -> Checkpoint {
         rope_interleaved: false,
     };
     let mut weights = Weights::new();
-    let mut state = 1u32;
-    for (_, name) in tensor_names(&config) {
-        let shape = crate::weights::expected_shape(&name, &config);
-        let numbers: Vec<f32> = (0..shape.iter().product::<usize>())
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-            })
-            .collect();
-        weights.insert(name, Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap());
+    let names =
+        tensor_names(&config).into_iter().map(|(_, name)| (crate::weights::expected_shape(&name, &config), name));
+    let tensors: Vec<(Vec<usize>, String)> = names.collect();
+    let total = tensors.iter().map(|(shape, _)| shape.iter().product::<usize>()).sum();
+    let mut halves = numbers(total, 1).into_iter().map(|number| number / 2.0);
+    for (shape, name) in tensors {
+        let own: Vec<f32> = halves.by_ref().take(shape.iter().product()).collect();
+        weights.insert(name, Tensor::from_vec(own, shape, &Device::Cpu).unwrap());
     }
     Checkpoint { config, weights, tokenizer, generation: Generation::default() }
+}
+
+/// Numbers in [-1, 1), the same for the same seed (a linear congruential generator, Numerical Recipes).
+pub(crate) fn numbers(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
 }
 
 /// Numbers in [0, 1) of a small generator of our own, so that no library's change moves a test (SplitMix64).

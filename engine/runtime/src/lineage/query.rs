@@ -18,14 +18,25 @@ use crate::{
 impl Lineage {
     /// The newest runs, newest first.
     pub async fn runs(&self, limit: u32) -> Result<Vec<RunRow>, Failure> {
+        self.run_rows(None, limit).await
+    }
+
+    /// One run.
+    pub async fn run(&self, run: &RunId) -> Result<RunRow, Failure> {
+        self.run_rows(Some(run), 1).await?.pop().ok_or_else(|| no_run(run))
+    }
+
+    /// The run of that name, or all of them: newest first.
+    async fn run_rows(&self, run: Option<&RunId>, limit: u32) -> Result<Vec<RunRow>, Failure> {
         let rows = sqlx::query(
             "SELECT run, pipeline, status, started_ms, seconds, changed,
                     (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'ran') AS ran,
                     (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'cached') AS cached,
                     (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status IN ('failed', 'refused')) AS failed,
                     (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'skipped') AS skipped
-             FROM runs r ORDER BY number DESC LIMIT ?",
+             FROM runs r WHERE ?1 IS NULL OR run = ?1 ORDER BY number DESC LIMIT ?2",
         )
+        .bind(run.map(|run| run.0.as_str()))
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await
@@ -89,11 +100,6 @@ impl Lineage {
             .await
             .map_err(failed)?;
         Ok(row.is_some())
-    }
-
-    /// One run.
-    pub async fn run(&self, run: &RunId) -> Result<RunRow, Failure> {
-        self.runs(u32::MAX).await?.into_iter().find(|row| row.run == *run).ok_or_else(|| no_run(run))
     }
 
     /// The file a run was started with.

@@ -279,12 +279,7 @@ impl Engine {
         let stage = &self.plan.stages[index];
         self.outputs.learn(&stage.def.id, record);
         let finished = finished(record);
-        let value = |name: &str| finished.metrics.get(name).copied();
-        let refused = stage.def.require.iter().find_map(|require| match require.expr.evaluate(&value) {
-            Ok(true) => None,
-            Ok(false) => Some((require.expr.text().to_owned(), require.expr.explain(&value))),
-            Err(why) => Some((require.expr.text().to_owned(), why)),
-        });
+        let refused = refusal(stage, record);
         let ended = if is_cached { State::Cached(finished.clone()) } else { State::Ran(finished.clone()) };
         self.set(index, ended).await?;
         if self.is_recorded && !is_cached {
@@ -662,9 +657,17 @@ impl Engine {
 
 /// Does a stage whose result is there already miss its `require`?
 fn is_refused(stage: &Planned) -> bool {
-    let Standing::Cached(record) = &stage.standing else { return false };
+    matches!(&stage.standing, Standing::Cached(record) if refusal(stage, record).is_some())
+}
+
+/// The first `require` of a stage that its result does not meet, and why.
+fn refusal(stage: &Planned, record: &KeyRecord) -> Option<(String, String)> {
     let value = |name: &str| record.metrics.get(name).copied();
-    stage.def.require.iter().any(|require| require.expr.evaluate(&value) != Ok(true))
+    stage.def.require.iter().find_map(|require| match require.expr.evaluate(&value) {
+        Ok(true) => None,
+        Ok(false) => Some((require.expr.text().to_owned(), require.expr.explain(&value))),
+        Err(why) => Some((require.expr.text().to_owned(), why)),
+    })
 }
 
 /// What the history keeps of a stage before it runs.

@@ -86,6 +86,17 @@ fn report_kept(ctx: &Context, funnel: &Funnel, samples: Vec<Sample>) -> Result<(
         summary += &format!(" · {count} {rule}");
     }
     let metrics = [("rows", funnel.rows_in), ("kept", funnel.kept), ("dropped", dropped)];
+    report_counts(ctx, summary, metrics, funnel.clone(), samples)
+}
+
+/// Emits counts of rows as metrics, and reports them with the funnel they come from.
+fn report_counts<const N: usize>(
+    ctx: &Context,
+    summary: String,
+    metrics: [(&str, u64); N],
+    funnel: Funnel,
+    samples: Vec<Sample>,
+) -> Result<(), Failure> {
     for (name, value) in metrics {
         ctx.metric(name, value as f64, None);
     }
@@ -93,7 +104,7 @@ fn report_kept(ctx: &Context, funnel: &Funnel, samples: Vec<Sample>) -> Result<(
         summary,
         metrics: metrics.map(|(name, value)| (name.to_owned(), value as f64)).into(),
         samples,
-        funnel: Some(funnel.clone()),
+        funnel: Some(funnel),
         ..Report::default()
     })
 }

@@ -143,15 +143,7 @@ fn tile(x: &[f32], w: &[f32], width: usize) -> [[[f32; LANES]; 2]; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..count).map(|_| next()).collect()
-    }
+    use crate::tests_support::numbers;
 
     #[test]
     fn a_row_does_not_depend_on_its_companions_or_on_threads() {

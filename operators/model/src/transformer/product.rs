@@ -375,15 +375,7 @@ pub(crate) fn product_with(out: &mut [f32], stride: usize, a: Operand, b: Operan
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..count).map(|_| next()).collect()
-    }
+    use crate::tests_support::numbers;
 
     /// A matrix inside a larger one, either way round.
     fn operand(data: &[f32], rows: usize, cols: usize, transposed: bool) -> Operand<'_> {

@@ -1,6 +1,6 @@
 //! Reads every record, keeps the good rows, sets the bad ones aside or stops at the first.
 
-use llmflow_contract::{Context, Failure, Funnel, Place, Report, Sample};
+use llmflow_contract::{Context, Failure, Funnel, Place, Sample};
 use llmflow_dataset::{DatasetWriter, Fate, Numbering, TraceRecord, TraceWriter};
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use super::{
     convert, files, records,
     spec::{self, Format, OnBadRow, Out, Params},
 };
-use crate::data::{count_of, excerpt};
+use crate::data::{count_of, excerpt, report_counts};
 
 /// Rows between two looks at cancellation.
 const CHUNK_ROWS: u64 = 512;
@@ -91,14 +91,5 @@ fn report(ctx: &Context, funnel: Funnel, bad: &[Bad], samples: Vec<Sample>) -> R
         summary += &format!(" · {} set aside ({reason}: lines {}{more})", bad.len(), lines.join(", "));
     }
     let metrics = [("rows", funnel.kept), ("set_aside", funnel.set_aside)];
-    for (name, value) in metrics {
-        ctx.metric(name, value as f64, None);
-    }
-    ctx.report(&Report {
-        summary,
-        metrics: metrics.map(|(name, value)| (name.to_owned(), value as f64)).into(),
-        samples,
-        funnel: Some(funnel),
-        ..Report::default()
-    })
+    report_counts(ctx, summary, metrics, funnel, samples)
 }
