@@ -88,10 +88,10 @@ pub(crate) const USUAL_PARAMETERS: u64 = 135_000_000;
 /// What training wants of the machine.
 ///
 /// `learned` parameters have a gradient and two moments each; `frozen` ones are read and computed with. A pass keeps
-/// about ten times the width of the model for each of 512 rows in each block; with 12·width² weights a block and some
-/// thirty blocks that is 32 KiB · √weights.
+/// about ten times the width of the model for each of 1,024 rows in each block; with 12·width² weights a block and
+/// some thirty blocks that is 64 KiB · √weights.
 pub(crate) fn needs(known: &Known, frozen: u64, learned: u64, tokens: Option<f64>) -> Needs {
-    const PASS: f64 = 32.0 * 1024.0;
+    const PASS: f64 = 64.0 * 1024.0;
     let all = frozen + learned;
     let activations = (PASS * (all as f64).sqrt()) as u64;
     // Small matrices need the gradient of activations alone (4 operations a weight), whole models that of weights too.

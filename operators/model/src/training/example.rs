@@ -33,7 +33,7 @@ impl Contrast {
 }
 
 /// Most tokens of one pass: a larger batch is cut into several, whose gradients add up.
-const MAX_ROWS: usize = 512;
+const MAX_ROWS: usize = 1024;
 
 /// Cuts a batch into passes of at most [`MAX_ROWS`] tokens, or one item.
 pub(super) fn passes<T>(mut batch: &[T], tokens: impl Fn(&T) -> usize) -> Vec<&[T]> {

@@ -102,9 +102,9 @@ fn blocks(own: Segment, count: usize) -> impl Iterator<Item = (Segment, usize)> 
         .map(move |start| (Segment { first: own.first + start, len: queries.min(own.len - start), ..own }, start))
 }
 
-/// Attends each row of `qkv` `[rows, q | k | v]`. Returns the result `[rows, heads · head_dim]` and the log-sum-exp of
-/// each row's scores `[rows, heads]`.
-pub(crate) fn forward(qkv: &[f32], packed: &Packed, shape: Heads) -> (Vec<f32>, Vec<f32>) {
+/// Attends each row of `qkv` `[rows, q | k | v]` into `out` `[rows, heads · head_dim]`. Returns the log-sum-exp of each
+/// row's scores `[rows, heads]`.
+pub(crate) fn forward(out: &mut [f32], qkv: &[f32], packed: &Packed, shape: Heads) -> Vec<f32> {
     let dim = shape.head_dim;
     let results: Vec<(Task, Vec<f32>, Vec<f32>)> = tasks(packed.segments().len(), shape)
         .into_par_iter()
@@ -114,7 +114,6 @@ pub(crate) fn forward(qkv: &[f32], packed: &Packed, shape: Heads) -> (Vec<f32>, 
             (task, out, lse)
         })
         .collect();
-    let mut out = vec![0.0; packed.rows() * shape.q_width()];
     let mut lse = vec![0.0; packed.rows() * shape.heads];
     for (task, part, part_lse) in results {
         let segment = &packed.segments()[task.of];
@@ -126,7 +125,7 @@ pub(crate) fn forward(qkv: &[f32], packed: &Packed, shape: Heads) -> (Vec<f32>, 
             lse[place..][..task.count].copy_from_slice(&part_lse[row * task.count..][..task.count]);
         }
     }
-    (out, lse)
+    lse
 }
 
 fn segment_forward(qkv: &[f32], packed: &Packed, task: Task, shape: Heads) -> (Vec<f32>, Vec<f32>) {
@@ -185,15 +184,15 @@ vectorized! {
     }
 }
 
-/// The gradient in `qkv` `[rows, q | k | v]`, given that in the result.
+/// The gradient `d_qkv` in `qkv` `[rows, q | k | v]`, given that in the result; `kept` is the result, its log-sum-exp, and
+/// `qkv`.
 pub(crate) fn backward(
+    d_qkv: &mut [f32],
     d_out: &[f32],
-    out: &[f32],
-    lse: &[f32],
-    qkv: &[f32],
+    kept: (&[f32], &[f32], &[f32]),
     packed: &Packed,
     shape: Heads,
-) -> Vec<f32> {
+) {
     let (dim, stride) = (shape.head_dim, shape.qkv_width());
     let results: Vec<(Task, Gradients)> = tasks(packed.groups().len(), shape)
         .into_par_iter()
@@ -207,12 +206,12 @@ pub(crate) fn backward(
             let mut part = Gradients { first, q, k, v };
             for segment in segments {
                 let own = &packed.segments()[segment];
-                segment_backward(&mut part, (d_out, out, lse, qkv), packed, own, task, shape);
+                segment_backward(&mut part, d_out, kept, packed, own, (task, shape));
             }
             (task, part)
         })
         .collect();
-    let mut d_qkv = vec![0.0; packed.rows() * stride];
+    d_qkv.fill(0.0);
     for (task, part) in results {
         let width = task.count * dim;
         for row in 0..part.k.len() / dim {
@@ -222,7 +221,6 @@ pub(crate) fn backward(
             add(&mut place[shape.v_start(task.kv_head)..][..dim], &part.v[row * dim..][..dim]);
         }
     }
-    d_qkv
 }
 
 /// Gradients of one task, rows from `first` on.
@@ -233,15 +231,13 @@ struct Gradients {
     v: Vec<f32>,
 }
 
-type Saved<'a> = (&'a [f32], &'a [f32], &'a [f32], &'a [f32]);
-
 fn segment_backward(
     part: &mut Gradients,
-    (d_out, out, lse, qkv): Saved,
+    d_out: &[f32],
+    (out, lse, qkv): (&[f32], &[f32], &[f32]),
     packed: &Packed,
     own: &Segment,
-    task: Task,
-    shape: Heads,
+    (task, shape): (Task, Heads),
 ) {
     let (dim, count, width) = (shape.head_dim, task.count, shape.q_width());
     let (keys, values) = keys_and_values(qkv, packed, own, task.kv_head, shape);

@@ -6,6 +6,7 @@ use super::{
     Decoder, Packed, attention,
     linear::{self, ADD, SET, View},
     lora::Lora,
+    memory::Buffer,
     norm, swiglu,
     vector::add,
 };
@@ -18,14 +19,14 @@ pub struct Tape {
 
 #[derive(Debug)]
 pub(crate) struct Saved {
-    input: Vec<f32>,       // [rows, hidden]
+    input: Buffer,         // [rows, hidden]
     input_rms: Vec<f32>,   // [rows]
-    qkv: Vec<f32>,         // [rows, q | k | v], turned
-    attended: Vec<f32>,    // [rows, heads · head_dim]
+    qkv: Buffer,           // [rows, q | k | v], turned
+    attended: Buffer,      // [rows, heads · head_dim]
     log_sum_exp: Vec<f32>, // [rows, heads]
-    middle: Vec<f32>,      // [rows, hidden]
+    middle: Buffer,        // [rows, hidden]
     middle_rms: Vec<f32>,  // [rows]
-    gate_up: Vec<f32>,     // [rows, gate | up]
+    gate_up: Buffer,       // [rows, gate | up]
 }
 
 impl Decoder {
@@ -40,20 +41,21 @@ impl Decoder {
     ) -> Saved {
         let (config, rows) = (&self.config, packed.rows());
         let (hidden, inner, heads) = (config.hidden, config.intermediate, self.heads());
-        let input = x.to_vec();
-        let mut normed = vec![0.0; rows * hidden];
+        let input = self.memory.copy(x);
+        let mut normed = self.memory.take(rows * hidden);
         let input_rms = norm::forward(&mut normed, x, self.vector(layer, "input_layernorm"), config.rms_eps as f32);
-        let mut qkv = vec![0.0; rows * heads.qkv_width()];
+        let mut qkv = self.memory.take(rows * heads.qkv_width());
         self.linear(layer, 0..3, lora, &mut qkv, View::new(&normed, rows, hidden), false);
         self.rotary.apply(&mut qkv, heads.qkv_width(), heads.heads + heads.kv_heads, positions, false);
-        let (attended, log_sum_exp) = attention::forward(&qkv, packed, heads);
+        let mut attended = self.memory.take(rows * heads.q_width());
+        let log_sum_exp = attention::forward(&mut attended, &qkv, packed, heads);
         self.linear(layer, 3..4, lora, x, View::new(&attended, rows, heads.q_width()), true);
-        let middle = x.to_vec();
+        let middle = self.memory.copy(x);
         let weight = self.vector(layer, "post_attention_layernorm");
         let middle_rms = norm::forward(&mut normed, x, weight, config.rms_eps as f32);
-        let mut gate_up = vec![0.0; rows * 2 * inner];
+        let mut gate_up = self.memory.take(rows * 2 * inner);
         self.linear(layer, 4..6, lora, &mut gate_up, View::new(&normed, rows, hidden), false);
-        let mut active = vec![0.0; rows * inner];
+        let mut active = self.memory.take(rows * inner);
         swiglu::forward(&mut active, &gate_up, inner);
         self.linear(layer, 6..7, lora, x, View::new(&active, rows, inner), true);
         Saved { input, input_rms, qkv, attended, log_sum_exp, middle, middle_rms, gate_up }
@@ -86,13 +88,12 @@ impl Decoder {
         dy: &[f32],
         x: View,
         wants_input: bool,
-    ) -> Vec<f32> {
+    ) -> Buffer {
         let weight = self.matrix(layer, of.clone());
         let parts = lora.map_or(Vec::new(), |lora| lora.parts(layer, &self.widths(of.clone())));
         let dy_view = View::new(dy, x.rows, weight.rows);
-        let mut dx = Vec::new();
+        let mut dx = self.memory.take(if wants_input { x.rows * x.cols } else { 0 });
         if wants_input {
-            dx = vec![0.0; x.rows * x.cols];
             let gains = lora.map_or(Vec::new(), |lora| lora.gains(&parts, weight.cols));
             linear::backward_input_with(&mut dx, dy_view, weight, &gains, SET);
         }
@@ -116,11 +117,11 @@ impl Decoder {
         let (config, rows) = (&self.config, packed.rows());
         let (hidden, inner, heads) = (config.hidden, config.intermediate, self.heads());
         let mut gate_up = saved.gate_up;
-        let mut active = vec![0.0; rows * inner];
+        let mut active = self.memory.take(rows * inner);
         swiglu::forward(&mut active, &gate_up, inner);
         let d_active = self.linear_backward(layer, 6..7, lora, grads, dx, View::new(&active, rows, inner), true);
         swiglu::backward(&mut gate_up, &d_active, inner);
-        let mut normed = vec![0.0; rows * hidden];
+        let mut normed = self.memory.take(rows * hidden);
         let weight = self.vector(layer, "post_attention_layernorm");
         norm::forward(&mut normed, &saved.middle, weight, config.rms_eps as f32);
         let d_normed = self.linear_backward(layer, 4..6, lora, grads, &gate_up, View::new(&normed, rows, hidden), true);
@@ -131,8 +132,9 @@ impl Decoder {
         }
         let attended = View::new(&saved.attended, rows, heads.q_width());
         let d_attended = self.linear_backward(layer, 3..4, lora, grads, dx, attended, true);
-        let mut d_qkv =
-            attention::backward(&d_attended, &saved.attended, &saved.log_sum_exp, &saved.qkv, packed, heads);
+        let mut d_qkv = self.memory.take(rows * heads.qkv_width());
+        let kept = (&saved.attended[..], &saved.log_sum_exp[..], &saved.qkv[..]);
+        attention::backward(&mut d_qkv, &d_attended, kept, packed, heads);
         self.rotary.apply(&mut d_qkv, heads.qkv_width(), heads.heads + heads.kv_heads, positions, true);
         let weight = self.vector(layer, "input_layernorm");
         norm::forward(&mut normed, &saved.input, weight, config.rms_eps as f32);

@@ -9,6 +9,7 @@ use super::{
     attention::Heads,
     linear::View,
     lora::{Lora, MODULES},
+    memory::Memory,
     norm,
     rotary::Rotary,
 };
@@ -23,6 +24,7 @@ pub struct Decoder {
     pub config: Config,
     pub(crate) parameters: Arc<Parameters>,
     pub(crate) rotary: Arc<Rotary>,
+    pub(crate) memory: Memory,
 }
 
 const EMBED: &str = "model.embed_tokens.weight";
@@ -74,7 +76,8 @@ impl Decoder {
         }
         let positions = config.context.min(MAX_POSITIONS);
         let rotary = Rotary::new(positions, config.head_dim, config.rope_theta, config.rope_interleaved);
-        Ok(Self { config: config.clone(), parameters: Arc::new(parameters), rotary: Arc::new(rotary) })
+        let (parameters, rotary) = (Arc::new(parameters), Arc::new(rotary));
+        Ok(Self { config: config.clone(), parameters, rotary, memory: Memory::default() })
     }
 
     /// The weights under their names, as files hold them.

@@ -5,13 +5,14 @@ use rayon::prelude::*;
 use super::{
     Decoder, Packed,
     linear::{self, ADD, SET, View},
+    memory::Buffer,
     norm,
     vector::{add, argmax, exp, log_sum_exp, vectorized},
 };
 use crate::Result;
 
-/// Logits at once: 64 MB. The more rows share a reading of the head's weights, the less it costs.
-const MOST_LOGITS: usize = 16 << 20;
+/// Logits at once: 100 MB. The more rows share a reading of the head's weights, the less it costs.
+const MOST_LOGITS: usize = 25 << 20;
 
 /// A token whose probability is asked for, and the row that predicts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ impl Decoder {
     /// Log-probability of each target, given the residual stream `[rows, hidden]` of a forward pass.
     pub fn judge(&self, x: &[f32], targets: &[Target]) -> Vec<Judged> {
         let mut judged = Vec::with_capacity(targets.len());
-        let mut memory = Vec::new();
+        let mut memory = self.logits_memory(targets.len());
         for chunk in targets.chunks(self.rows_at_once()) {
             let (_, normed, _) = self.head_rows(x, chunk);
             let logits = self.logits_in(&mut memory, &normed);
@@ -58,22 +59,24 @@ impl Decoder {
         (MOST_LOGITS / self.config.vocab).clamp(16, 1024)
     }
 
+    /// Room for as many logits as are held at once for so many targets.
+    fn logits_memory(&self, targets: usize) -> Buffer {
+        self.memory.take(self.rows_at_once().min(targets) * self.config.vocab)
+    }
+
     /// Logits `[rows, vocab]` of normed rows `[rows, hidden]`.
     fn logits_of(&self, normed: &[f32]) -> Vec<f32> {
-        let mut logits = Vec::new();
+        let mut logits = vec![0.0; normed.len() / self.config.hidden * self.config.vocab];
         self.logits_in(&mut logits, normed);
         logits
     }
 
-    /// [`Decoder::logits_of`] in memory that is used again.
-    fn logits_in<'a>(&self, memory: &'a mut Vec<f32>, normed: &[f32]) -> &'a mut [f32] {
-        let rows = normed.len() / self.config.hidden;
-        let size = rows * self.config.vocab;
-        if memory.len() < size {
-            memory.resize(size, 0.0);
-        }
-        let logits = &mut memory[..size];
-        linear::forward(logits, self.config.vocab, View::new(normed, rows, self.config.hidden), self.head(), SET);
+    /// [`Decoder::logits_of`] at the start of `memory`.
+    fn logits_in<'a>(&self, memory: &'a mut [f32], normed: &[f32]) -> &'a mut [f32] {
+        let (hidden, vocab) = (self.config.hidden, self.config.vocab);
+        let rows = normed.len() / hidden;
+        let logits = &mut memory[..rows * vocab];
+        linear::forward(logits, vocab, View::new(normed, rows, hidden), self.head(), SET);
         logits
     }
 
@@ -91,7 +94,7 @@ impl Decoder {
         let mut grads = grads;
         let mut dx = vec![0.0; x.len()];
         let mut logprobs = Vec::with_capacity(targets.len());
-        let (mut memory, at_once) = (Vec::new(), self.rows_at_once());
+        let (mut memory, at_once) = (self.logits_memory(targets.len()), self.rows_at_once());
         for (chunk, factors) in targets.chunks(at_once).zip(coefficients.chunks(at_once)) {
             let (picked, normed, inverse) = self.head_rows(x, chunk);
             let logits = self.logits_in(&mut memory, &normed);

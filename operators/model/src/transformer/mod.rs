@@ -13,6 +13,7 @@ mod decoder;
 mod head;
 mod linear;
 pub mod lora;
+mod memory;
 mod norm;
 mod packed;
 mod parameters;
