@@ -5,7 +5,7 @@ use std::{fs, net::TcpListener, process::Command};
 
 use serde_json::Value;
 
-use crate::project::{Done, FINISHED_TOY, LLMFLOW, Project, files_below};
+use crate::project::{Done, FINISHED_TOY, LLMFLOW, Project, files_below, stages_with};
 
 /// Nothing ran: exit 2, this said, no result, nothing published.
 #[track_caller]
@@ -245,4 +245,44 @@ fn with_json_an_error_is_json() {
     assert_eq!(done.code, Some(2));
     let parsed: Value = serde_json::from_str(&done.out).unwrap();
     assert!(parsed["errors"].as_array().is_some_and(|errors| errors.len() == 1), "{}", done.out);
+}
+
+const PUBLISHED: &str =
+    "stages:\n  rows:\n    op: data.load\n    with: { path: rows.jsonl, format: text }\npublish:\n  rows: PATHS\n";
+
+#[test]
+fn nothing_is_published_over_what_a_stage_reads_or_over_our_own_state() {
+    for (path, code) in [("rows.jsonl", "publish/source"), (".llmflow/lineage.db", "publish/path")] {
+        let project = Project::with(&PUBLISHED.replace("PATHS", path));
+        project.write("rows.jsonl", "{\"text\": \"one\"}\n");
+        refuses(&project, &[code, "pipeline.yaml:6:9"]);
+        assert_eq!(fs::read_to_string(project.path("rows.jsonl")).unwrap(), "{\"text\": \"one\"}\n");
+    }
+}
+
+#[test]
+fn a_path_that_cannot_be_published_costs_neither_the_run_nor_the_other_paths() {
+    let project = Project::with(&PUBLISHED.replace("PATHS", "[mine/, out/rows/]"));
+    project.write("rows.jsonl", "{\"text\": \"one\"}\n");
+    fs::create_dir(project.path("mine")).unwrap();
+    project.write("mine/notes.txt", "kept");
+    let done = project.llmflow("run pipeline.yaml");
+    assert_eq!(done.code, Some(1), "{}\n{}", done.out, done.err);
+    assert!(done.err.contains("publish/occupied") && done.err.contains("move it away"), "{}", done.err);
+    assert_eq!(fs::read_to_string(project.path("mine/notes.txt")).unwrap(), "kept");
+    assert!(!files_below(&project.path("out/rows")).is_empty(), "the other path is written");
+    assert!(project.succeeds("runs").out.contains("done"), "the run has its end");
+    fs::remove_dir_all(project.path("mine")).unwrap();
+    let again = project.succeeds("run pipeline.yaml --json");
+    assert_eq!(stages_with(&again.events(), "started"), [""; 0]);
+    assert!(!files_below(&project.path("mine")).is_empty());
+}
+
+#[test]
+fn more_than_the_machine_has_is_an_environment_failure() {
+    let rows = "stages:\n  rows:\n    op: data.load\n    with: { path: rows.jsonl, format: text }\n";
+    let project = Project::with(&format!("{rows}    resources: {{ cores: 4096 }}\n"));
+    project.write("rows.jsonl", "{\"text\": \"one\"}\n");
+    let done = project.llmflow("run pipeline.yaml");
+    fails(&project, &done, 3, 0, &["4096 cores", "resources"]);
 }

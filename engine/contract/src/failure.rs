@@ -102,6 +102,7 @@ impl Failure {
                     .help("free some space, or move the state with `--home FOLDER`; then run the same command again")
             }
             E::NotFound => Self::input("file/missing", format!("`{shown}` does not exist ({doing})")),
+            E::IsADirectory => Self::input("file/folder", format!("`{shown}` is a folder, not a file ({doing})")),
             E::PermissionDenied | E::ReadOnlyFilesystem => {
                 Self::environment("file/permission", format!("no permission for {doing} `{shown}`"))
             }

@@ -12,6 +12,9 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::event::RunId;
 
+/// Name of the home where nothing else is asked for.
+pub const FOLDER: &str = ".llmflow";
+
 /// `.llmflow/`: `lineage.db`, `store/`, `work/`.
 #[derive(Clone, Debug)]
 pub struct Home {
@@ -30,7 +33,7 @@ impl Home {
         let above = |name: &str| start.ancestors().find(|folder| folder.join(name).exists()).map(Path::to_owned);
         let root = match explicit {
             Some(path) => path.to_owned(),
-            None => above(".llmflow").or_else(|| above(".git")).unwrap_or(start).join(".llmflow"),
+            None => above(FOLDER).or_else(|| above(".git")).unwrap_or(start).join(FOLDER),
         };
         fs::create_dir_all(root.join("work")).map_err(|error| Failure::io("making", &root, &error))?;
         let root = root.canonicalize().map_err(|error| Failure::io("opening", &root, &error))?;

@@ -106,6 +106,10 @@ impl Config {
                 return Err(ModelError::Invalid(format!("`{flag}` is not supported")));
             }
         }
+        let activation = &json["hidden_act"];
+        if !activation.is_null() && !matches!(activation.as_str(), Some("silu" | "swish")) {
+            return Err(ModelError::Invalid(format!("`hidden_act` {activation} is not supported; known: silu")));
+        }
         let size = |name: &str| -> Result<usize> {
             let value = json[name].as_u64().and_then(|value| usize::try_from(value).ok());
             value.ok_or_else(|| ModelError::Invalid(format!("it has no whole number `{name}`")))
@@ -207,5 +211,10 @@ mod tests {
         let mut json = small().to_json("float32");
         json["architectures"][0] = "BertModel".into();
         assert!(Config::from_json(&json).unwrap_err().to_string().contains("`BertModel`"));
+        let mut json = small().to_json("float32");
+        json["hidden_act"] = "swish".into();
+        assert!(Config::from_json(&json).is_ok());
+        json["hidden_act"] = "gelu".into();
+        assert!(Config::from_json(&json).unwrap_err().to_string().contains("`hidden_act` \"gelu\""));
     }
 }

@@ -46,7 +46,15 @@ pub async fn find_stage(history: &History, address: &str) -> Result<(RunId, Vec<
         return Err(Failure::input("lineage/address", message));
     };
     match stages.iter().position(|stage| stage.stage == *wanted) {
-        Some(position) => Ok((run, stages, position)),
+        Some(position) => {
+            let has = &stages[position].outputs;
+            if let Some(port) = address.port.filter(|port| has.iter().all(|output| output.port != *port)) {
+                let ports = has.iter().map(|output| output.port.as_str()).collect::<Vec<_>>().join(", ");
+                let message = format!("`{wanted}` of run `{run}` gave no `{port}`; it gave {ports}");
+                return Err(Failure::input("lineage/address", message).help(format!("llmflow show {run}/{wanted}")));
+            }
+            Ok((run, stages, position))
+        }
         None => {
             let message = format!("run `{run}` has no stage `{wanted}`; it has {}", names());
             Err(Failure::input("lineage/address", message).help(format!("llmflow show {run}")))

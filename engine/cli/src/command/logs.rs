@@ -1,9 +1,13 @@
 //! `logs`
 
-use std::io::{BufRead, BufReader};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+};
 
-use llmflow_contract::{Failure, StageId};
-use llmflow_runtime::{address::Address, event::RunId, home::Home, run::Error};
+use llmflow_contract::Failure;
+use llmflow_runtime::{address::Address, run::Error};
+use serde_json::json;
 
 use super::{DONE, Setting, block_on, history::History};
 use crate::{args::LogsArgs, render::format};
@@ -27,33 +31,29 @@ pub fn logs(args: LogsArgs, setting: &Setting) -> Result<u8, Error> {
                 .help(format!("llmflow logs {run}/{}", names[0]))
                 .into());
         }
-        let mut is_silent = true;
+        let (mut is_silent, screen) = (true, setting.screen);
         for stage in &wanted {
             let attempt = args.attempt.unwrap_or(stage.attempts).max(1);
             let prefix = if wanted.len() > 1 { format!("{}  ", stage.stage) } else { String::new() };
-            is_silent &= !print(&history.home, &run, &stage.stage, attempt, &prefix, setting)?;
+            let path = history.home.log(&run, stage.stage.as_str(), attempt);
+            is_silent &= !each_line(&path, |line| match screen.json {
+                true => screen.print_json(&json!({ "stage": stage.stage, "attempt": attempt, "line": line })),
+                false => screen.print(&format!("{prefix}{}", format::clean_lines(line))),
+            })?;
         }
-        if is_silent {
-            setting.screen.say(&format!("{} printed nothing in {run}", format::clean(&args.address)));
+        if is_silent && !screen.json {
+            screen.say(&format!("{} printed nothing in {run}", format::clean(&args.address)));
         }
         Ok(DONE)
     })
 }
 
-/// Prints one log; whether there was anything.
-fn print(
-    home: &Home,
-    run: &RunId,
-    stage: &StageId,
-    attempt: u32,
-    prefix: &str,
-    setting: &Setting,
-) -> Result<bool, Failure> {
-    let path = home.log(run, stage.as_str(), attempt);
-    let file = match std::fs::File::open(&path) {
+/// Shows each line of a log; whether there was any.
+fn each_line(path: &Path, mut show: impl FnMut(&str)) -> Result<bool, Failure> {
+    let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(Failure::io("reading", &path, &error)),
+        Err(error) => return Err(Failure::io("reading", path, &error)),
     };
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
@@ -61,11 +61,10 @@ fn print(
     loop {
         line.clear();
         let read = std::io::Read::take(&mut reader, LONGEST_LINE).read_until(b'\n', &mut line);
-        if read.map_err(|error| Failure::io("reading", &path, &error))? == 0 {
+        if read.map_err(|error| Failure::io("reading", path, &error))? == 0 {
             return Ok(is_any);
         }
         is_any = true;
-        let text = String::from_utf8_lossy(&line);
-        setting.screen.print(&format!("{prefix}{}", format::clean_lines(text.trim_end_matches(['\n', '\r']))));
+        show(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
     }
 }

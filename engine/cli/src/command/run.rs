@@ -17,7 +17,7 @@ use crate::{
     interrupt::Interrupts,
     render::{
         end::{self, Scene},
-        events,
+        error, events,
     },
     report,
 };
@@ -97,6 +97,12 @@ pub async fn write_reports(
 /// The end of a run, on the screen.
 pub fn finish(outcome: &Outcome, file: &str, setting: &Setting) {
     let screen = setting.screen;
+    for failure in &outcome.unpublished {
+        match screen.json {
+            true => screen.print_json(&serde_json::json!({ "event": "unpublished", "failure": failure })),
+            false => screen.warn(&error::failure(failure, screen.talk.0)),
+        }
+    }
     if screen.json {
         if outcome.run.is_none() {
             let (cached, seconds) = (outcome.stages.len(), outcome.seconds);

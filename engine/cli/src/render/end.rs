@@ -250,6 +250,7 @@ mod tests {
             plan: PlanView::default(),
             stages,
             published: Vec::new(),
+            unpublished: Vec::new(),
             report_to: Vec::new(),
             seconds: 832.0,
         }

@@ -26,6 +26,18 @@ pub(super) fn memory_bytes() -> u64 {
     machine.into_iter().chain(limits).min().unwrap_or(1 << 30)
 }
 
+/// Processes that the kernel has killed for lack of memory so far: in this process's cgroup, or else on the machine.
+pub(super) fn out_of_memory_kills() -> u64 {
+    let own = cgroups().into_iter().map(|folder| folder.join("memory.events"));
+    let counters = own.chain([PathBuf::from("/proc/vmstat")]);
+    counters.filter_map(|file| oom_kills(&fs::read_to_string(file).ok()?)).next().unwrap_or(0)
+}
+
+/// The counter `oom_kill` of `memory.events` or of `/proc/vmstat`.
+fn oom_kills(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
 /// This process's cgroup (v2) and those above it: each may limit.
 fn cgroups() -> Vec<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -56,6 +68,8 @@ mod tests {
         assert_eq!(quota_cores("max 100000"), None);
         assert_eq!(quota_cores("1 0"), None);
         assert_eq!(total_bytes("MemTotal:       2 kB\n"), Some(2048));
+        assert_eq!(oom_kills("low 0\noom 3\noom_kill 2\noom_group_kill 0\n"), Some(2));
+        assert_eq!(oom_kills("oom 3\n"), None);
         assert!(cores() >= 1 && memory_bytes() > 0);
     }
 }

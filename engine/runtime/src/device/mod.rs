@@ -37,6 +37,11 @@ pub fn limits() -> Compute {
     Compute { cores: limits::cores(), memory_bytes: limits::memory_bytes(), gpus: Vec::new(), usable_gpus: 0 }
 }
 
+/// Processes that the kernel has killed for lack of memory so far, in this process's cgroup or else on the machine.
+pub fn out_of_memory_kills() -> u64 {
+    limits::out_of_memory_kills()
+}
+
 /// What this process may compute on. No GPU serves a build without CUDA.
 pub async fn inventory() -> Compute {
     let gpus = ask_child().await.unwrap_or_default();

@@ -300,7 +300,9 @@ impl<'a> Checker<'a> {
                 1 => format!("stage `{}` needs itself", names[0]),
                 _ => format!("stages wait for each other: {}", names.join(" → ")),
             };
-            self.diagnostics.push(Diagnostic::new("stage/cycle", message, span).label("this closes the circle"));
+            let help = "let a stage of the circle read something else, or drop its `after`";
+            let diagnostic = Diagnostic::new("stage/cycle", message, span).label("this closes the circle");
+            self.diagnostics.push(diagnostic.help(help));
             members.into_iter().for_each(|at| stages[at].sound = false);
         }
     }
@@ -318,6 +320,11 @@ impl<'a> Checker<'a> {
                 match inside(&path.value) {
                     Err(message) => {
                         let help = "publish below the file's folder: `out/model.gguf`";
+                        self.diagnostics.push(Diagnostic::new("publish/path", message, path.span).help(help));
+                    }
+                    Ok(clean) if clean.starts_with(crate::home::FOLDER) => {
+                        let message = format!("`{}` is where LLMflow keeps its own state", path.value);
+                        let help = "publish beside it: `out/model.gguf`";
                         self.diagnostics.push(Diagnostic::new("publish/path", message, path.span).help(help));
                     }
                     Ok(clean) => {

@@ -237,6 +237,9 @@ fn resources(node: &Node, diagnostics: &mut Diagnostics) -> Resources {
     found
 }
 
+/// Longest pause before the second attempt.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(24 * 3600);
+
 fn retry(node: &Node, diagnostics: &mut Diagnostics) -> Retry {
     let mut found = Retry { attempts: 2, ..Retry::default() };
     let Some(entries) = node.as_map() else {
@@ -251,7 +254,13 @@ fn retry(node: &Node, diagnostics: &mut Diagnostics) -> Retry {
                     found.attempts = attempts as u32;
                 }
             }
-            "backoff" => found.backoff = duration(node, "backoff", diagnostics).unwrap_or(found.backoff),
+            "backoff" => match duration(node, "backoff", diagnostics) {
+                Some(backoff) if backoff > LONGEST_BACKOFF => {
+                    let message = "`backoff` is at most a day: 24h";
+                    diagnostics.push(Diagnostic::new("stage/duration", message, node.span).help("backoff: 10s"));
+                }
+                backoff => found.backoff = backoff.unwrap_or(found.backoff),
+            },
             "on" => {
                 let names = texts(node, "`on`", diagnostics);
                 for name in names.iter().filter(|name| !RETRIED.contains(&name.value.as_str())) {

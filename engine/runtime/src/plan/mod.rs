@@ -171,6 +171,7 @@ impl Plan {
             index.insert(def.id.clone(), stages.len());
             stages.push(Planned { def, entry, settled, needs, standing, last });
         }
+        check_published(&pipeline, &stages, &mut diagnostics);
         if diagnostics.is_empty() { Ok(Self { pipeline, stages, machine }) } else { Err(PlanError::Bad(diagnostics)) }
     }
 
@@ -361,6 +362,25 @@ fn check_metrics(def: &StageDef, plan: &StagePlan, diagnostics: &mut Diagnostics
             if !plan.metrics.iter().any(|metric| metric.name == name) {
                 diagnostics.push(Diagnostic::unknown_metric(&def.id, name, &plan.metrics, require.span));
             }
+        }
+    }
+}
+
+/// Nothing is published over what a stage reads.
+fn check_published(pipeline: &Pipeline, stages: &[Planned], diagnostics: &mut Diagnostics) {
+    let base = absolute(pipeline.source.base());
+    for path in pipeline.publish.iter().flat_map(|item| &item.paths) {
+        let Ok(target) = base.join(&path.value).canonicalize() else { continue }; // nothing is there
+        let reads = |stage: &&Planned| {
+            stage.settled.plan.sources.iter().any(|source| match source {
+                Source::File { path, .. } => path.canonicalize().is_ok_and(|file| file.starts_with(&target)),
+                Source::Pinned { .. } => false,
+            })
+        };
+        if let Some(stage) = stages.iter().find(reads) {
+            let message = format!("`{}` would be overwritten, and `{}` reads it", path.value, stage.def.id);
+            let help = "publish to another path, such as `out/`";
+            diagnostics.push(Diagnostic::new("publish/source", message, path.span).help(help));
         }
     }
 }

@@ -27,6 +27,8 @@ use crate::{
     store::{KeyRecord, Store},
 };
 
+/// Most time between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 /// How long a cancelled or timed-out worker may take to save before it is killed.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -371,7 +373,24 @@ impl Engine {
     /// A number in `resources` is a demand.
     fn unmet_demand(&self, index: usize) -> Option<Failure> {
         let stage = &self.plan.stages[index];
-        match stage.def.resources.gpus {
+        let (wanted, compute) = (&stage.def.resources, &self.compute);
+        let lacking = |code: &str, what: String, has: String| {
+            Failure::environment(code, format!("`{}` demands {what}; this machine gives {has}", stage.def.id))
+                .help("lower the number in `resources`, or write `auto`")
+        };
+        if let Demand::Exactly(cores) = wanted.cores
+            && cores > compute.cores
+        {
+            return Some(lacking("resources/cores", format!("{cores} cores"), compute.cores.to_string()));
+        }
+        if let Demand::Exactly(bytes) = wanted.memory_bytes
+            && bytes > compute.memory_bytes
+        {
+            let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+            let what = format!("{} of memory", gib(bytes));
+            return Some(lacking("resources/memory", what, gib(compute.memory_bytes)));
+        }
+        match wanted.gpus {
             Demand::Exactly(gpus) if gpus > self.compute.usable_gpus => Some(
                 Failure::environment(
                     "resources/gpus",
@@ -464,7 +483,7 @@ impl Engine {
         let doublings = self.attempts[index].saturating_sub(1).min(10);
         let pause = match failure.class {
             Class::Transient { after: Some(after) } => after,
-            _ => retry.backoff * 2u32.pow(doublings),
+            _ => retry.backoff.saturating_mul(2u32.pow(doublings)).min(LONGEST_PAUSE),
         };
         let retry_in_ms = Some(pause.as_millis() as u64);
         self.states[index] = State::Ready { not_before: Some(Instant::now() + pause) };
@@ -528,25 +547,27 @@ impl Engine {
         } else {
             RunStatus::Done
         };
-        let (published, report_to) = self.publish(status == RunStatus::Done).await?;
+        let Published { paths: published, report_to, failures: unpublished } =
+            self.publish(status == RunStatus::Done).await?;
         if self.is_recorded {
             self.store.put_run(&self.run, &self.run_record()).await?;
             self.emit(None, What::RunFinished { status, seconds }).await?;
         }
         Ok(Outcome {
-            exit_code: self.exit_code(status),
+            exit_code: self.exit_code(status, &unpublished),
             plan: self.plan.view(),
             stages: (0..self.states.len()).map(|index| self.stage_outcome(index)).collect(),
             run: self.is_recorded.then_some(self.run),
             status,
             published,
+            unpublished,
             report_to,
             seconds,
         })
     }
 
-    /// The first that applies: 130, 101 (a bug), 3 (every failed stage is environment), 1.
-    fn exit_code(&self, status: RunStatus) -> u8 {
+    /// The first that applies: 130, 101 (a bug), 3 (everything that failed is environment), 1.
+    fn exit_code(&self, status: RunStatus, unpublished: &[Failure]) -> u8 {
         let classes: Vec<Class> = self
             .states
             .iter()
@@ -556,7 +577,8 @@ impl Engine {
             })
             .collect();
         match status {
-            RunStatus::Done => 0,
+            RunStatus::Done if unpublished.is_empty() => 0,
+            RunStatus::Done if unpublished.iter().all(|failure| failure.class == Class::Environment) => 3,
             RunStatus::Interrupted | RunStatus::Running => 130,
             _ if classes.contains(&Class::Bug) => 101,
             RunStatus::Failed if classes.iter().all(|class| *class == Class::Environment) => 3,
@@ -615,17 +637,17 @@ impl Engine {
     }
 
     /// Puts results where the user wants them; nothing but the report after a failure.
-    async fn publish(&mut self, is_done: bool) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Failure> {
+    async fn publish(&mut self, is_done: bool) -> Result<Published, Failure> {
         let base = crate::plan::absolute(self.plan.pipeline.source.base());
         let by_stage: HashMap<StageId, usize> =
             self.plan.stages.iter().enumerate().map(|(index, stage)| (stage.def.id.clone(), index)).collect();
-        let (mut published, mut report_to) = (Vec::new(), Vec::new());
+        let mut all = Published::default();
         let wanted: Vec<_> =
             self.plan.pipeline.publish.iter().map(|item| (item.target.clone(), item.paths.clone())).collect();
         for (target, paths) in wanted {
             let (stage, port) = match target {
                 Target::Report => {
-                    report_to.extend(paths.iter().map(|path| base.join(&path.value)));
+                    all.report_to.extend(paths.iter().map(|path| base.join(&path.value)));
                     continue;
                 }
                 Target::Output { stage, port } => (stage, port),
@@ -639,20 +661,35 @@ impl Engine {
             for path in paths {
                 let path = base.join(&path.value);
                 let known = self.lineage.published(&path).await?;
-                let is_same = publish::stamp(&path)
-                    .is_some_and(|(size, mtime, inode)| known == Some((digest, size, mtime, inode)));
                 let artifact = self.store.artifact(&digest, &self.home.work()).await?;
-                let done = publish::publish(&artifact, &path, is_same)?;
-                if let Some((size, mtime, inode)) = publish::stamp(&path).filter(|_| !is_same) {
+                let is_same = publish::stamp(&artifact, &path)
+                    .is_some_and(|(size, mtime, inode)| known == Some((digest, size, mtime, inode)));
+                let done = match publish::publish(&artifact, &path, is_same) {
+                    Ok(done) => done,
+                    Err(failure) => {
+                        all.failures.push(failure);
+                        continue;
+                    }
+                };
+                if let Some((size, mtime, inode)) = publish::stamp(&artifact, &path).filter(|_| !is_same) {
                     self.lineage.set_published(&path, &digest, size, mtime, inode).await?;
                 }
                 self.emit(None, What::Published { path: done.path, bytes: done.bytes, unchanged: done.unchanged })
                     .await?;
-                published.push(path);
+                all.paths.push(path);
             }
         }
-        Ok((published, report_to))
+        Ok(all)
     }
+}
+
+/// What publishing came to.
+#[derive(Default)]
+struct Published {
+    paths: Vec<PathBuf>,
+    report_to: Vec<PathBuf>,
+    /// One for each path that could not be written; the others were.
+    failures: Vec<Failure>,
 }
 
 /// Does a stage whose result is there already miss its `require`?

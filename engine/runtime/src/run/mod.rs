@@ -128,6 +128,8 @@ pub struct Outcome {
     pub plan: PlanView,
     pub stages: Vec<StageOutcome>,
     pub published: Vec<PathBuf>,
+    /// Why some paths could not be published; the stages are done all the same.
+    pub unpublished: Vec<Failure>,
     /// Where the user wants the report.
     pub report_to: Vec<PathBuf>,
     pub seconds: f64,

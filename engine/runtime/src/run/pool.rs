@@ -14,6 +14,7 @@ use super::{
     message::{Assignment, FromWorker, ToWorker},
     worker::{SOCKET, TOKEN},
 };
+use crate::device;
 
 /// A worker's number within its pool.
 pub type WorkerId = u64;
@@ -43,6 +44,8 @@ pub struct Pool {
     sender: UnboundedSender<(WorkerId, Report)>,
     reports: UnboundedReceiver<(WorkerId, Report)>,
     threads: u32,
+    /// Kills for lack of memory that are accounted for.
+    memory_kills: u64,
 }
 
 impl Pool {
@@ -63,6 +66,7 @@ impl Pool {
             sender,
             reports,
             threads,
+            memory_kills: device::out_of_memory_kills(),
         })
     }
 
@@ -166,12 +170,17 @@ impl Pool {
     pub async fn autopsy(&mut self, id: WorkerId) -> Failure {
         use std::os::unix::process::ExitStatusExt;
         let Some(mut worker) = self.workers.remove(&id) else { return Failure::bug("an unknown worker is gone") };
+        let before = std::mem::replace(&mut self.memory_kills, device::out_of_memory_kills());
         match worker.child.wait().await {
             Ok(status) => match status.signal() {
+                Some(9) if self.memory_kills > before => {
+                    Failure::new(Class::Memory, "worker/memory", "the kernel killed the worker process: memory ran out")
+                        .help("lower the batch size or `max_length`; the next attempt goes on from the checkpoint")
+                }
                 Some(signal) => {
                     let name = nix::sys::signal::Signal::try_from(signal).map_or("a signal", |signal| signal.as_str());
                     Failure::new(Class::Lost, "worker/lost", format!("the worker process was killed by {name}"))
-                        .help("if the kernel did it for lack of memory, lower the batch size; else run the same command again")
+                        .help("run the same command again: it goes on from the last checkpoint")
                 }
                 None => Failure::bug(format!("the worker process ended by itself: {status}")),
             },

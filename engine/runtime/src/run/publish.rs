@@ -45,14 +45,34 @@ pub fn publish(artifact: &AnyArtifact, path: &Path, vouched: bool) -> Result<Pub
         }
         let mark = fresh.join(MARK);
         fs::write(&mark, artifact.digest.hex()).map_err(|error| Failure::io("writing", &mark, &error))?;
-        replace_folder(path, parent, &name)?;
+        check_is_ours(path)?;
     }
-    fs::rename(&fresh, path).map_err(|error| Failure::io("publishing", path, &error))?;
+    swap_in(&fresh, path).map_err(|error| Failure::io("publishing", path, &error))?;
+    remove(&fresh)?; // what was there before
     Ok(Publication { path: path.to_owned(), bytes, unchanged: false })
 }
 
-/// Moves an older published folder out of the way; a folder that is not ours is left alone.
-fn replace_folder(path: &Path, parent: &Path, name: &str) -> Result<(), Failure> {
+/// Puts `fresh` in the place of `path`; what was there takes the place of `fresh`. There is no moment without either.
+fn swap_in(fresh: &Path, path: &Path) -> std::io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    if !path.is_dir() || !fresh.is_dir() {
+        return fs::rename(fresh, path);
+    }
+    match renameat2(AT_FDCWD, fresh, AT_FDCWD, path, RenameFlags::RENAME_EXCHANGE) {
+        Ok(()) => Ok(()),
+        // Some file systems cannot exchange.
+        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) => {
+            let old = fresh.with_extension("old");
+            fs::rename(path, &old)?;
+            fs::rename(fresh, path)?;
+            fs::rename(&old, fresh)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A folder that LLMflow did not put there is left alone.
+fn check_is_ours(path: &Path) -> Result<(), Failure> {
     if !path.exists() {
         return Ok(());
     }
@@ -64,10 +84,7 @@ fn replace_folder(path: &Path, parent: &Path, name: &str) -> Result<(), Failure>
         )
         .help("move it away, or publish to another path"));
     }
-    let old = parent.join(format!(".{name}.old"));
-    remove(&old)?;
-    fs::rename(path, &old).map_err(|error| Failure::io("replacing", path, &error))?;
-    remove(&old)
+    Ok(())
 }
 
 fn remove(path: &Path) -> Result<(), Failure> {
@@ -87,10 +104,65 @@ fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
     target.sync_all().map_err(failed)
 }
 
-/// Is this path what was published there last? By digest, size, time and inode.
-pub fn stamp(path: &Path) -> Option<(u64, i64, u64)> {
+/// What tells whether `path` still is what was published there: bytes, newest time in ns, and sum of the inodes of
+/// `artifact`'s files. None if one is missing.
+pub fn stamp(artifact: &AnyArtifact, path: &Path) -> Option<(u64, i64, u64)> {
     use std::os::unix::fs::MetadataExt;
-    let file = if path.is_dir() { path.join(MARK) } else { path.to_owned() };
-    let found = fs::metadata(file).ok()?;
-    Some((found.len(), found.mtime() * 1_000_000_000 + found.mtime_nsec(), found.ino()))
+    let mut files = vec![path.to_owned()];
+    if path.is_dir() {
+        files = artifact.manifest.files.iter().map(|file| path.join(&file.path)).collect();
+        files.push(path.join(MARK));
+    }
+    let (mut bytes, mut newest, mut inodes) = (0, i64::MIN, 0_u64);
+    for file in files {
+        let found = fs::metadata(file).ok()?;
+        bytes += found.len();
+        newest = newest.max(found.mtime() * 1_000_000_000 + found.mtime_nsec());
+        inodes = inodes.wrapping_add(found.ino()) & (i64::MAX as u64); // SQLite's integers have a sign
+    }
+    Some((bytes, newest, inodes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use llmflow_contract::{Digest, Facts, FileEntry, Kind, Manifest};
+
+    use super::*;
+
+    fn artifact(root: &Path, text: &str) -> AnyArtifact {
+        fs::create_dir_all(root).unwrap();
+        let file = |name: &str| {
+            fs::write(root.join(name), text).unwrap();
+            FileEntry { path: name.into(), digest: Digest::of(text.as_bytes()), size_bytes: text.len() as u64 }
+        };
+        let files = vec![file("a.txt"), file("b.txt")];
+        let facts = Facts::default();
+        let manifest = Manifest { kind: Kind::new("model"), files, facts, references: BTreeMap::new() };
+        let (digest, root) = (manifest.digest(), root.to_owned());
+        AnyArtifact { digest, manifest, root, references: BTreeMap::new() }
+    }
+
+    #[test]
+    fn a_published_folder_is_replaced_whole_and_every_change_in_it_is_seen() {
+        let scratch = tempfile::tempdir().unwrap();
+        let out = scratch.path().join("out/model");
+        let first = artifact(&scratch.path().join("first"), "one");
+        publish(&first, &out, false).unwrap();
+        let stamped = stamp(&first, &out).unwrap();
+        assert_eq!(stamp(&first, &out), Some(stamped));
+        fs::write(out.join("b.txt"), "edited by hand").unwrap();
+        assert_ne!(stamp(&first, &out), Some(stamped));
+        fs::remove_file(out.join("a.txt")).unwrap();
+        assert_eq!(stamp(&first, &out), None);
+        let second = artifact(&scratch.path().join("second"), "two");
+        publish(&second, &out, false).unwrap();
+        assert_eq!(fs::read_to_string(out.join("b.txt")).unwrap(), "two");
+        let left: Vec<_> = fs::read_dir(scratch.path().join("out")).unwrap().collect();
+        assert_eq!(left.len(), 1, "nothing is left beside it: {left:?}");
+        fs::remove_file(out.join(MARK)).unwrap();
+        assert_eq!(publish(&first, &out, false).err().unwrap().code, "publish/occupied");
+        assert_eq!(fs::read_to_string(out.join("b.txt")).unwrap(), "two");
+    }
 }

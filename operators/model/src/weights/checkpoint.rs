@@ -42,8 +42,11 @@ impl Checkpoint {
     fn from_gguf(file: &GgufFile) -> Result<Self> {
         let config = config_from(file)?;
         let tokenizer = TextTokenizer::from_gguf(file)?;
+        let names = tensor_names(&config);
+        let in_file = file.tensors().iter().map(|info| info.name.as_str());
+        super::refuse_unknown(file.path(), names.iter().map(|(gguf, _)| gguf), in_file)?;
         let mut weights = Weights::new();
-        for (gguf, name) in tensor_names(&config) {
+        for (gguf, name) in names {
             let Some(info) = file.tensors().iter().find(|info| info.name == gguf) else { continue };
             let expected = super::expected_shape(&name, &config);
             if info.shape != expected {

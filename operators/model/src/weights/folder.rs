@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use serde_json::{Value, json};
 
-use super::{Checkpoint, Generation, Weights, safetensors_file};
+use super::{Checkpoint, Generation, Weights, gguf::tensor_names, refuse_unknown, safetensors_file};
 use crate::{
     Config, ModelError, Result, TextTokenizer,
     config::{tokens, tokens_json},
@@ -58,6 +58,9 @@ pub(super) fn open(folder: &Path) -> Result<Checkpoint> {
     } else {
         safetensors_file::read(&folder.join("model.safetensors"), &mut weights)?;
     }
+    weights.drop_needless(&config);
+    let names = tensor_names(&config);
+    refuse_unknown(folder, names.iter().map(|(_, name)| name), weights.iter().map(|(name, _)| name))?;
     Ok(Checkpoint { config, weights, tokenizer: TextTokenizer::from_folder(folder)?, generation })
 }
 

@@ -9,7 +9,10 @@ pub(crate) mod folder;
 pub mod gguf;
 mod safetensors_file;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use candle_core::Tensor;
 
@@ -59,6 +62,13 @@ impl Weights {
     pub fn parameters(&self) -> u64 {
         self.0.values().map(|tensor| tensor.elem_count() as u64).sum()
     }
+    /// Removes what a folder may hold though the decoder needs none of it: the head where it is the embedding,
+    /// rotary frequencies that older versions of transformers saved.
+    fn drop_needless(&mut self, config: &Config) {
+        self.0.retain(|name, _| {
+            !(name.ends_with(".rotary_emb.inv_freq") || (config.tie_embeddings && name == "lm_head.weight"))
+        });
+    }
     /// Checks that every tensor of this shape of model is here, and of its right size.
     ///
     /// # Errors
@@ -72,6 +82,26 @@ impl Weights {
         }
         Ok(())
     }
+}
+
+/// Refuses a tensor that the decoder does not compute with: it would be left out, and another model computed.
+///
+/// # Errors
+/// [`ModelError::Unsupported`] with the first such tensor.
+fn refuse_unknown<'a>(
+    path: &Path,
+    known: impl IntoIterator<Item = &'a String>,
+    mut names: impl Iterator<Item = &'a str>,
+) -> Result<()> {
+    let known: HashSet<&str> = known.into_iter().map(String::as_str).collect();
+    names.find(|name| !known.contains(name)).map_or(Ok(()), |name| {
+        Err(ModelError::Unsupported {
+            path: path.to_owned(),
+            what: "a kind of model with the tensor",
+            found: name.to_owned(),
+            known: "plain Llama, without biases or scaled rotary frequencies".into(),
+        })
+    })
 }
 
 pub(crate) fn expected_shape(name: &str, config: &Config) -> Vec<usize> {

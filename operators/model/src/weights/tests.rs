@@ -33,6 +33,35 @@ fn a_folder_gives_back_what_was_saved() {
 }
 
 #[test]
+fn a_tensor_that_the_decoder_does_not_know_is_refused_and_a_needless_one_left_out() {
+    let (folder, checkpoint) = (tempfile::tempdir().unwrap(), small_checkpoint());
+    let one = Tensor::ones(64, candle_core::DType::F32, &Device::Cpu).unwrap();
+    let mut more = checkpoint.clone();
+    more.weights.insert("lm_head.weight", one.clone());
+    more.weights.insert("model.layers.0.self_attn.rotary_emb.inv_freq", one.clone());
+    more.save_folder(folder.path()).unwrap();
+    assert_equal(&Checkpoint::open(folder.path()).unwrap().weights, &checkpoint.weights);
+    more.weights.insert("model.layers.0.self_attn.q_proj.bias", one);
+    more.save_folder(folder.path()).unwrap();
+    let error = Checkpoint::open(folder.path()).unwrap_err();
+    assert!(matches!(&error, ModelError::Unsupported { found, .. } if found.ends_with("q_proj.bias")), "{error}");
+}
+
+#[test]
+fn a_gguf_with_scaled_rotary_frequencies_is_refused() {
+    let (folder, checkpoint) = (tempfile::tempdir().unwrap(), small_checkpoint());
+    let path = folder.path().join("m.gguf");
+    let mut metadata = gguf::metadata_of(&checkpoint.config);
+    metadata.extend(checkpoint.tokenizer.to_gguf(&checkpoint.config).unwrap());
+    let plan = gguf::TensorPlan { name: "rope_freqs.weight".into(), shape: vec![8], block_type: BlockType::F32 };
+    let mut writer = gguf::GgufWriter::create(&path, &metadata, &[plan]).unwrap();
+    writer.tensor(&[0; 32]).unwrap();
+    writer.finish().unwrap();
+    let error = Checkpoint::open(&path).unwrap_err();
+    assert!(matches!(&error, ModelError::Unsupported { found, .. } if found == "rope_freqs.weight"), "{error}");
+}
+
+#[test]
 fn an_f32_gguf_gives_back_weights_tokenizer_and_shape() {
     let (folder, checkpoint) = (tempfile::tempdir().unwrap(), small_checkpoint());
     let path = folder.path().join("m.gguf");

@@ -20,10 +20,15 @@ pub(super) struct Found {
 }
 
 /// # Errors
-/// `file/missing` if nothing is there, naming the param.
+/// `file/missing` if no file is there, naming the param.
 pub(super) fn find(pattern: &str, base: &Path) -> Result<Vec<Found>, Failure> {
+    if pattern.trim().is_empty() {
+        return Err(Failure::input("param/invalid", "`path` is empty")
+            .param("path")
+            .help("name a file, or a pattern such as `docs/*.md`"));
+    }
     let plain = base.join(pattern);
-    if plain.is_file() {
+    if plain.exists() && !plain.is_dir() {
         return Ok(vec![found(pattern.to_owned(), plain)?]);
     }
     let missing = |message: String| Failure::input("file/missing", message).param("path");
@@ -64,8 +69,14 @@ pub(super) fn find(pattern: &str, base: &Path) -> Result<Vec<Found>, Failure> {
 }
 
 fn found(name: String, path: PathBuf) -> Result<Found, Failure> {
-    let size_bytes = std::fs::metadata(&path).map_err(|error| Failure::io("reading", &path, &error))?.len();
-    Ok(Found { name, path, size_bytes })
+    let metadata = std::fs::metadata(&path).map_err(|error| Failure::io("reading", &path, &error))?;
+    if !metadata.is_file() {
+        // A device never ends, and a pipe waits for its writer.
+        return Err(Failure::input("file/missing", format!("`{name}` is no regular file"))
+            .param("path")
+            .help("write what it gives to a file, and name that"));
+    }
+    Ok(Found { name, path, size_bytes: metadata.len() })
 }
 
 /// Calls `see` with the name of every file below `folder`, until it says stop. Unreadable folders hold nothing.

@@ -1,8 +1,10 @@
 //! Files as records: JSON objects with the place each came from.
 
 use std::{
+    cell::Cell,
     fs::File,
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
+    rc::Rc,
 };
 
 use flate2::read::MultiGzDecoder;
@@ -16,6 +18,9 @@ use super::{files::Found, spec::SplitText};
 const MAX_ROW_BYTES: u64 = 64 << 20;
 /// Largest JSON array, in bytes: it is read whole.
 const MAX_ARRAY_BYTES: u64 = 2 << 30;
+
+/// What a table's reader takes from its file at once, in bytes: it may have read as much past a row.
+const TABLE_BUFFER_BYTES: usize = 1 << 16;
 
 /// One record of a file.
 #[derive(Debug)]
@@ -77,9 +82,9 @@ fn whole(file: &Found, limit: u64) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn unreadable(file: &Found, error: &std::io::Error) -> Failure {
+fn unreadable(file: &Found, error: &io::Error) -> Failure {
     match error.kind() {
-        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
             Failure::input("data/damaged", format!("`{}` is damaged or cut short", file.name)).cause(error)
         }
         _ => Failure::io("reading", &file.path, error),
@@ -185,19 +190,54 @@ fn json(file: &Found) -> Result<Records, Failure> {
     })))
 }
 
+/// Reads on while no more than `left` bytes are taken; refilled at each row.
+struct RowLimit<R> {
+    inner: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for RowLimit<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let size = self.inner.read(buffer)?;
+        let left = self.left.get().checked_sub(size as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.left.set(left);
+        Ok(size)
+    }
+}
+
+/// A table whose bytes cannot be read, or whose row does not end.
+fn unreadable_table(file: &Found, number: u64, error: &io::Error) -> Failure {
+    if error.kind() != io::ErrorKind::FileTooLarge {
+        return unreadable(file, error);
+    }
+    let message = format!("`{}:{number}` is longer than {} MB", file.name, MAX_ROW_BYTES >> 20);
+    Failure::input("data/too-large", format!("{message}: a quote may be unclosed")).param("path")
+}
+
 fn table(file: &Found, delimiter: u8) -> Result<Records, Failure> {
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(open(file)?);
-    let name = file.name.clone();
-    let headers = reader.headers().map_err(|error| {
-        Failure::input("data/damaged", format!("`{name}` has no header that can be read: {error}")).param("path")
+    let most = MAX_ROW_BYTES + TABLE_BUFFER_BYTES as u64;
+    let left = Rc::new(Cell::new(most));
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .buffer_capacity(TABLE_BUFFER_BYTES)
+        .from_reader(RowLimit { inner: open(file)?, left: left.clone() });
+    let (file, name) = (file.clone(), file.name.clone());
+    let headers = reader.headers().map_err(|error| match error.kind() {
+        csv::ErrorKind::Io(error) => unreadable_table(&file, 1, error),
+        _ => Failure::input("data/damaged", format!("`{name}` has no header that can be read: {error}")).param("path"),
     })?;
     let headers: Vec<String> = headers.iter().map(|header| header.trim_start_matches('\u{feff}').to_owned()).collect();
+    left.set(most);
     let mut number = 1;
     Ok(Box::new(reader.into_records().map(move |row| {
+        left.set(most);
         number = row.as_ref().ok().and_then(|row| row.position().map(csv::Position::line)).unwrap_or(number + 1);
         let body = match row {
             Ok(row) => Ok(headers.iter().cloned().zip(row.iter().map(|cell| json!(cell))).collect()),
-            Err(error) => Err(format!("is no valid row ({error})")),
+            Err(error) => match error.kind() {
+                csv::ErrorKind::Io(error) => return Err(unreadable_table(&file, number, error)),
+                _ => Err(format!("is no valid row ({error})")),
+            },
         };
         Ok(Record { place: format!("{name}:{number}"), number, body })
     })))

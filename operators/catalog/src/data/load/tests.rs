@@ -85,6 +85,34 @@ fn a_missing_file_is_refused_at_planning() {
 }
 
 #[test]
+fn an_empty_path_and_a_device_are_called_what_they_are() {
+    let known = known(TestHost::new().base(), &[]);
+    for (path, message) in [("", "`path` is empty"), ("/dev/zero", "`/dev/zero` is no regular file")] {
+        let failure = Load::plan(&mut params(path, Format::Text), &known).unwrap_err();
+        assert_eq!((failure.message.as_str(), failure.param.as_deref()), (message, Some("path")));
+    }
+}
+
+#[test]
+fn a_table_whose_quote_is_never_closed_is_not_read_without_end() {
+    use std::io::Write as _;
+    let pack = |start: &[u8]| {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(start).unwrap();
+        (0..65).for_each(|_| packed.write_all(&[b'a'; 1 << 20]).unwrap());
+        packed.finish().unwrap()
+    };
+    let host = TestHost::new();
+    for (name, start, line) in [("a.csv.gz", &b"text\nb\n\"a"[..], 3), ("b.tsv.gz", &b"\"text"[..], 1)] {
+        host.write(name, pack(start));
+        let set_aside = Params { on_bad_row: OnBadRow::SetAside, ..params(name, Format::Text) };
+        let failure = Load::run(set_aside, (), &host.context()).unwrap_err();
+        assert_eq!(failure.code, "data/too-large");
+        assert_eq!(failure.message, format!("`{name}:{line}` is longer than 64 MB: a quote may be unclosed"));
+    }
+}
+
+#[test]
 fn whole_dialogues_share_their_first_turns_as_the_prompt() {
     let host = TestHost::new();
     let line = r#"{"chosen": "\n\nHuman: q\n\nAssistant: good", "rejected": "\n\nHuman: q\n\nAssistant: bad"}"#;

@@ -1,21 +1,53 @@
 //! Params, ports and plan of `deploy.serve`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use llmflow_contract::{Artifact, Context, Failure, Known, Operator, StagePlan, inputs, kinds};
 use regex::Regex;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::synth::{empty_line, speaker};
 
 /// Where to listen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Port {
     /// This one.
-    Number(u16),
+    Number(#[schemars(with = "u16")] i64),
     Free(Auto),
+}
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PortVisitor)
+    }
+}
+
+/// Takes any whole number: [`Params::address`] refuses one that is no port, and names the param.
+struct PortVisitor;
+
+impl de::Visitor<'_> for PortVisitor {
+    type Value = Port;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`auto` or a number from 1 to 65535 as `port`")
+    }
+    fn visit_i64<E>(self, number: i64) -> Result<Port, E> {
+        Ok(Port::Number(number))
+    }
+    fn visit_u64<E>(self, number: u64) -> Result<Port, E> {
+        Ok(Port::Number(i64::try_from(number).unwrap_or(i64::MAX)))
+    }
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Port, E> {
+        match text {
+            "auto" => Ok(Port::Free(Auto::Auto)),
+            _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+        }
+    }
 }
 
 /// `auto`
@@ -97,7 +129,7 @@ impl Params {
     /// The address to bind; port 0 means a free one.
     ///
     /// # Errors
-    /// `param/invalid` if the host is no address of this machine.
+    /// `param/invalid` if the host is no address of this machine, or the port no port.
     pub(super) fn address(&self) -> Result<SocketAddr, Failure> {
         let host = if self.host == "localhost" { "127.0.0.1" } else { &self.host };
         let host: IpAddr = host.parse().map_err(|_| {
@@ -106,7 +138,10 @@ impl Params {
                 .help("use 127.0.0.1 for this machine alone, 0.0.0.0 for its whole network")
         })?;
         let port = match self.port {
-            Port::Number(port) => port,
+            Port::Number(port) => u16::try_from(port).ok().filter(|port| *port > 0).ok_or_else(|| {
+                let message = format!("`port` is `auto` or a number from 1 to 65535, not {port}");
+                Failure::input("param/invalid", message).param("port")
+            })?,
             Port::Free(_) => 0,
         };
         Ok(SocketAddr::new(host, port))

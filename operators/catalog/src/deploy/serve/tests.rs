@@ -154,7 +154,7 @@ fn a_port_in_use_names_the_port_and_the_way_out() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let host = TestHost::new();
-    let params = Params { port: Port::Number(port), ..params() };
+    let params = Params { port: Port::Number(port.into()), ..params() };
     let failure = Serve::run(params, In { model: Artifact::new(toy::model(&host)) }, &host.context()).unwrap_err();
     assert_eq!((failure.class, failure.code.as_str()), (Class::Environment, "serve/port-in-use"));
     assert!(failure.message.contains(&port.to_string()) && failure.help.unwrap().contains("port: auto"));
@@ -168,5 +168,15 @@ fn what_cannot_be_served_is_refused_at_planning() {
     let bad = with(json!({"smoke_test": {"prompt": "a", "matches": "("}}));
     assert_eq!(plan(bad).unwrap_err().param.as_deref(), Some("smoke_test.matches"));
     assert_eq!(with(json!({"port": "auto"})).port, Params::default().port);
+    assert_eq!(with(json!({"port": 8080})).port, Port::Number(8080));
+    for port in [json!(-1), json!(0), json!(99_999), json!(u64::MAX)] {
+        let failure = plan(with(json!({"port": port}))).unwrap_err();
+        assert_eq!(failure.param.as_deref(), Some("port"));
+        assert!(failure.message.contains("`auto` or a number from 1 to 65535"), "{failure}");
+    }
+    for port in [json!("8080"), json!(80.5)] {
+        let error = serde_json::from_value::<Params>(json!({"port": port})).unwrap_err().to_string();
+        assert!(error.contains("`auto` or a number from 1 to 65535"), "{error}");
+    }
     assert!(plan(with(json!({"port": 8080}))).is_ok());
 }

