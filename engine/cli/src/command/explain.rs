@@ -23,7 +23,7 @@ use crate::{
 pub fn explain(args: ExplainArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
         let history = History::open(setting.home.as_deref()).await?;
-        let (run, stages, wanted) = find_stage(&history, &args.address).await?;
+        let (run, stages, wanted) = history.lineage.find_stage(&Address::parse(&args.address)?).await?;
         let it = explained(&history, run, &stages, wanted, setting).await?;
         let out = setting.screen;
         if out.json {
@@ -33,33 +33,6 @@ pub fn explain(args: ExplainArgs, setting: &Setting) -> Result<u8, Error> {
         }
         Ok(DONE)
     })
-}
-
-/// The run of an address, its stages, and which of them is meant.
-pub async fn find_stage(history: &History, address: &str) -> Result<(RunId, Vec<StageRow>, usize), Failure> {
-    let address = Address::parse(address)?;
-    let run = history.lineage.find_run(&address.run).await?;
-    let stages = history.lineage.stages_of_run(&run).await?;
-    let names = || stages.iter().map(|stage| stage.stage.as_str()).collect::<Vec<_>>().join(", ");
-    let Some(wanted) = &address.stage else {
-        let message = format!("the address names a run; name one of its stages too: {}", names());
-        return Err(Failure::input("lineage/address", message));
-    };
-    match stages.iter().position(|stage| stage.stage == *wanted) {
-        Some(position) => {
-            let has = &stages[position].outputs;
-            if let Some(port) = address.port.filter(|port| has.iter().all(|output| output.port != *port)) {
-                let ports = has.iter().map(|output| output.port.as_str()).collect::<Vec<_>>().join(", ");
-                let message = format!("`{wanted}` of run `{run}` gave no `{port}`; it gave {ports}");
-                return Err(Failure::input("lineage/address", message).help(format!("llmflow show {run}/{wanted}")));
-            }
-            Ok((run, stages, position))
-        }
-        None => {
-            let message = format!("run `{run}` has no stage `{wanted}`; it has {}", names());
-            Err(Failure::input("lineage/address", message).help(format!("llmflow show {run}")))
-        }
-    }
 }
 
 async fn explained(

@@ -6,7 +6,7 @@ use llmflow_contract::{Digest, Failure, Port};
 use llmflow_dataset::{Dataset, Fate, Row, TraceReader, TraceRecord};
 use llmflow_runtime::{address::Address, lineage::StageRow};
 
-use super::{Setting, explain::find_stage, history::History};
+use super::{Setting, history::History};
 use crate::{args::ShowArgs, render::rows as screen};
 
 /// Rows that are shown where no number is given.
@@ -58,7 +58,7 @@ fn contains(row: &Row, text: &str) -> bool {
 
 /// The rows a stage dropped or set aside, with the rule and what it saw.
 pub async fn dropped(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> Result<(), Failure> {
-    let (run, stages, wanted) = find_stage(history, &args.address).await?;
+    let (run, stages, wanted) = history.lineage.find_stage(&Address::parse(&args.address)?).await?;
     let stage = &stages[wanted];
     let records = trace_of(history, stage).await?.ok_or_else(|| {
         Failure::input("show/trace", format!("`{}` keeps no trace of its rows", stage.stage))

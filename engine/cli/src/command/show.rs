@@ -10,12 +10,7 @@ use llmflow_runtime::{
     run::Error,
 };
 
-use super::{
-    DONE, Setting, block_on,
-    explain::{find_stage, reload},
-    history::History,
-    rows,
-};
+use super::{DONE, Setting, block_on, explain::reload, history::History, rows};
 use crate::{
     args::ShowArgs,
     render::{
@@ -100,7 +95,7 @@ async fn show_run(history: &History, address: &Address, setting: &Setting<'_>) -
 }
 
 async fn show_stage(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> Result<(), Failure> {
-    let (run, stages, wanted) = find_stage(history, &args.address).await?;
+    let (run, stages, wanted) = history.lineage.find_stage(&Address::parse(&args.address)?).await?;
     let shown = gather(history, &run, &stages, wanted, setting).await?;
     let out = setting.screen;
     if out.json {

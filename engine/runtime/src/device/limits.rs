@@ -27,7 +27,7 @@ pub(super) fn memory_bytes() -> u64 {
 }
 
 /// Processes that the kernel has killed for lack of memory so far: in this process's cgroup, or else on the machine.
-pub(super) fn out_of_memory_kills() -> u64 {
+pub fn out_of_memory_kills() -> u64 {
     let own = cgroups().into_iter().map(|folder| folder.join("memory.events"));
     let counters = own.chain([PathBuf::from("/proc/vmstat")]);
     counters.filter_map(|file| oom_kills(&fs::read_to_string(file).ok()?)).next().unwrap_or(0)

@@ -9,6 +9,8 @@ use std::{process::Stdio, time::Duration};
 use cudarc::driver::{result, sys};
 use tokio::process::Command;
 
+pub use limits::out_of_memory_kills;
+
 use crate::event::Compute;
 
 /// A driver that hangs must not hold up a run.
@@ -35,11 +37,6 @@ fn gpu_names() -> Vec<String> {
 /// Cores and memory of this process, without a look for GPUs: no child starts.
 pub fn limits() -> Compute {
     Compute { cores: limits::cores(), memory_bytes: limits::memory_bytes(), gpus: Vec::new(), usable_gpus: 0 }
-}
-
-/// Processes that the kernel has killed for lack of memory so far, in this process's cgroup or else on the machine.
-pub fn out_of_memory_kills() -> u64 {
-    limits::out_of_memory_kills()
 }
 
 /// What this process may compute on. No GPU serves a build without CUDA.

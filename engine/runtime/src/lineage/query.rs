@@ -185,34 +185,52 @@ impl Lineage {
         rows.iter().map(|(json,)| serde_json::from_str(json).map_err(unreadable)).collect()
     }
 
+    /// The run of an address, its stages, and which of them is meant.
+    ///
+    /// # Errors
+    /// `lineage/address` if it names no stage, or a part that does not exist.
+    pub async fn find_stage(&self, address: &Address) -> Result<(RunId, Vec<StageRow>, usize), Failure> {
+        let run = self.find_run(&address.run).await?;
+        let stages = self.stages_of_run(&run).await?;
+        let bad = |message: String| Failure::input("lineage/address", message);
+        let names = || stages.iter().map(|stage| stage.stage.as_str()).collect::<Vec<_>>().join(", ");
+        let Some(wanted) = &address.stage else {
+            let message = format!("the address names a run; name one of its stages too: {}", names());
+            return Err(bad(message).help(format!("llmflow show {run}")));
+        };
+        let Some(position) = stages.iter().position(|stage| stage.stage == *wanted) else {
+            let message = format!("run `{run}` has no stage `{wanted}`; it has {}", names());
+            return Err(bad(message).help(format!("llmflow show {run}")));
+        };
+        let outputs = &stages[position].outputs;
+        if let Some(port) = &address.port
+            && outputs.iter().all(|output| output.port != *port)
+        {
+            let ports: Vec<&str> = outputs.iter().map(|output| output.port.as_str()).collect();
+            let message = format!("`{wanted}` of run `{run}` gave no `{port}`; it gave {}", ports.join(", "));
+            return Err(bad(message).help(format!("llmflow show {run}/{wanted}")));
+        }
+        Ok((run, stages, position))
+    }
+
     /// The artifact an address stands for: of a stage without a port its main output.
     ///
     /// # Errors
-    /// `lineage/address` if a part does not exist, or the stage gave nothing.
+    /// Those of [`Lineage::find_stage`]; `lineage/address` if the stage gave nothing.
     pub async fn resolve(&self, address: &Address) -> Result<(RunId, StageId, Port, Digest), Failure> {
-        let run = self.find_run(&address.run).await?;
-        let stages = self.stages_of_run(&run).await?;
+        let (run, mut stages, position) = self.find_stage(address).await?;
+        let stage = stages.swap_remove(position);
+        let is_meant = |output: &&OutputRow| address.port.as_ref().is_none_or(|port| output.port == *port);
         let bad = |message: String| Failure::input("lineage/address", message).help(format!("llmflow show {run}"));
-        let Some(wanted) = &address.stage else {
-            return Err(bad("the address names a run; a stage is needed".into()));
-        };
-        let Some(stage) = stages.iter().find(|stage| stage.stage == *wanted) else {
-            let names: Vec<&str> = stages.iter().map(|stage| stage.stage.as_str()).collect();
-            return Err(bad(format!("run `{run}` has no stage `{wanted}`; it has {}", names.join(", "))));
-        };
-        let found = match &address.port {
-            Some(port) => stage.outputs.iter().find(|output| output.port == *port),
-            None => stage.outputs.first(),
-        };
-        match found {
-            Some(OutputRow { port, digest: Some(digest), .. }) => Ok((run, wanted.clone(), port.clone(), *digest)),
+        match stage.outputs.iter().find(is_meant) {
+            Some(OutputRow { port, digest: Some(digest), .. }) => {
+                let (port, digest) = (port.clone(), *digest);
+                Ok((run, stage.stage, port, digest))
+            }
             Some(output) => {
-                Err(bad(format!("`{wanted}.{}` does not exist: the stage is {}", output.port, stage.status)))
+                Err(bad(format!("`{}.{}` does not exist: the stage is {}", stage.stage, output.port, stage.status)))
             }
-            None => {
-                let names: Vec<&str> = stage.outputs.iter().map(|output| output.port.as_str()).collect();
-                Err(bad(format!("`{wanted}` has no such output; it has {}", names.join(", "))))
-            }
+            None => Err(bad(format!("`{}` has no output", stage.stage))),
         }
     }
 

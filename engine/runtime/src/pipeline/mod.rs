@@ -31,7 +31,7 @@ pub use quantity::{duration, size_bytes};
 pub use reference::Origin;
 pub use schema::schema;
 pub use source::{At, MAX_FILE_BYTES, SourceFile, Span};
-pub use stage::{Demand, RESERVED, Ref, Require, Resources, Retry, Stage, Wiring};
+pub use stage::{Demand, LONGEST_BACKOFF, RESERVED, Ref, Require, Resources, Retry, Stage, Wiring};
 pub use with::{GivenAt, Places, check_params};
 
 use llmflow_contract::Registry;

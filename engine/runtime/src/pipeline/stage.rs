@@ -237,8 +237,8 @@ fn resources(node: &Node, diagnostics: &mut Diagnostics) -> Resources {
     found
 }
 
-/// Longest pause before the second attempt.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(24 * 3600);
+/// Longest pause before another attempt.
+pub const LONGEST_BACKOFF: Duration = Duration::from_secs(24 * 3600);
 
 fn retry(node: &Node, diagnostics: &mut Diagnostics) -> Retry {
     let mut found = Retry { attempts: 2, ..Retry::default() };

@@ -22,13 +22,11 @@ use crate::{
     home::{Home, RunLock},
     lineage::{Lineage, PipelineRow, PlannedRow},
     owner,
-    pipeline::{Demand, Target},
+    pipeline::{Demand, LONGEST_BACKOFF, Target},
     plan::{Outputs, Plan, Planned, StageView, Standing, finished},
     store::{KeyRecord, Store},
 };
 
-/// Most time between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 /// How long a cancelled or timed-out worker may take to save before it is killed.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -483,7 +481,7 @@ impl Engine {
         let doublings = self.attempts[index].saturating_sub(1).min(10);
         let pause = match failure.class {
             Class::Transient { after: Some(after) } => after,
-            _ => retry.backoff.saturating_mul(2u32.pow(doublings)).min(LONGEST_PAUSE),
+            _ => retry.backoff.saturating_mul(2u32.pow(doublings)).min(LONGEST_BACKOFF),
         };
         let retry_in_ms = Some(pause.as_millis() as u64);
         self.states[index] = State::Ready { not_before: Some(Instant::now() + pause) };

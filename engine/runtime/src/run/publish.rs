@@ -26,12 +26,15 @@ pub fn publish(artifact: &AnyArtifact, path: &Path, vouched: bool) -> Result<Pub
     if vouched {
         return Ok(Publication { path: path.to_owned(), bytes, unchanged: true });
     }
+    let single = artifact.manifest.files.len() == 1 && !path.to_string_lossy().ends_with('/') && !path.is_dir();
+    if !single {
+        check_is_ours(path)?;
+    }
     let parent = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(|error| Failure::io("making", parent, &error))?;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|| "published".into());
     let fresh = parent.join(format!(".{name}.new"));
     remove(&fresh)?;
-    let single = artifact.manifest.files.len() == 1 && !path.to_string_lossy().ends_with('/') && !path.is_dir();
     if single {
         copy(&artifact.root.join(&artifact.manifest.files[0].path), &fresh)?;
     } else {
@@ -45,29 +48,29 @@ pub fn publish(artifact: &AnyArtifact, path: &Path, vouched: bool) -> Result<Pub
         }
         let mark = fresh.join(MARK);
         fs::write(&mark, artifact.digest.hex()).map_err(|error| Failure::io("writing", &mark, &error))?;
-        check_is_ours(path)?;
     }
-    swap_in(&fresh, path).map_err(|error| Failure::io("publishing", path, &error))?;
+    swap_in(&fresh, path)?;
     remove(&fresh)?; // what was there before
     Ok(Publication { path: path.to_owned(), bytes, unchanged: false })
 }
 
-/// Puts `fresh` in the place of `path`; what was there takes the place of `fresh`. There is no moment without either.
-fn swap_in(fresh: &Path, path: &Path) -> std::io::Result<()> {
+/// Puts `fresh` in the place of `path`; a folder that was there takes the place of `fresh`. There is no moment without
+/// either where the file system can exchange the two.
+fn swap_in(fresh: &Path, path: &Path) -> Result<(), Failure> {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    let failed = |error: std::io::Error| Failure::io("publishing", path, &error);
     if !path.is_dir() || !fresh.is_dir() {
-        return fs::rename(fresh, path);
+        return fs::rename(fresh, path).map_err(failed);
     }
     match renameat2(AT_FDCWD, fresh, AT_FDCWD, path, RenameFlags::RENAME_EXCHANGE) {
         Ok(()) => Ok(()),
-        // Some file systems cannot exchange.
         Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) => {
             let old = fresh.with_extension("old");
-            fs::rename(path, &old)?;
-            fs::rename(fresh, path)?;
-            fs::rename(&old, fresh)
+            remove(&old)?; // of a run that was killed between the two
+            fs::rename(path, &old).and_then(|()| fs::rename(fresh, path)).map_err(failed)?;
+            fs::rename(&old, fresh).map_err(failed)
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(failed(error.into())),
     }
 }
 
