@@ -100,6 +100,12 @@ pub struct PlanArgs {
 pub struct RunArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
+    /// Run at most N stages at once
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub jobs: Option<u32>,
+    /// Start nothing more once a stage has failed
+    #[arg(long)]
+    pub fail_fast: bool,
     /// Keep the deployed model up afterwards
     #[arg(long)]
     pub serve: bool,

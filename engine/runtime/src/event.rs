@@ -30,6 +30,23 @@ pub struct Event {
     pub what: What,
 }
 
+impl Event {
+    /// The event as history keeps it: a plan is kept stage by stage.
+    pub(crate) fn without_plan(&self) -> Self {
+        let what = match &self.what {
+            What::RunStarted { pipeline, compute, home, disk_free_bytes, .. } => What::RunStarted {
+                pipeline: pipeline.clone(),
+                plan: PlanView::default(),
+                compute: compute.clone(),
+                home: home.clone(),
+                disk_free_bytes: *disk_free_bytes,
+            },
+            what => what.clone(),
+        };
+        Self { at_ms: self.at_ms, run: self.run.clone(), stage: self.stage.clone(), what }
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

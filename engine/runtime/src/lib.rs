@@ -14,3 +14,8 @@ pub mod pipeline;
 pub mod plan;
 pub mod run;
 pub mod store;
+
+/// The name of this machine, for records.
+fn machine_name() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}

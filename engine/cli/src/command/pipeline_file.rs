@@ -44,7 +44,12 @@ fn holds_stages(path: &Path) -> bool {
 
 /// What `run` and `plan` are asked.
 pub fn options(args: &PipelineArgs, home: Option<&Path>) -> Result<Options, Failure> {
-    Ok(Options { pipeline: find(args.pipeline.as_deref())?, home: home.map(Path::to_owned), set: args.set.clone() })
+    Ok(Options {
+        pipeline: find(args.pipeline.as_deref())?,
+        home: home.map(Path::to_owned),
+        set: args.set.clone(),
+        ..Options::default()
+    })
 }
 
 /// The file as far as it can be read: for its name, and for what it deploys.

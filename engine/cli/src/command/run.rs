@@ -30,7 +30,8 @@ pub fn run(args: RunArgs, setting: &Setting) -> Result<u8, Error> {
     if args.dry_run {
         return plan::plan(PlanArgs { pipeline: args.pipeline, exit_code: false }, setting);
     }
-    let options = pipeline_file::options(&args.pipeline, setting.home.as_deref())?;
+    let mut options = pipeline_file::options(&args.pipeline, setting.home.as_deref())?;
+    (options.jobs, options.fail_fast) = (args.jobs, args.fail_fast);
     let file = options.pipeline.display().to_string();
     let loaded = pipeline_file::load(&options, setting.registry)?;
     let base = loaded.pipeline.source.base().to_owned();

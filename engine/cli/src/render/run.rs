@@ -78,6 +78,7 @@ mod tests {
             summary: summary.into(),
             attempts: 1,
             failure: (status == "failed").then(|| Failure::input("x", "no rows\u{1b}[2J")),
+            needs: Vec::new(),
             outputs: Vec::new(),
             inputs: Vec::new(),
             metrics: Default::default(),

@@ -244,6 +244,7 @@ mod tests {
             summary: "eval loss 2.48 → 1.42".into(),
             attempts: 1,
             failure: None,
+            needs: Vec::new(),
             outputs: vec![OutputRow { port: Port::from("adapter"), kind: Kind::of("adapter"), digest: Some(adapter) }],
             inputs: vec![InputRow {
                 port: Port::from("data"),

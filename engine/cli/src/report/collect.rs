@@ -66,7 +66,6 @@ struct MadeBy {
 #[derive(Default)]
 struct Happened {
     compute: llmflow_runtime::event::Compute,
-    needs: BTreeMap<StageId, Vec<StageId>>,
     refused: BTreeMap<StageId, (String, String)>,
     skipped: BTreeMap<StageId, String>,
     published: Vec<std::path::PathBuf>,
@@ -77,10 +76,7 @@ impl Happened {
         let mut happened = Self::default();
         for Event { stage, what, .. } in events {
             match (stage, what) {
-                (_, What::RunStarted { plan, compute, .. }) => {
-                    happened.compute = compute;
-                    happened.needs = plan.stages.into_iter().map(|stage| (stage.stage, stage.needs)).collect();
-                }
+                (_, What::RunStarted { compute, .. }) => happened.compute = compute,
                 (Some(stage), What::Refused { expression, why }) => {
                     happened.refused.insert(stage, (expression, why));
                 }
@@ -132,7 +128,7 @@ async fn collect_stage(
         series: series_of(lineage, run, &row).await?,
         refused: events.refused.get(&row.stage).cloned(),
         skipped_because: events.skipped.get(&row.stage).cloned(),
-        needs: events.needs.get(&row.stage).cloned().unwrap_or_default(),
+        needs: row.needs,
         inputs: inputs.collect(),
         outputs,
         settings: record.iter().flat_map(settings).collect(),
@@ -229,7 +225,7 @@ mod tests {
     use llmflow_contract::{Class, Digest, Kind, Port};
     use llmflow_runtime::{
         event::{Finished, RunStatus},
-        lineage::{PipelineRow, PlannedRow},
+        lineage::{Note, PipelineRow, PlannedRow},
         plan::{PlanView, StageView, Will},
     };
 
@@ -255,9 +251,11 @@ mod tests {
             text: "name: p".into(),
             set: Vec::new(),
             params: BTreeMap::new(),
+            resumes: None,
         };
         let outputs = || vec![(Port::from("adapter"), Kind::new("adapter"))];
-        let planned = stages.iter().map(|view| PlannedRow { view, inputs: Vec::new(), outputs: outputs() });
+        let planned =
+            stages.iter().map(|view| PlannedRow { view, components: None, inputs: Vec::new(), outputs: outputs() });
         lineage.start_run(run, &file, &planned.collect::<Vec<_>>()).await.unwrap();
         let started = What::RunStarted {
             pipeline: "p".into(),
@@ -270,7 +268,8 @@ mod tests {
     }
 
     async fn tell(lineage: &Lineage, run: &RunId, stage: Option<&str>, what: What) {
-        lineage.record(&Event { at_ms: 1, run: run.clone(), stage: stage.map(StageId::from), what }).await.unwrap();
+        let event = Event { at_ms: 1, run: run.clone(), stage: stage.map(StageId::from), what };
+        lineage.write(&[Note::Event(event)]).await.unwrap();
     }
 
     fn gave() -> Finished {

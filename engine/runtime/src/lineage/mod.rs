@@ -5,6 +5,7 @@
 
 mod query;
 mod recall;
+mod recorder;
 mod row;
 #[cfg(test)]
 mod tests;
@@ -19,8 +20,9 @@ use sqlx::{
 };
 
 pub use recall::Success;
+pub use recorder::Recorder;
 pub use row::{InputRow, OutputRow, PipelineRow, RunRow, StageRow, Whereabouts};
-pub use write::PlannedRow;
+pub use write::{Note, PlannedRow};
 
 use crate::{event::RunId, home::Home};
 

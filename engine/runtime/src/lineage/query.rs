@@ -1,7 +1,7 @@
 //! Reading: what the commands that look back ask.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -104,7 +104,7 @@ impl Lineage {
 
     /// The file a run was started with.
     pub async fn pipeline_of(&self, run: &RunId) -> Result<PipelineRow, Failure> {
-        let row = sqlx::query("SELECT path, pipeline, text, set_json, params FROM runs WHERE run = ?")
+        let row = sqlx::query("SELECT path, pipeline, text, set_json, params, resumes FROM runs WHERE run = ?")
             .bind(&run.0)
             .fetch_optional(&self.pool)
             .await
@@ -116,6 +116,7 @@ impl Lineage {
             text: text(&row, "text")?,
             set: serde_json::from_str(&text(&row, "set_json")?).map_err(unreadable)?,
             params: serde_json::from_str(&text(&row, "params")?).map_err(unreadable)?,
+            resumes: row.try_get::<Option<String>, _>("resumes").map_err(failed)?.map(RunId),
         })
     }
 
@@ -259,23 +260,31 @@ impl Lineage {
             .collect()
     }
 
-    /// The last time a stage of this pipeline succeeded.
-    pub async fn last_success(&self, pipeline: &str, stage: &StageId) -> Result<Option<LastSuccess>, Failure> {
-        let row: Option<(String, Option<f64>)> = sqlx::query_as(
-            "SELECT s.components, s.seconds FROM stages s JOIN runs r ON r.run = s.run
-             WHERE r.pipeline = ? AND s.stage = ? AND s.status IN ('ran', 'cached', 'refused') AND s.components IS NOT NULL
-             ORDER BY r.number DESC LIMIT 1",
+    /// The last time each of these stages of a pipeline succeeded.
+    pub async fn last_successes(
+        &self,
+        pipeline: &str,
+        stages: &[&StageId],
+    ) -> Result<HashMap<StageId, LastSuccess>, Failure> {
+        let rows: Vec<(String, String, Option<f64>)> = sqlx::query_as(
+            "SELECT s.stage, s.components, s.seconds FROM json_each(?2) wanted JOIN stages s ON s.rowid = (
+                 SELECT s.rowid FROM stages s JOIN runs r ON r.run = s.run
+                 WHERE s.stage = wanted.value AND r.pipeline = ?1
+                     AND s.status IN ('ran', 'cached', 'refused') AND s.components IS NOT NULL
+                 ORDER BY r.number DESC LIMIT 1)",
         )
         .bind(pipeline)
-        .bind(stage.as_str())
-        .fetch_optional(&self.pool)
+        .bind(serde_json::to_string(stages).map_err(unreadable)?)
+        .fetch_all(&self.pool)
         .await
         .map_err(failed)?;
-        row.map(|(components, seconds)| {
-            let components = serde_json::from_str(&components).map_err(unreadable)?;
-            Ok(LastSuccess { components, seconds: seconds.unwrap_or_default() })
-        })
-        .transpose()
+        rows.into_iter()
+            .map(|(stage, components, seconds)| {
+                let components = serde_json::from_str(&components).map_err(unreadable)?;
+                let last = LastSuccess { components, seconds: seconds.unwrap_or_default() };
+                Ok((StageId::new(stage), last))
+            })
+            .collect()
     }
 
     /// What was published at a path last: digest, bytes, modification time in ns, inode.
@@ -324,6 +333,7 @@ fn stage_row(row: &SqliteRow) -> Result<StageRow, Failure> {
         summary: text(row, "summary")?,
         attempts: row.try_get::<i64, _>("attempts").map_err(failed)? as u32,
         failure: failure.map(|json| serde_json::from_str(&json)).transpose().map_err(unreadable)?,
+        needs: serde_json::from_str(&text(row, "needs")?).map_err(unreadable)?,
         outputs: Vec::new(),
         inputs: Vec::new(),
         metrics: BTreeMap::new(),

@@ -19,6 +19,8 @@ pub struct PipelineRow {
     pub set: Vec<String>,
     /// The file's params with their final values.
     pub params: BTreeMap<String, Value>,
+    /// The run that this one goes on with.
+    pub resumes: Option<RunId>,
 }
 
 /// One run.
@@ -51,6 +53,8 @@ pub struct StageRow {
     pub summary: String,
     pub attempts: u32,
     pub failure: Option<Failure>,
+    /// Stages it waits for, data and `after`.
+    pub needs: Vec<StageId>,
     /// The main output first.
     pub outputs: Vec<OutputRow>,
     pub inputs: Vec<InputRow>,

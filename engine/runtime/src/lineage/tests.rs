@@ -35,12 +35,18 @@ fn file() -> PipelineRow {
         text: "name: p".into(),
         set: vec!["rank=8".into()],
         params: [("rank".to_owned(), 8.into())].into(),
+        resumes: None,
     }
 }
 
 async fn tell(lineage: &Lineage, run: &RunId, stage: Option<&str>, what: What) {
     let event = Event { at_ms: 1, run: run.clone(), stage: stage.map(StageId::from), what };
-    lineage.record(&event).await.unwrap();
+    lineage.write(&[Note::Event(event)]).await.unwrap();
+}
+
+async fn note_key(lineage: &Lineage, run: &RunId, stage: &StageId, key: &[u8], parts: &[Component]) {
+    let (run, stage, key, components) = (run.clone(), stage.clone(), Digest::of(key), parts.to_vec());
+    lineage.write(&[Note::Key { run, stage, key, components }]).await.unwrap();
 }
 
 /// A run of `load` → `sft`, started.
@@ -48,9 +54,15 @@ async fn start(lineage: &Lineage, name: &str) -> RunId {
     let run = RunId(name.to_owned());
     let (load, sft) = (view("load", Vec::new()), view("sft", Vec::new()));
     let stages = [
-        PlannedRow { view: &load, inputs: Vec::new(), outputs: vec![(Port::from("data"), Kind::new("dataset/chat"))] },
+        PlannedRow {
+            view: &load,
+            components: None,
+            inputs: Vec::new(),
+            outputs: vec![(Port::from("data"), Kind::new("dataset/chat"))],
+        },
         PlannedRow {
             view: &sft,
+            components: None,
             inputs: vec![(Port::from("data"), StageId::from("load"), Port::from("data"))],
             outputs: vec![(Port::from("adapter"), Kind::new("adapter")), (Port::from("aaa"), Kind::new("model"))],
         },
@@ -116,14 +128,14 @@ async fn the_last_success_explains_and_a_failure_in_between_does_not_hide_it() {
     let parts = [Component { part: "with.lora_r".into(), value: "16".into() }];
     let (first, second) = (start(&lineage, "first-otter").await, start(&lineage, "second-otter").await);
     let sft = StageId::from("sft");
-    lineage.set_components(&first, &sft, &Digest::of(b"1"), &parts).await.unwrap();
+    note_key(&lineage, &first, &sft, b"1", &parts).await;
     tell(&lineage, &first, Some("sft"), What::Finished(gave("adapter", b"a"))).await;
-    lineage.set_components(&second, &sft, &Digest::of(b"2"), &[]).await.unwrap();
+    note_key(&lineage, &second, &sft, b"2", &[]).await;
     let failure = Failure::input("x", "bad").help("good");
     tell(&lineage, &second, Some("sft"), What::Failed { failure: failure.clone(), retry_in_ms: None }).await;
-    let last = lineage.last_success("p", &sft).await.unwrap().unwrap();
+    let last = &lineage.last_successes("p", &[&sft, &StageId::from("load")]).await.unwrap()[&sft];
     assert_eq!((last.components.as_slice(), last.seconds), (&parts[..], 2.0));
-    assert!(lineage.last_success("q", &sft).await.unwrap().is_none());
+    assert!(lineage.last_successes("q", &[&sft]).await.unwrap().is_empty());
     assert_eq!(lineage.stages_of_run(&second).await.unwrap()[1].failure, Some(failure));
 }
 
@@ -193,7 +205,7 @@ async fn a_key_is_compared_with_the_success_before_it_not_with_its_own() {
     let (first, second) = (start(&lineage, "first-otter").await, start(&lineage, "second-otter").await);
     let sft = StageId::from("sft");
     for (run, rank) in [(&first, "16"), (&second, "32")] {
-        lineage.set_components(run, &sft, &Digest::of(rank.as_bytes()), &parts(rank)).await.unwrap();
+        note_key(&lineage, run, &sft, rank.as_bytes(), &parts(rank)).await;
         for step in [2, 1] {
             let (name, reproducible) = ("loss".to_owned(), false);
             tell(&lineage, run, Some("sft"), What::Metric { name, value: 1.0, step: Some(step), reproducible }).await;

@@ -1,8 +1,10 @@
-//! Writing: the engine alone, each change in a transaction of its own.
+//! Writing: the engine alone. Many notes are one transaction, and its size does not change how many statements it takes:
+//! rows travel as one JSON text that SQLite unpacks.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use llmflow_contract::{Digest, Kind, Port, StageId};
+use serde_json::{Value, json};
 use sqlx::{Sqlite, Transaction};
 
 use super::*;
@@ -11,23 +13,52 @@ use crate::{
     plan::{Change, Component, PlanView, StageView, Will},
 };
 
+/// Rows that one statement takes: bounds the memory that unpacking them needs.
+const ROWS: usize = 10_000;
+
 /// What is written of a stage before anything runs.
 #[derive(Clone, Debug)]
 pub struct PlannedRow<'a> {
     pub view: &'a StageView,
+    /// What its key is made of, where that is known already.
+    pub components: Option<&'a [Component]>,
     /// The input port, and the output it reads.
     pub inputs: Vec<(Port, StageId, Port)>,
     /// The main output first.
     pub outputs: Vec<(Port, Kind)>,
 }
 
+/// One thing to write down.
+#[derive(Clone, Debug)]
+pub enum Note {
+    Event(Event),
+    /// A stage's key and what it is made of, as soon as both are known.
+    Key {
+        run: RunId,
+        stage: StageId,
+        key: Digest,
+        components: Vec<Component>,
+    },
+}
+
+impl Note {
+    /// Progress and what is printed are told, not kept.
+    pub(super) fn is_kept(&self) -> bool {
+        !matches!(self, Self::Event(Event { what: What::Progress(_) | What::Log { .. }, .. }))
+    }
+    /// May it wait a moment for others? One of the points of a curve.
+    pub(super) fn is_point(&self) -> bool {
+        matches!(self, Self::Event(Event { what: What::Metric { .. }, .. })) || !self.is_kept()
+    }
+}
+
 impl Lineage {
     /// A run begins: its file and every stage of its plan.
     pub async fn start_run(&self, run: &RunId, row: &PipelineRow, stages: &[PlannedRow<'_>]) -> Result<(), Failure> {
-        let mut change = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+        let mut change = self.change().await?;
         sqlx::query(
-            "INSERT INTO runs (run, pipeline, path, text, set_json, params, status, started_ms)
-             VALUES (?, ?, ?, ?, ?, ?, 'running', ?)",
+            "INSERT INTO runs (run, pipeline, path, text, set_json, params, status, started_ms, machine, version, resumes)
+             VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?)",
         )
         .bind(&run.0)
         .bind(&row.name)
@@ -36,51 +67,27 @@ impl Lineage {
         .bind(serde_json::to_string(&row.set).map_err(unreadable)?)
         .bind(serde_json::to_string(&row.params).map_err(unreadable)?)
         .bind(crate::event::now_ms() as i64)
+        .bind(crate::machine_name())
+        .bind(env!("CARGO_PKG_VERSION"))
+        .bind(row.resumes.as_ref().map(|run| run.0.as_str()))
         .execute(&mut *change)
         .await
         .map_err(failed)?;
-        for (position, stage) in stages.iter().enumerate() {
-            plan_stage(&mut change, run, position, stage).await?;
+        for (chunk, first) in stages.chunks(ROWS).zip((0..).step_by(ROWS)) {
+            plan_stages(&mut change, run, first, chunk).await?;
         }
         change.commit().await.map_err(failed)
     }
 
-    /// Notes a stage's key and what it is made of, as soon as both are known.
-    pub async fn set_components(
-        &self,
-        run: &RunId,
-        stage: &StageId,
-        key: &Digest,
-        parts: &[Component],
-    ) -> Result<(), Failure> {
-        sqlx::query("UPDATE stages SET key = ?, components = ? WHERE run = ? AND stage = ?")
-            .bind(key.to_string())
-            .bind(serde_json::to_string(parts).map_err(unreadable)?)
-            .bind(&run.0)
-            .bind(stage.as_str())
-            .execute(&self.pool)
-            .await
-            .map(|_| ())
-            .map_err(failed)
-    }
-
-    /// Notes one event: the event itself, and what it says about its stage or run.
-    pub async fn record(&self, event: &Event) -> Result<(), Failure> {
-        let mut change = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-        let is_point = matches!(event.what, What::Metric { step: Some(_), .. });
-        if !is_point {
-            sqlx::query("INSERT INTO events (run, at_ms, json) VALUES (?, ?, ?)")
-                .bind(&event.run.0)
-                .bind(event.at_ms as i64)
-                .bind(serde_json::to_string(event).map_err(unreadable)?)
-                .execute(&mut *change)
-                .await
-                .map_err(failed)?;
+    /// Writes these down, in order, whole or not at all; durable on return.
+    pub async fn write(&self, notes: &[Note]) -> Result<(), Failure> {
+        let mut batch = Batch::default();
+        notes.iter().filter(|note| note.is_kept()).try_for_each(|note| batch.add(note))?;
+        if batch.runs.is_empty() {
+            return Ok(());
         }
-        match &event.stage {
-            Some(stage) => project_stage(&mut change, &event.run, stage, &event.what).await?,
-            None => project_run(&mut change, &event.run, &event.what).await?,
-        }
+        let mut change = self.change().await?;
+        batch.apply(&mut change).await?;
         change.commit().await.map_err(failed)
     }
 
@@ -104,181 +111,271 @@ impl Lineage {
             .map(|_| ())
             .map_err(failed)
     }
+
+    /// A transaction that holds the write lock from its start: one that takes it later fails at once when it is busy.
+    async fn change(&self) -> Result<Transaction<'_, Sqlite>, Failure> {
+        self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)
+    }
 }
 
-async fn plan_stage(
+async fn plan_stages(
     change: &mut Transaction<'_, Sqlite>,
     run: &RunId,
-    position: usize,
-    planned: &PlannedRow<'_>,
+    first: usize,
+    planned: &[PlannedRow<'_>],
 ) -> Result<(), Failure> {
-    let view = planned.view;
-    sqlx::query(
-        "INSERT INTO stages (run, stage, position, operator, version, status) VALUES (?, ?, ?, ?, ?, 'waiting')",
+    let (mut stages, mut inputs, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
+    for (row, position) in planned.iter().zip(first..) {
+        let view = row.view;
+        let key = match &view.will {
+            Will::Run { key, .. } | Will::Cached { key, .. } => Some(key),
+            _ => None,
+        };
+        let because = match &view.will {
+            Will::Run { because, .. } if !because.is_empty() => Some(text_of(because)?),
+            _ => None,
+        };
+        let components = row.components.map(text_of).transpose()?;
+        stages.push(json!([
+            view.stage,
+            position,
+            view.operator,
+            view.version,
+            key,
+            components,
+            because,
+            text_of(&view.needs)?
+        ]));
+        inputs.extend(
+            row.inputs.iter().enumerate().map(|(at, (port, stage, from))| json!([view.stage, port, at, stage, from])),
+        );
+        outputs.extend(
+            row.outputs.iter().enumerate().map(|(at, (port, kind))| json!([view.stage, port, at, kind.to_string()])),
+        );
+    }
+    insert(
+        change,
+        "INSERT INTO stages (run, stage, position, operator, version, status, key, components, because, needs)
+         SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, 'waiting', value ->> 4, value ->> 5, value ->> 6, value ->> 7
+         FROM json_each(?2)",
+        run,
+        stages,
     )
-    .bind(&run.0)
-    .bind(view.stage.as_str())
-    .bind(position as i64)
-    .bind(&view.operator)
-    .bind(i64::from(view.version))
-    .execute(&mut **change)
+    .await?;
+    insert(
+        change,
+        "INSERT INTO inputs (run, stage, port, position, from_stage, from_port)
+         SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?2)",
+        run,
+        inputs,
+    )
+    .await?;
+    insert(
+        change,
+        "INSERT INTO outputs (run, stage, port, position, kind)
+         SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?2)",
+        run,
+        outputs,
+    )
     .await
-    .map_err(failed)?;
-    for (position, (port, from_stage, from_port)) in planned.inputs.iter().enumerate() {
-        sqlx::query("INSERT INTO inputs (run, stage, port, position, from_stage, from_port) VALUES (?, ?, ?, ?, ?, ?)")
-            .bind(&run.0)
-            .bind(view.stage.as_str())
-            .bind(port.as_str())
-            .bind(position as i64)
-            .bind(from_stage.as_str())
-            .bind(from_port.as_str())
-            .execute(&mut **change)
-            .await
-            .map_err(failed)?;
-    }
-    for (position, (port, kind)) in planned.outputs.iter().enumerate() {
-        sqlx::query("INSERT INTO outputs (run, stage, port, position, kind) VALUES (?, ?, ?, ?, ?)")
-            .bind(&run.0)
-            .bind(view.stage.as_str())
-            .bind(port.as_str())
-            .bind(position as i64)
-            .bind(kind.to_string())
-            .execute(&mut **change)
-            .await
-            .map_err(failed)?;
-    }
-    Ok(())
 }
 
-async fn project_run(change: &mut Transaction<'_, Sqlite>, run: &RunId, what: &What) -> Result<(), Failure> {
-    let query = match what {
-        What::RunStarted { plan, .. } => {
-            sqlx::query("UPDATE runs SET changed = ? WHERE run = ?").bind(changed(plan)).bind(&run.0)
-        }
-        What::RunFinished { status, seconds } => sqlx::query("UPDATE runs SET status = ?, seconds = ? WHERE run = ?")
-            .bind(status.name())
-            .bind(*seconds)
-            .bind(&run.0),
-        _ => return Ok(()),
-    };
-    query.execute(&mut **change).await.map(|_| ()).map_err(failed)
-}
-
-async fn project_stage(
+/// Runs a statement whose `?1` is the run and whose `?2` are the rows.
+async fn insert(
     change: &mut Transaction<'_, Sqlite>,
+    sql: &'static str,
     run: &RunId,
-    stage: &StageId,
-    what: &What,
+    rows: Vec<Value>,
 ) -> Result<(), Failure> {
-    let status = match what {
-        What::Started { attempt } => {
-            sqlx::query("UPDATE stages SET attempts = ? WHERE run = ? AND stage = ?")
-                .bind(i64::from(*attempt))
-                .bind(&run.0)
-                .bind(stage.as_str())
-                .execute(&mut **change)
-                .await
-                .map_err(failed)?;
-            "running"
-        }
-        What::Finished(finished) => {
-            set_result(change, run, stage, finished).await?;
-            "ran"
-        }
-        What::Cached(finished) => {
-            set_result(change, run, stage, finished).await?;
-            "cached"
-        }
-        What::Refused { .. } => "refused",
-        What::Skipped { .. } => "skipped",
-        What::Failed { failure, retry_in_ms } => {
-            let failure = serde_json::to_string(failure).map_err(unreadable)?;
-            sqlx::query("UPDATE stages SET failure = ? WHERE run = ? AND stage = ?")
-                .bind(failure)
-                .bind(&run.0)
-                .bind(stage.as_str())
-                .execute(&mut **change)
-                .await
-                .map_err(failed)?;
-            if retry_in_ms.is_some() { "waiting" } else { "failed" }
-        }
-        What::Interrupted => "interrupted",
-        What::Metric { name, value, step, .. } => {
-            return add_metric(change, run, stage, name, *value, *step).await;
-        }
-        _ => return Ok(()),
-    };
-    sqlx::query("UPDATE stages SET status = ? WHERE run = ? AND stage = ?")
-        .bind(status)
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(sql)
         .bind(&run.0)
-        .bind(stage.as_str())
+        .bind(Value::Array(rows).to_string())
         .execute(&mut **change)
         .await
         .map(|_| ())
         .map_err(failed)
 }
 
-async fn set_result(
-    change: &mut Transaction<'_, Sqlite>,
-    run: &RunId,
-    stage: &StageId,
-    finished: &Finished,
-) -> Result<(), Failure> {
-    sqlx::query("UPDATE stages SET seconds = ?, summary = ?, failure = NULL WHERE run = ? AND stage = ?")
-        .bind(finished.seconds)
-        .bind(&finished.summary)
-        .bind(&run.0)
-        .bind(stage.as_str())
-        .execute(&mut **change)
-        .await
-        .map_err(failed)?;
-    for (port, digest) in &finished.outputs {
-        // Ports that no plan names are the ones every stage has: `report` and `trace`, whose kind is their name.
-        sqlx::query(
-            "INSERT INTO outputs (run, stage, port, kind, digest) VALUES (?, ?, ?, ?, ?)
-             ON CONFLICT (run, stage, port) DO UPDATE SET digest = excluded.digest",
+/// What many notes come to: the last word on each stage, and all that is added.
+#[derive(Default)]
+struct Batch {
+    runs: BTreeMap<RunId, RunBatch>,
+}
+
+#[derive(Default)]
+struct RunBatch {
+    stages: BTreeMap<StageId, Patch>,
+    events: Vec<Value>,
+    outputs: Vec<Value>,
+    metrics: Vec<Value>,
+    changed: Option<String>,
+    ended: Option<(&'static str, f64)>,
+}
+
+/// What changes of one stage; what is absent stays.
+#[derive(Default)]
+struct Patch {
+    status: Option<&'static str>,
+    attempts: Option<u32>,
+    /// `Some(None)` takes an earlier failure back.
+    failure: Option<Option<String>>,
+    result: Option<(f64, String)>,
+    key: Option<(Digest, String)>,
+}
+
+impl Batch {
+    fn add(&mut self, note: &Note) -> Result<(), Failure> {
+        match note {
+            Note::Key { run, stage, key, components } => {
+                let patch = self.runs.entry(run.clone()).or_default().stages.entry(stage.clone()).or_default();
+                patch.key = Some((*key, text_of(components)?));
+                Ok(())
+            }
+            Note::Event(event) => self.runs.entry(event.run.clone()).or_default().hear(event),
+        }
+    }
+
+    async fn apply(self, change: &mut Transaction<'_, Sqlite>) -> Result<(), Failure> {
+        for (run, batch) in self.runs {
+            batch.apply(change, &run).await?;
+        }
+        Ok(())
+    }
+}
+
+impl RunBatch {
+    fn hear(&mut self, event: &Event) -> Result<(), Failure> {
+        let kept = match &event.what {
+            What::Metric { step: Some(_), .. } => None, // points are in `metrics`
+            // The plan is in `stages`, row by row.
+            What::RunStarted { .. } => Some(text_of(&event.without_plan())?),
+            _ => Some(text_of(event)?),
+        };
+        self.events.extend(kept.map(|text| json!([event.at_ms, text])));
+        match &event.stage {
+            Some(stage) => self.hear_of(stage, &event.what)?,
+            None => match &event.what {
+                What::RunStarted { plan, .. } => self.changed = Some(changed(plan)),
+                What::RunFinished { status, seconds } => self.ended = Some((status.name(), *seconds)),
+                _ => {}
+            },
+        }
+        Ok(())
+    }
+
+    fn hear_of(&mut self, stage: &StageId, what: &What) -> Result<(), Failure> {
+        let patch = self.stages.entry(stage.clone()).or_default();
+        match what {
+            What::Started { attempt } => (patch.status, patch.attempts) = (Some("running"), Some(*attempt)),
+            What::Finished(finished) => self.finish(stage, "ran", finished),
+            What::Cached(finished) => self.finish(stage, "cached", finished),
+            What::Refused { .. } => patch.status = Some("refused"),
+            What::Skipped { .. } => patch.status = Some("skipped"),
+            What::Interrupted => patch.status = Some("interrupted"),
+            What::Failed { failure, retry_in_ms } => {
+                patch.failure = Some(Some(text_of(failure)?));
+                patch.status = Some(if retry_in_ms.is_some() { "waiting" } else { "failed" });
+            }
+            What::Metric { name, value, step, .. } => self.metrics.push(json!([stage, name, step, value])),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, stage: &StageId, status: &'static str, finished: &Finished) {
+        let patch = self.stages.entry(stage.clone()).or_default();
+        (patch.status, patch.failure) = (Some(status), Some(None));
+        patch.result = Some((finished.seconds, finished.summary.clone()));
+        self.outputs.extend(finished.outputs.iter().map(|(port, digest)| json!([stage, port, digest])));
+        self.metrics.extend(finished.metrics.iter().map(|(name, value)| json!([stage, name, null, value])));
+    }
+
+    async fn apply(self, change: &mut Transaction<'_, Sqlite>, run: &RunId) -> Result<(), Failure> {
+        let patches = self.stages.into_iter().map(|(stage, patch)| {
+            let (seconds, summary) = patch.result.unzip();
+            let (key, components) = patch.key.unzip();
+            let clears = patch.failure == Some(None);
+            json!([
+                stage,
+                patch.status,
+                patch.attempts,
+                patch.failure.flatten(),
+                clears,
+                seconds,
+                summary,
+                key,
+                components
+            ])
+        });
+        insert(
+            change,
+            "UPDATE stages SET
+                status = coalesce(p.value ->> 1, status), attempts = coalesce(p.value ->> 2, attempts),
+                failure = CASE WHEN p.value ->> 4 THEN NULL ELSE coalesce(p.value ->> 3, failure) END,
+                seconds = coalesce(p.value ->> 5, seconds), summary = coalesce(p.value ->> 6, summary),
+                key = coalesce(p.value ->> 7, stages.key), components = coalesce(p.value ->> 8, components)
+             FROM json_each(?2) p WHERE stages.run = ?1 AND stages.stage = p.value ->> 0",
+            run,
+            patches.collect(),
         )
-        .bind(&run.0)
-        .bind(stage.as_str())
-        .bind(port.as_str())
-        .bind(port.as_str())
-        .bind(digest.to_string())
-        .execute(&mut **change)
-        .await
-        .map_err(failed)?;
+        .await?;
+        insert(
+            change,
+            "INSERT INTO events (run, at_ms, json) SELECT ?1, value ->> 0, value ->> 1 FROM json_each(?2)",
+            run,
+            self.events,
+        )
+        .await?;
+        // Ports that no plan names are the ones every stage has: `report` and `trace`, whose kind is their name.
+        insert(
+            change,
+            "INSERT INTO outputs (run, stage, port, kind, digest)
+             SELECT ?1, value ->> 0, value ->> 1, value ->> 1, value ->> 2 FROM json_each(?2) WHERE true
+             ON CONFLICT (run, stage, port) DO UPDATE SET digest = excluded.digest",
+            run,
+            self.outputs,
+        )
+        .await?;
+        insert(
+            change,
+            "INSERT INTO metrics (run, stage, name, step, value)
+             SELECT ?1, value ->> 0, value ->> 1, value ->> 2, CAST(value ->> 3 AS REAL) FROM json_each(?2)",
+            run,
+            self.metrics,
+        )
+        .await?;
+        if let Some(changed) = self.changed {
+            let query = sqlx::query("UPDATE runs SET changed = ? WHERE run = ?").bind(changed).bind(&run.0);
+            query.execute(&mut **change).await.map_err(failed)?;
+        }
+        if let Some((status, seconds)) = self.ended {
+            let query = sqlx::query("UPDATE runs SET status = ?, seconds = ? WHERE run = ?");
+            query.bind(status).bind(seconds).bind(&run.0).execute(&mut **change).await.map_err(failed)?;
+        }
+        Ok(())
     }
-    for (name, value) in &finished.metrics {
-        add_metric(change, run, stage, name, *value, None).await?;
-    }
-    Ok(())
 }
 
-async fn add_metric(
-    change: &mut Transaction<'_, Sqlite>,
-    run: &RunId,
-    stage: &StageId,
-    name: &str,
-    value: f64,
-    step: Option<u64>,
-) -> Result<(), Failure> {
-    sqlx::query("INSERT INTO metrics (run, stage, name, step, value) VALUES (?, ?, ?, ?, ?)")
-        .bind(&run.0)
-        .bind(stage.as_str())
-        .bind(name)
-        .bind(step.map(|step| step as i64))
-        .bind(value)
-        .execute(&mut **change)
-        .await
-        .map(|_| ())
-        .map_err(failed)
+fn text_of<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
+    serde_json::to_string(value).map_err(unreadable)
 }
 
 /// What differs from the last success, in one line: `sft.lora_r 16 → 32`.
 fn changed(plan: &PlanView) -> String {
+    /// A line, not a list.
+    const SHOWN: usize = 8;
     let mut words: Vec<String> = Vec::new();
+    let mut more = 0;
     for stage in &plan.stages {
         let Will::Run { because, .. } = &stage.will else { continue };
         for Change { part, before, now, .. } in because {
+            if words.len() == SHOWN {
+                more += 1;
+                continue;
+            }
             let part = part.strip_prefix("with.").unwrap_or(part);
             words.push(match (before, now) {
                 (Some(before), Some(now)) if before.len() + now.len() <= 40 => {
@@ -287,6 +384,9 @@ fn changed(plan: &PlanView) -> String {
                 _ => format!("{}.{part}", stage.stage),
             });
         }
+    }
+    if more > 0 {
+        words.push(format!("{more} more"));
     }
     words.join(", ")
 }

@@ -9,7 +9,7 @@ mod view;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use llmflow_contract::{
@@ -34,6 +34,8 @@ pub struct Plan {
     /// In topological order, the file's order among equals.
     pub stages: Vec<Planned>,
     pub machine: Machine,
+    /// The pipeline file's folder, absolute: relative paths start here.
+    pub base: PathBuf,
 }
 
 /// One stage of a plan.
@@ -134,6 +136,7 @@ impl Plan {
         let loaded = crate::pipeline::load(source, set, registry);
         let (pipeline, mut diagnostics) = (loaded.pipeline, loaded.diagnostics);
         let order = topological(&loaded.stages);
+        let base = absolute(pipeline.source.base());
         let mut outputs = Outputs::default();
         let mut stages: Vec<Planned> = Vec::new();
         let mut index = HashMap::new();
@@ -145,7 +148,7 @@ impl Plan {
             if wanted.iter().any(|stage| !index.contains_key(stage)) {
                 continue; // what it needs is unsound and already reported
             }
-            let settled = match settle(&def, &entry, &outputs, &machine, &pipeline) {
+            let settled = match settle(&def, &entry, &outputs, &machine, &pipeline, &base) {
                 Ok(settled) => settled,
                 Err(found) => {
                     found.into_iter().for_each(|diagnostic| diagnostics.push(diagnostic));
@@ -153,10 +156,6 @@ impl Plan {
                 }
             };
             check_metrics(&def, &settled.plan, &mut diagnostics);
-            let last = match lineage {
-                Some(lineage) => lineage.last_success(&pipeline.name, &def.id).await?,
-                None => None,
-            };
             let standing = match &settled.key {
                 Some((key, _)) => {
                     store.key_record(key).await?.map_or(Standing::Run, |record| Standing::Cached(Box::new(record)))
@@ -169,10 +168,36 @@ impl Plan {
             }
             let needs = wanted.iter().map(|stage| index[stage]).collect();
             index.insert(def.id.clone(), stages.len());
-            stages.push(Planned { def, entry, settled, needs, standing, last });
+            stages.push(Planned { def, entry, settled, needs, standing, last: None });
         }
         check_published(&pipeline, &stages, &mut diagnostics);
-        if diagnostics.is_empty() { Ok(Self { pipeline, stages, machine }) } else { Err(PlanError::Bad(diagnostics)) }
+        if !diagnostics.is_empty() {
+            return Err(PlanError::Bad(diagnostics));
+        }
+        let mut plan = Self { pipeline, stages, machine, base };
+        if let Some(lineage) = lineage {
+            plan.recall(lineage).await?;
+        }
+        Ok(plan)
+    }
+
+    /// Looks up the last success of every stage that has no result now.
+    async fn recall(&mut self, lineage: &Lineage) -> Result<(), Failure> {
+        let open = |stage: &&Planned| !matches!(stage.standing, Standing::Cached(_));
+        let wanted: Vec<&StageId> = self.stages.iter().filter(open).map(|stage| &stage.def.id).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut found = lineage.last_successes(&self.pipeline.name, &wanted).await?;
+        for stage in &mut self.stages {
+            stage.last = found.remove(&stage.def.id);
+        }
+        Ok(())
+    }
+
+    /// Is there anything that has no result yet?
+    pub fn has_work(&self) -> bool {
+        self.stages.iter().any(|stage| !matches!(stage.standing, Standing::Cached(_)))
     }
 
     /// The plan for readers.
@@ -227,7 +252,7 @@ impl Plan {
     /// Settles a stage again, now that what it reads is known.
     pub fn settle_ready(&self, index: usize, outputs: &Outputs) -> Result<Settled, Failure> {
         let stage = &self.stages[index];
-        settle(&stage.def, &stage.entry, outputs, &self.machine, &self.pipeline).map_err(|found| {
+        settle(&stage.def, &stage.entry, outputs, &self.machine, &self.pipeline, &self.base).map_err(|found| {
             let first = found.into_iter().next();
             let message = first.as_ref().map(|found| found.message.clone()).unwrap_or_default();
             let mut failure = Failure::input("plan/refused", message);
@@ -300,9 +325,9 @@ fn settle(
     outputs: &Outputs,
     machine: &Machine,
     pipeline: &Pipeline,
+    base: &Path,
 ) -> Result<Settled, Vec<Diagnostic>> {
-    let base = absolute(pipeline.source.base());
-    let known = outputs.known(def, machine, &base);
+    let known = outputs.known(def, machine, base);
     let failed = |failure: Failure| vec![Diagnostic::from_failure(&failure, def)];
     check_kinds(def, &entry.inputs, outputs)?;
     let (params, plan) = entry.plan(def.with.clone(), &known).map_err(failed)?;

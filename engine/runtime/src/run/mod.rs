@@ -4,12 +4,17 @@
 //! Must not know: what an operator does, how events are shown.
 //! Start at [`run`].
 
+mod attempt;
+mod demand;
 mod engine;
+mod finish;
 mod message;
 mod pool;
 mod publish;
+mod record;
 mod schedule;
 mod serve;
+mod state;
 mod worker;
 
 use std::{
@@ -24,6 +29,7 @@ use llmflow_contract::{Class, Failure, Machine, Registry, StageId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc::UnboundedSender};
 
+use engine::Ask;
 pub use serve::serve;
 pub use worker::worker_main;
 
@@ -33,8 +39,8 @@ use crate::{
     home::Home,
     lineage::Lineage,
     pipeline::{Diagnostics, SourceFile},
-    plan::{Plan, PlanError, PlanView},
-    store::Store,
+    plan::{Plan, PlanError, PlanView, Planned, Standing},
+    store::{KeyRecord, Store},
 };
 
 /// What `run` and `plan` are asked.
@@ -44,6 +50,10 @@ pub struct Options {
     pub home: Option<PathBuf>,
     /// `--set name=value`, as typed.
     pub set: Vec<String>,
+    /// Stages at once, at most.
+    pub jobs: Option<u32>,
+    /// Start nothing more once a stage has failed.
+    pub fail_fast: bool,
 }
 
 /// Why nothing ran.
@@ -187,7 +197,8 @@ pub async fn run(
 ) -> Result<Outcome, Error> {
     let source = SourceFile::read(&options.pipeline)?;
     let opened = open(options.home.as_deref(), source.base()).await?;
-    start(source, &options.set, opened, registry, events, cancel).await
+    let ask = Ask { jobs: options.jobs, fail_fast: options.fail_fast, resumes: None };
+    start(source, &options.set, opened, ask, registry, events, cancel).await
 }
 
 /// Continues exactly a run: its recorded file and params.
@@ -200,26 +211,28 @@ pub async fn resume(
 ) -> Result<Outcome, Error> {
     let opened = open(home.as_deref(), std::path::Path::new(".")).await?;
     let id = opened.lineage.find_run(run).await?;
-    if opened.home.is_alive(&id) {
-        return Err(Failure::environment("run/busy", format!("run `{id}` is in progress in another process")).into());
-    }
     let recorded = opened.lineage.pipeline_of(&id).await?;
     let source = SourceFile::new(recorded.path, recorded.text);
-    start(source, &recorded.set, opened, registry, events, cancel).await
+    let _lock = opened.home.lock(&id)?; // of two that resume one run, one works
+    let ask = Ask { resumes: Some(id), ..Ask::default() };
+    start(source, &recorded.set, opened, ask, registry, events, cancel).await
 }
 
 async fn start(
     source: SourceFile,
     set: &[String],
     opened: Opened,
+    ask: Ask,
     registry: &Registry,
     events: UnboundedSender<Event>,
     cancel: Cancel,
 ) -> Result<Outcome, Error> {
     let limits = device::limits();
     let plan = Plan::build(source, set, registry, &opened.store, Some(&opened.lineage), machine_of(&limits)).await?;
-    let compute = if plan.view().to_run() == 0 { limits } else { device::inventory().await };
-    let engine = engine::Engine::new(plan, opened.home, opened.store, opened.lineage, compute, events, cancel)?;
+    let compute = if !plan.has_work() { limits } else { device::inventory().await };
+    let Opened { home, store, lineage } = opened;
+    let place = engine::Place { home, store, lineage };
+    let engine = engine::Engine::new(plan, place, compute, ask, events, cancel)?;
     Ok(engine.run().await?)
 }
 
@@ -241,4 +254,19 @@ pub async fn check(pipeline: &std::path::Path, set: &[String], registry: &Regist
     let store = Store::open("memory://check")?;
     let plan = Plan::build(source, set, registry, &store, None, machine_of(&device::limits())).await?;
     Ok(plan.stages.len())
+}
+
+/// Does a stage whose result is there already miss its `require`?
+fn is_refused(stage: &Planned) -> bool {
+    matches!(&stage.standing, Standing::Cached(record) if refusal(stage, record).is_some())
+}
+
+/// The first `require` of a stage that its result does not meet, and why.
+fn refusal(stage: &Planned, record: &KeyRecord) -> Option<(String, String)> {
+    let value = |name: &str| record.metrics.get(name).copied();
+    stage.def.require.iter().find_map(|require| match require.expr.evaluate(&value) {
+        Ok(true) => None,
+        Ok(false) => Some((require.expr.text().to_owned(), require.expr.explain(&value))),
+        Err(why) => Some((require.expr.text().to_owned(), why)),
+    })
 }

@@ -1,31 +1,16 @@
 //! Publishing: results where the user wants them, on every run, cached or not.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
-use llmflow_contract::{AnyArtifact, Failure};
-
-/// What publishing one path did.
-pub struct Publication {
-    pub path: PathBuf,
-    pub bytes: u64,
-    /// It was there already, byte for byte.
-    pub unchanged: bool,
-}
+use llmflow_contract::{AnyArtifact, Failure, Manifest};
 
 /// Name of the small file that says which artifact a published folder holds.
 const MARK: &str = ".llmflow-artifact";
 
 /// Copies an artifact to `path`: its one file, or a folder with all of them. Whole or not at all.
 ///
-/// A file is written beside its place and renamed; a folder is built beside its place and swapped in.
-pub fn publish(artifact: &AnyArtifact, path: &Path, vouched: bool) -> Result<Publication, Failure> {
-    let bytes = artifact.manifest.size_bytes();
-    if vouched {
-        return Ok(Publication { path: path.to_owned(), bytes, unchanged: true });
-    }
+/// A file is written beside its place and renamed; a folder is built beside its place and swapped in. Returns its bytes.
+pub fn publish(artifact: &AnyArtifact, path: &Path) -> Result<u64, Failure> {
     let single = artifact.manifest.files.len() == 1 && !path.to_string_lossy().ends_with('/') && !path.is_dir();
     if !single {
         check_is_ours(path)?;
@@ -51,7 +36,7 @@ pub fn publish(artifact: &AnyArtifact, path: &Path, vouched: bool) -> Result<Pub
     }
     swap_in(&fresh, path)?;
     remove(&fresh)?; // what was there before
-    Ok(Publication { path: path.to_owned(), bytes, unchanged: false })
+    Ok(artifact.manifest.size_bytes())
 }
 
 /// Puts `fresh` in the place of `path`; a folder that was there takes the place of `fresh`. There is no moment without
@@ -108,12 +93,12 @@ fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
 }
 
 /// What tells whether `path` still is what was published there: bytes, newest time in ns, and sum of the inodes of
-/// `artifact`'s files. None if one is missing.
-pub fn stamp(artifact: &AnyArtifact, path: &Path) -> Option<(u64, i64, u64)> {
+/// an artifact's files. None if one is missing.
+pub fn stamp(manifest: &Manifest, path: &Path) -> Option<(u64, i64, u64)> {
     use std::os::unix::fs::MetadataExt;
     let mut files = vec![path.to_owned()];
     if path.is_dir() {
-        files = artifact.manifest.files.iter().map(|file| path.join(&file.path)).collect();
+        files = manifest.files.iter().map(|file| path.join(&file.path)).collect();
         files.push(path.join(MARK));
     }
     let (mut bytes, mut newest, mut inodes) = (0, i64::MIN, 0_u64);
@@ -130,7 +115,7 @@ pub fn stamp(artifact: &AnyArtifact, path: &Path) -> Option<(u64, i64, u64)> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use llmflow_contract::{Digest, Facts, FileEntry, Kind, Manifest};
+    use llmflow_contract::{Digest, Facts, FileEntry, Kind};
 
     use super::*;
 
@@ -152,20 +137,20 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let out = scratch.path().join("out/model");
         let first = artifact(&scratch.path().join("first"), "one");
-        publish(&first, &out, false).unwrap();
-        let stamped = stamp(&first, &out).unwrap();
-        assert_eq!(stamp(&first, &out), Some(stamped));
+        publish(&first, &out).unwrap();
+        let stamped = stamp(&first.manifest, &out).unwrap();
+        assert_eq!(stamp(&first.manifest, &out), Some(stamped));
         fs::write(out.join("b.txt"), "edited by hand").unwrap();
-        assert_ne!(stamp(&first, &out), Some(stamped));
+        assert_ne!(stamp(&first.manifest, &out), Some(stamped));
         fs::remove_file(out.join("a.txt")).unwrap();
-        assert_eq!(stamp(&first, &out), None);
+        assert_eq!(stamp(&first.manifest, &out), None);
         let second = artifact(&scratch.path().join("second"), "two");
-        publish(&second, &out, false).unwrap();
+        publish(&second, &out).unwrap();
         assert_eq!(fs::read_to_string(out.join("b.txt")).unwrap(), "two");
         let left: Vec<_> = fs::read_dir(scratch.path().join("out")).unwrap().collect();
         assert_eq!(left.len(), 1, "nothing is left beside it: {left:?}");
         fs::remove_file(out.join(MARK)).unwrap();
-        assert_eq!(publish(&first, &out, false).err().unwrap().code, "publish/occupied");
+        assert_eq!(publish(&first, &out).err().unwrap().code, "publish/occupied");
         assert_eq!(fs::read_to_string(out.join("b.txt")).unwrap(), "two");
     }
 }

@@ -1,5 +1,9 @@
 //! Which ready stages start now: a pure function of what is ready and what is free.
 
+use std::{cmp::Ordering, collections::BinaryHeap};
+
+use llmflow_contract::Lease;
+
 /// A stage that could start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
@@ -10,32 +14,59 @@ pub struct Candidate {
     pub urgency: f64,
 }
 
-/// What nobody has leased.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Free {
-    pub cores: u32,
-    pub memory_bytes: u64,
-    /// Nothing runs: then the first candidate starts even if it wants more than the machine has.
-    pub is_idle: bool,
+impl Eq for Candidate {}
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.urgency.total_cmp(&other.urgency).then(other.index.cmp(&self.index))
+    }
 }
 
-/// The stages to start, most urgent first.
-///
-/// The most urgent candidate is never passed over by less urgent ones: it would starve.
-pub fn starts(mut ready: Vec<Candidate>, mut free: Free) -> Vec<usize> {
-    ready.sort_by(|a, b| b.urgency.total_cmp(&a.urgency).then(a.index.cmp(&b.index)));
-    let mut chosen = Vec::new();
-    for candidate in ready {
-        let fits = candidate.cores <= free.cores && candidate.memory_bytes <= free.memory_bytes;
-        if !fits && !free.is_idle {
-            break;
+/// The queue of ready stages and what nobody has leased.
+#[derive(Debug)]
+pub struct Scheduler {
+    ready: BinaryHeap<Candidate>,
+    free_cores: u32,
+    free_memory_bytes: u64,
+    running: u32,
+    jobs: u32,
+}
+
+impl Scheduler {
+    pub fn new(cores: u32, memory_bytes: u64, jobs: Option<u32>) -> Self {
+        Self {
+            ready: BinaryHeap::new(),
+            free_cores: cores,
+            free_memory_bytes: memory_bytes,
+            running: 0,
+            jobs: jobs.unwrap_or(u32::MAX),
         }
-        free.cores = free.cores.saturating_sub(candidate.cores);
-        free.memory_bytes = free.memory_bytes.saturating_sub(candidate.memory_bytes);
-        free.is_idle = false;
-        chosen.push(candidate.index);
     }
-    chosen
+    pub fn push(&mut self, candidate: Candidate) {
+        self.ready.push(candidate);
+    }
+    /// The most urgent stage, if it fits now: less urgent ones never pass it, or it would starve.
+    pub fn next(&mut self) -> Option<(usize, Lease)> {
+        let first = self.ready.peek()?;
+        let fits = first.cores <= self.free_cores && first.memory_bytes <= self.free_memory_bytes;
+        if self.running >= self.jobs || !(fits || self.running == 0) {
+            return None;
+        }
+        let first = self.ready.pop()?;
+        self.free_cores = self.free_cores.saturating_sub(first.cores);
+        self.free_memory_bytes = self.free_memory_bytes.saturating_sub(first.memory_bytes);
+        self.running += 1;
+        Some((first.index, Lease { cores: first.cores, memory_bytes: first.memory_bytes, gpus: Vec::new() }))
+    }
+    pub fn finished(&mut self, lease: &Lease) {
+        self.running -= 1;
+        self.free_cores += lease.cores;
+        self.free_memory_bytes += lease.memory_bytes;
+    }
 }
 
 /// Urgency of every stage: its own seconds plus the most urgent one behind it. `needs` are in topological order.
@@ -47,28 +78,4 @@ pub fn urgencies(needs: &[Vec<usize>], seconds: &[f64]) -> Vec<f64> {
         }
     }
     urgency
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn candidate(index: usize, cores: u32, urgency: f64) -> Candidate {
-        Candidate { index, cores, memory_bytes: 1, urgency }
-    }
-
-    #[test]
-    fn the_critical_path_goes_first_and_leases_never_exceed_the_machine() {
-        let free = Free { cores: 2, memory_bytes: 10, is_idle: true };
-        assert_eq!(starts(vec![candidate(0, 1, 1.0), candidate(1, 1, 5.0), candidate(2, 1, 3.0)], free), [1, 2]);
-        assert_eq!(urgencies(&[vec![], vec![0], vec![0]], &[1.0, 2.0, 9.0]), [10.0, 2.0, 9.0]);
-    }
-
-    #[test]
-    fn a_wide_stage_is_not_starved_by_narrow_ones_and_a_giant_runs_alone() {
-        let busy = Free { cores: 1, memory_bytes: 10, is_idle: false };
-        assert!(starts(vec![candidate(0, 2, 9.0), candidate(1, 1, 1.0)], busy).is_empty());
-        let idle = Free { cores: 2, memory_bytes: 10, is_idle: true };
-        assert_eq!(starts(vec![candidate(0, 64, 9.0), candidate(1, 1, 1.0)], idle), [0]);
-    }
 }

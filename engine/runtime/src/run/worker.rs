@@ -58,8 +58,14 @@ pub fn worker_main(registry: &Registry) -> i32 {
         }
         std::process::exit(0); // the engine hung up or died
     });
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return 3 };
+    let mut opened: Option<Store> = None; // of the assignment before: nearly always the same
     for assignment in assignments {
-        let outcome = attempt(registry, &assignment, &link);
+        let store = match opened.take().filter(|store| store.url() == assignment.store) {
+            Some(store) => Ok(store),
+            None => Store::open(&assignment.store),
+        };
+        let outcome = store.and_then(|store| attempt(registry, &assignment, &link, &runtime, opened.insert(store)));
         link.say(&match outcome {
             Ok(record) => FromWorker::Done(Box::new(record)),
             Err(failure) => FromWorker::Failed(failure),
@@ -96,12 +102,13 @@ impl Link {
 }
 
 /// Runs one assignment, publishes and commits its outputs.
-fn attempt(registry: &Registry, assignment: &Assignment, link: &Arc<Link>) -> Result<KeyRecord, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::environment("worker/runtime", error.to_string()))?;
-    let store = Store::open(&assignment.store)?;
+fn attempt(
+    registry: &Registry,
+    assignment: &Assignment,
+    link: &Arc<Link>,
+    runtime: &tokio::runtime::Runtime,
+    store: &Store,
+) -> Result<KeyRecord, Failure> {
     let entry = registry
         .find(&assignment.operator)
         .ok_or_else(|| Failure::bug(format!("this worker has no operator `{}`", assignment.operator)))?;
@@ -195,7 +202,7 @@ impl WorkerHost {
             summary: String::new(),
             seconds,
             attempt: self.assignment.attempt,
-            machine: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            machine: crate::machine_name(),
             at_ms: now_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };

@@ -1,0 +1,162 @@
+//! Attempts: what workers report, retries, timeouts, stopping.
+
+use std::time::{Duration, Instant};
+
+use llmflow_contract::{Class, Failure};
+
+use super::{
+    engine::Engine,
+    message::FromWorker,
+    pool::{self, Report, WorkerId},
+    state::State,
+};
+use crate::{event::What, pipeline::LONGEST_BACKOFF};
+
+/// How long a cancelled or timed-out worker may take to save before it is killed.
+const GRACE: Duration = Duration::from_secs(20);
+
+impl Engine {
+    pub(super) async fn hear(&mut self, worker: WorkerId, report: Report) -> Result<(), Failure> {
+        let Some(index) = self.working.get(&worker).copied() else {
+            if matches!(report, Report::Gone) {
+                self.pool.end(worker).await;
+            }
+            return Ok(());
+        };
+        match report {
+            Report::Printed(line) => {
+                let stage = &self.plan.stages[index].def.id;
+                pool::append_log(self.place.home.log(&self.run, stage.as_str(), self.attempts[index]), &line);
+                self.emit(Some(index), What::Log { level: "info".into(), message: line });
+                Ok(())
+            }
+            Report::Gone => {
+                let failure = match self.ending(index) {
+                    Some(class) => ended_by(class),
+                    None => self.pool.autopsy(worker).await,
+                };
+                self.fail(index, failure);
+                Ok(())
+            }
+            Report::Said(message) => self.heed(index, worker, message).await,
+        }
+    }
+
+    async fn heed(&mut self, index: usize, worker: WorkerId, message: FromWorker) -> Result<(), Failure> {
+        match message {
+            FromWorker::Progress(progress) => self.emit(Some(index), What::Progress(progress)),
+            FromWorker::Metric { name, value, step, reproducible } => {
+                self.emit(Some(index), What::Metric { name, value, step, reproducible });
+            }
+            FromWorker::Checkpoint => self.emit(Some(index), What::Checkpoint),
+            FromWorker::Restored => self.emit(Some(index), What::Restored),
+            FromWorker::Hello(_) | FromWorker::Serving(_) => {}
+            FromWorker::Done(record) => {
+                self.note_time(index);
+                self.pool.free(worker);
+                self.succeed(index, &record, false).await?;
+            }
+            FromWorker::Failed(failure) => {
+                let ending = self.ending(index);
+                self.pool.end(worker).await;
+                let failure = match (failure.class, ending) {
+                    (Class::Cancelled, Some(class)) => ended_by(class),
+                    _ => failure,
+                };
+                self.fail(index, failure);
+            }
+        }
+        Ok(())
+    }
+
+    /// As what a running attempt was asked to end.
+    fn ending(&self, index: usize) -> Option<Class> {
+        match &self.states[index] {
+            State::Running(attempt) => attempt.ending.map(|(_, class)| class),
+            _ => None,
+        }
+    }
+
+    fn note_time(&mut self, index: usize) {
+        if let State::Running(attempt) = &self.states[index] {
+            self.seconds[index] += attempt.since.elapsed().as_secs_f64();
+        }
+    }
+
+    /// An attempt ended badly: again after a pause if `retry` says so, else the stage failed.
+    fn fail(&mut self, index: usize, failure: Failure) {
+        self.note_time(index);
+        if failure.class == Class::Cancelled {
+            return self.set(index, State::Interrupted);
+        }
+        let retry = &self.plan.stages[index].def.retry;
+        let is_listed = retry.on.iter().any(|name| name == failure.class.name());
+        if !is_listed || self.attempts[index] >= retry.attempts || self.cancel.requests() > 0 {
+            return self.set(index, State::Failed(failure));
+        }
+        let doublings = self.attempts[index].saturating_sub(1).min(10);
+        let pause = match failure.class {
+            Class::Transient { after: Some(after) } => after,
+            _ => retry.backoff.saturating_mul(2u32.pow(doublings)).min(LONGEST_BACKOFF),
+        };
+        self.set(index, State::Ready);
+        self.pausing.insert((Instant::now() + pause, index));
+        self.emit(Some(index), What::Failed { failure, retry_in_ms: Some(pause.as_millis() as u64) });
+    }
+
+    /// First request: every worker saves and stops. Second: all are killed.
+    pub(super) async fn stop(&mut self, requests: u8) -> Result<(), Failure> {
+        let working: Vec<(WorkerId, usize)> = self.working.iter().map(|(worker, index)| (*worker, *index)).collect();
+        for (worker, index) in working {
+            if requests < 2 {
+                self.ask_to_end(worker, index, Class::Cancelled).await;
+            } else {
+                self.pool.end(worker).await;
+                self.note_time(index);
+                self.set(index, State::Interrupted);
+            }
+        }
+        self.pausing.clear();
+        Ok(())
+    }
+
+    async fn ask_to_end(&mut self, worker: WorkerId, index: usize, class: Class) {
+        self.pool.cancel(worker).await;
+        if let State::Running(attempt) = &mut self.states[index] {
+            attempt.ending = Some((Instant::now(), class));
+        }
+    }
+
+    /// Enforces `timeout`, ends workers that do not stop when asked, and pauses that are over.
+    pub(super) async fn watch_clocks(&mut self) -> Result<(), Failure> {
+        let working: Vec<(WorkerId, usize)> = self.working.iter().map(|(worker, index)| (*worker, *index)).collect();
+        for (worker, index) in working {
+            let State::Running(attempt) = &self.states[index] else { continue };
+            match attempt.ending {
+                Some((asked, class)) if asked.elapsed() > GRACE => {
+                    self.pool.end(worker).await;
+                    self.fail(index, ended_by(class));
+                }
+                None if self.plan.stages[index].def.timeout.is_some_and(|limit| attempt.since.elapsed() > limit) => {
+                    self.ask_to_end(worker, index, Class::Timeout).await;
+                }
+                _ => {}
+            }
+        }
+        let now = Instant::now();
+        while let Some((until, index)) = self.pausing.first().copied().filter(|(until, _)| *until <= now) {
+            self.pausing.remove(&(until, index));
+            self.queue(index);
+        }
+        Ok(())
+    }
+}
+
+/// The failure of an attempt that was asked to end.
+fn ended_by(class: Class) -> Failure {
+    match class {
+        Class::Timeout => Failure::new(Class::Timeout, "stage/timeout", "it ran longer than its `timeout`")
+            .help("raise `timeout`; the next attempt goes on from the checkpoint"),
+        _ => Failure::cancelled(),
+    }
+}

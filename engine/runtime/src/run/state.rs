@@ -1,0 +1,75 @@
+//! The states of a run's stages.
+
+use std::time::Instant;
+
+use llmflow_contract::{Class, Failure, Lease};
+
+use super::pool::WorkerId;
+use crate::event::{Finished, What};
+
+/// A stage's state. One function of the engine changes it.
+#[derive(Clone, Debug)]
+pub(super) enum State {
+    /// Something it needs has not ended.
+    Waiting,
+    /// Every input exists, the key is known and has no record. It may pause before another attempt, or be held: its key
+    /// is being worked on elsewhere.
+    Ready,
+    Running(Attempt),
+    Ran(Finished),
+    /// A record with its key stands. Nothing will run.
+    Cached(Finished),
+    Failed(Failure),
+    /// Committed, but its `require` does not hold.
+    Refused {
+        finished: Finished,
+        expression: String,
+        why: String,
+    },
+    Skipped {
+        because: String,
+    },
+    Interrupted,
+}
+
+/// One try of a stage, under way.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt {
+    pub worker: WorkerId,
+    pub since: Instant,
+    pub lease: Lease,
+    /// It was asked to end: when, and as what it will count.
+    pub ending: Option<(Instant, Class)>,
+}
+
+impl State {
+    pub fn is_over(&self) -> bool {
+        !matches!(self, Self::Waiting | Self::Ready | Self::Running(_))
+    }
+    pub fn has_succeeded(&self) -> bool {
+        matches!(self, Self::Ran(_) | Self::Cached(_))
+    }
+    /// What a stage gave that succeeded.
+    pub fn result(&self) -> Option<&Finished> {
+        match self {
+            Self::Ran(finished) | Self::Cached(finished) => Some(finished),
+            _ => None,
+        }
+    }
+
+    /// What is told when a stage comes to this state; `attempt` counts from 1.
+    pub fn told(&self, attempt: u32) -> Option<What> {
+        match self {
+            Self::Waiting | Self::Ready => None,
+            Self::Interrupted => Some(What::Interrupted),
+            Self::Running(_) => Some(What::Started { attempt }),
+            Self::Ran(finished) => Some(What::Finished(finished.clone())),
+            Self::Cached(finished) => Some(What::Cached(finished.clone())),
+            Self::Failed(failure) => Some(What::Failed { failure: failure.clone(), retry_in_ms: None }),
+            Self::Refused { expression, why, .. } => {
+                Some(What::Refused { expression: expression.clone(), why: why.clone() })
+            }
+            Self::Skipped { because } => Some(What::Skipped { because: because.clone() }),
+        }
+    }
+}
