@@ -7,6 +7,7 @@
 pub mod address;
 pub mod device;
 pub mod event;
+mod failpoint;
 pub mod home;
 pub mod lineage;
 mod owner;
@@ -14,3 +15,4 @@ pub mod pipeline;
 pub mod plan;
 pub mod run;
 pub mod store;
+pub mod tls;

@@ -358,7 +358,7 @@ impl Engine {
             key,
             components,
             checkpoint: key,
-            store: self.store.url().to_owned(),
+            store: self.store.url(),
             work: self.home.work(),
             base: crate::plan::absolute(self.plan.pipeline.source.base()),
             marks_eval,
