@@ -20,6 +20,7 @@ use render::screen::Screen;
 
 /// Reads the arguments, does what they ask with these operators, and gives the exit code of DESIGN.md §6.
 pub fn main(registry: Registry) -> ExitCode {
+    llmflow_runtime::tls::use_ring();
     let cli = Cli::parse(); // what cannot be read ends here with exit code 2
     keep_logs(&cli);
     let screen = Screen::new(&cli.global);

@@ -78,9 +78,13 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// The artifact's digest: of this manifest's canonical JSON.
+    /// Canonical JSON: equal manifests have equal bytes, and the digest of these is the artifact's.
+    pub fn text(&self) -> String {
+        crate::digest::canonical(&serde_json::to_value(self).expect("a manifest is plain data"))
+    }
+    /// The artifact's digest.
     pub fn digest(&self) -> Digest {
-        Digest::of_json(&serde_json::to_value(self).expect("a manifest is plain data"))
+        Digest::of(self.text().as_bytes())
     }
     pub fn size_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.size_bytes).sum()

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod device;
 pub mod event;
+mod failpoint;
 pub mod home;
 pub mod lineage;
 mod owner;
@@ -14,6 +15,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod run;
 pub mod store;
+pub mod tls;
 
 /// The name of this machine, for records.
 fn machine_name() -> String {

@@ -8,6 +8,7 @@ pub mod align;
 pub mod data;
 pub mod deploy;
 pub mod eval;
+mod http;
 pub mod language_model;
 pub mod model;
 pub mod quantize;

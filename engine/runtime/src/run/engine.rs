@@ -380,7 +380,7 @@ impl Engine {
             key,
             components,
             checkpoint: key,
-            store: self.place.store.url().to_owned(),
+            store: self.place.store.url(),
             work: self.place.home.work(),
             base: self.plan.base.clone(),
             marks_eval,

@@ -176,7 +176,7 @@ struct Opened {
 
 async fn open(home: Option<&std::path::Path>, start: &std::path::Path) -> Result<Opened, Failure> {
     let home = Home::open(home, start)?;
-    let store = Store::open_local(&home.store())?;
+    let store = Store::open_local(&home.store())?.in_home(&home.work());
     let lineage = Lineage::open(&home).await?;
     Ok(Opened { home, store, lineage })
 }

@@ -55,7 +55,7 @@ pub async fn serve(
         key: digest,
         components: Vec::new(),
         checkpoint: digest,
-        store: opened.store.url().to_owned(),
+        store: opened.store.url(),
         work: opened.home.work(),
         base,
         marks_eval: false,

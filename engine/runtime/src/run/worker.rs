@@ -63,7 +63,7 @@ pub fn worker_main(registry: &Registry) -> i32 {
     for assignment in assignments {
         let store = match opened.take().filter(|store| store.url() == assignment.store) {
             Some(store) => Ok(store),
-            None => Store::open(&assignment.store),
+            None => Store::open(&assignment.store).map(|store| store.in_home(&assignment.work)),
         };
         let outcome = store.and_then(|store| attempt(registry, &assignment, &link, &runtime, opened.insert(store)));
         link.say(&match outcome {
@@ -206,27 +206,27 @@ impl WorkerHost {
             at_ms: now_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        for (port, mut made) in made {
+        let mut outputs = made;
+        for (_, made) in &mut outputs {
             if self.assignment.marks_eval && made.kind.is_dataset() {
                 made.facts.used_for = Some(Use::Eval);
             }
-            let (digest, manifest) = self.store.publish(&made).await?;
-            record.facts.insert(port.clone(), (manifest.kind, manifest.facts));
-            record.outputs.insert(port, digest);
         }
+        let main = outputs.len();
         for (port, folder) in folders.iter().filter(|(port, _)| matches!(port.as_str(), "report" | "trace")) {
             if port.as_str() == "report" {
                 record.summary = summary_of(folder);
             }
-            let kind = Kind::new(port.as_str());
-            let side = AnyMade {
-                kind: kind.clone(),
-                folder: folder.clone(),
-                facts: Default::default(),
-                references: Default::default(),
-            };
-            record.side.insert(port.clone(), self.store.publish(&side).await?.0);
-            record.facts.insert(port.clone(), (kind, Default::default()));
+            let (kind, folder) = (Kind::new(port.as_str()), folder.clone());
+            let side = AnyMade { kind, folder, facts: Default::default(), references: Default::default() };
+            outputs.push((port.clone(), side));
+        }
+        // One wait for the disk, whatever there is.
+        let published = self.store.publish_all(&outputs).await?;
+        for (position, ((port, _), (digest, manifest))) in outputs.iter().zip(published).enumerate() {
+            let place = if position < main { &mut record.outputs } else { &mut record.side };
+            place.insert(port.clone(), digest);
+            record.facts.insert(port.clone(), (manifest.kind, manifest.facts));
         }
         let record = self.store.commit(&record).await?;
         for (_, folder) in &folders {

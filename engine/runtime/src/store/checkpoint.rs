@@ -2,13 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
 
 use llmflow_contract::{Checkpoint, Digest, Failure};
 
-use super::disk;
+use super::{
+    disk::{self, Unsynced},
+    seal,
+};
 use crate::owner;
 
 const SUMS: &str = "SUMS.json";
@@ -28,7 +31,8 @@ impl Checkpoints {
 
     /// Saves what `write` puts into the folder it is given; durable on return.
     pub fn save(&self, write: &mut dyn FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
-        disk::make_folder(&self.folder)?;
+        let mut unsynced = Unsynced::default();
+        disk::make_folder(&self.folder, &mut unsynced)?;
         owner::sweep(&self.folder);
         let aside = tempfile::Builder::new()
             .prefix(&owner::prefix())
@@ -38,22 +42,20 @@ impl Checkpoints {
         let mut sums = BTreeMap::new();
         for (name, file) in disk::files_below(aside.path())? {
             let (digest, _) = Digest::of_file(&file).map_err(|error| Failure::io("hashing", &file, &error))?;
-            sync_file(&file)?;
-            if let Some(folder) = file.parent() {
-                disk::sync_folder(folder)?;
-            }
+            unsynced.file(file);
             sums.insert(name, digest);
         }
         let path = aside.path().join(SUMS);
-        let text = serde_json::to_vec(&sums).map_err(|error| Failure::bug(format!("checkpoint: {error}")))?;
-        fs::write(&path, text).map_err(|error| Failure::io("writing", &path, &error))?;
-        sync_file(&path)?;
-        disk::sync_folder(aside.path())?;
+        fs::write(&path, seal::seal(&sums)?).map_err(|error| Failure::io("writing", &path, &error))?;
+        unsynced.file(path);
+        unsynced.wait()?;
         let numbers = self.numbers()?;
         let number = numbers.last().map_or(1, |last| last + 1);
         let place = self.folder.join(number.to_string());
-        fs::rename(aside.path(), &place).map_err(|error| Failure::io("saving", &place, &error))?;
-        disk::sync_folder(&self.folder)?;
+        disk::rename(aside.path(), &place).map_err(|error| Failure::io("saving", &place, &error))?;
+        let mut unsynced = Unsynced::default();
+        unsynced.folder(&self.folder);
+        unsynced.wait()?;
         let old = (numbers.len() + 1).saturating_sub(KEPT);
         for number in &numbers[..old] {
             let _ = fs::remove_dir_all(self.folder.join(number.to_string()));
@@ -85,12 +87,8 @@ impl Checkpoints {
     }
 }
 
-fn sync_file(path: &Path) -> Result<(), Failure> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(|error| Failure::io("syncing", path, &error))
-}
-
 fn verifies(folder: &Path) -> bool {
     let Ok(text) = fs::read(folder.join(SUMS)) else { return false };
-    let Ok(sums) = serde_json::from_slice::<BTreeMap<String, Digest>>(&text) else { return false };
+    let Some(sums) = seal::unseal::<BTreeMap<String, Digest>>(&text) else { return false };
     sums.iter().all(|(name, digest)| Digest::of_file(&folder.join(name)).is_ok_and(|(found, _)| found == *digest))
 }

@@ -1,54 +1,302 @@
-//! Durable writes on a local disk: file synced, renamed into place, folder synced.
+//! Durable writes on a local disk: written aside, renamed into place, then one wait until all of it is on the disk.
+//!
+//! object_store's own local backend is not used: it syncs one object after the other and copies what is already there.
+//! Every call that changes the disk goes through [`durable`], so that a test can break each of them.
 
 use std::{
-    fs::{self, File},
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
-    path::Path,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    thread,
 };
 
 use llmflow_contract::Failure;
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 
-/// Makes what a folder lists durable.
-pub(super) fn sync_folder(folder: &Path) -> Result<(), Failure> {
-    File::open(folder).and_then(|file| file.sync_all()).map_err(|error| Failure::io("syncing", folder, &error))
+use super::Listed;
+use crate::{failpoint, owner};
+
+/// Files and folders that are synced at once. More waits than a disk has queues gain nothing.
+const MOST_SYNCS: usize = 16;
+
+/// Folders of a store.
+const FOLDERS: [&str; 9] =
+    ["artifacts", "blobs", "claims", "keys", "partial", "quarantine", "runs", "tags", super::TMP];
+
+fn durable<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    failpoint::durable("store", call)
 }
 
-/// Makes a folder and those above it, each durable in its parent.
-pub(super) fn make_folder(folder: &Path) -> Result<(), Failure> {
+/// A store in a folder.
+pub(super) struct Disk {
+    pub(super) root: PathBuf,
+}
+
+impl Disk {
+    /// Opens a store's folder, or makes it.
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+        if !path.join(super::TMP).is_dir() {
+            let mut unsynced = Unsynced::default();
+            for name in FOLDERS {
+                make_folder(&path.join(name), &mut unsynced)?;
+            }
+            unsynced.wait()?;
+        }
+        let root = path.canonicalize().map_err(|error| Failure::io("opening", path, &error))?;
+        Ok(Self { root })
+    }
+
+    pub(super) fn path(&self, key: &str) -> PathBuf {
+        self.root.join(key)
+    }
+
+    pub(super) fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let path = self.path(key);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Failure::io("reading", path, &error)),
+        }
+    }
+
+    pub(super) fn size(&self, key: &str) -> Result<Option<u64>, Failure> {
+        let path = self.path(key);
+        match fs::symlink_metadata(&path) {
+            Ok(meta) => Ok(Some(meta.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Failure::io("reading", path, &error)),
+        }
+    }
+
+    /// Writes over what is there; durable once `unsynced` was waited for.
+    pub(super) fn put(&self, key: &str, bytes: &[u8], unsynced: &mut Unsynced) -> Result<(), Failure> {
+        let aside = self.write_aside(key, bytes)?;
+        self.place(&aside, key, unsynced)
+    }
+
+    /// Writes where nothing is; says whether it did. What it wrote is durable on return.
+    pub(super) fn create(&self, key: &str, bytes: &[u8]) -> Result<bool, Failure> {
+        let (path, aside) = (self.path(key), self.write_aside(key, bytes)?);
+        let mut unsynced = Unsynced::default();
+        match durable(|| rename_where_nothing_is(&aside, &path)) {
+            Ok(()) => {
+                unsynced.file(path);
+                unsynced.wait().map(|()| true)
+            }
+            Err(error) => {
+                let _ = fs::remove_file(&aside);
+                match error.kind() {
+                    io::ErrorKind::AlreadyExists => Ok(false),
+                    _ => Err(Failure::io("writing", path, &error)),
+                }
+            }
+        }
+    }
+
+    fn write_aside(&self, key: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let aside = self.root.join(super::TMP).join(format!("{}put-{number}", owner::prefix()));
+        let written = durable(|| {
+            let mut file = File::create(&aside)?;
+            file.write_all(bytes)
+        });
+        written.map(|()| aside.clone()).map_err(|error| {
+            let _ = fs::remove_file(&aside);
+            Failure::io("writing", self.path(key), &error)
+        })
+    }
+
+    /// Moves a file of this disk to where `key` belongs, over what is there. Durable once `unsynced` was waited for.
+    pub(super) fn place(&self, file: &Path, key: &str, unsynced: &mut Unsynced) -> Result<(), Failure> {
+        let path = self.path(key);
+        let mut renamed = rename(file, &path);
+        let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        if let (Err(error), Some(folder)) = (&renamed, path.parent())
+            && is_gone(error)
+        {
+            make_folder(folder, unsynced)?; // the first blob with these two digits
+            renamed = rename(file, &path);
+        }
+        renamed.map_err(|error| {
+            let _ = fs::remove_file(file);
+            Failure::io("storing", &path, &error)
+        })?;
+        unsynced.file(path);
+        Ok(())
+    }
+
+    pub(super) fn delete(&self, key: &str) -> Result<(), Failure> {
+        let path = self.path(key);
+        match durable(|| fs::remove_file(&path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::io("removing", path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves a damaged object out of the way; one that is gone already is no fault.
+    pub(super) fn quarantine(&self, key: &str) -> Result<(), Failure> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let folder = self.root.join("quarantine");
+        let aside = folder.join(format!("{}{}-{number}", owner::prefix(), key.replace('/', "-")));
+        let mut unsynced = Unsynced::default();
+        make_folder(&folder, &mut unsynced)?;
+        match rename(&self.path(key), &aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Failure::io("setting aside", self.path(key), &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Every file below `prefix`.
+    pub(super) fn list(&self, prefix: &str) -> Result<Vec<Listed>, Failure> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.path(prefix)];
+        while let Some(folder) = folders.pop() {
+            let failed = |error: io::Error| Failure::io("listing", &folder, &error);
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(failed)?,
+            };
+            for entry in entries {
+                let entry = entry.map_err(failed)?;
+                let meta = match entry.metadata() {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // just removed
+                    meta => meta.map_err(failed)?,
+                };
+                if meta.is_dir() {
+                    folders.push(entry.path());
+                } else if let Some(key) = entry.path().strip_prefix(&self.root).ok().and_then(Path::to_str) {
+                    // The change time: it tells when a file came to its place, however long ago it was written.
+                    let changed_ms = u64::try_from(meta.ctime() * 1000 + meta.ctime_nsec() / 1_000_000).unwrap_or(0);
+                    found.push(Listed { key: key.to_owned(), size_bytes: meta.len(), changed_ms });
+                }
+            }
+        }
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(found)
+    }
+
+    /// Keeps gc from deleting while something is put in place (`shared`), or everybody from that while gc deletes.
+    pub(super) fn lock(&self, arg: FlockArg) -> Result<Flock<File>, Failure> {
+        let path = self.root.join("lock");
+        let failed = |error: io::Error| Failure::io("locking", &path, &error);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        Flock::lock(file, arg).map_err(|(_, errno)| failed(errno.into()))
+    }
+}
+
+/// What was put in place and is not known to be on the disk yet.
+#[derive(Default)]
+pub(super) struct Unsynced {
+    files: Vec<PathBuf>,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Unsynced {
+    /// A file and its entry in its folder.
+    pub(super) fn file(&mut self, path: PathBuf) {
+        if let Some(folder) = path.parent() {
+            self.folder(folder);
+        }
+        self.files.push(path);
+    }
+
+    /// What a folder lists.
+    pub(super) fn folder(&mut self, path: &Path) {
+        if !self.folders.contains(path) {
+            self.folders.insert(path.to_owned());
+        }
+    }
+
+    /// Waits until all of it is on the disk: all at once, so that the file system can commit it at once.
+    ///
+    /// # Errors
+    /// The first sync that failed. A file whose sync failed is removed: the kernel may have dropped its pages and would
+    /// report a second sync as done.
+    pub(super) fn wait(self) -> Result<(), Failure> {
+        let paths: Vec<(&Path, bool)> = (self.files.iter().map(|path| (path.as_path(), true)))
+            .chain(self.folders.iter().map(|path| (path.as_path(), false)))
+            .collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut first = Ok(());
+            while let Some((path, is_file)) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let synced = File::open(path).and_then(|file| durable(|| file.sync_all()));
+                if let Err(error) = synced {
+                    if *is_file {
+                        let _ = fs::remove_file(path);
+                    }
+                    first = first.and(Err(Failure::io("syncing", *path, &error)));
+                }
+            }
+            first
+        };
+        thread::scope(|scope| {
+            let others: Vec<_> = (1..paths.len().min(MOST_SYNCS))
+                .filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
+                .collect();
+            let mut first = work();
+            for other in others {
+                first = first.and(other.join().unwrap_or_else(|_| Err(Failure::bug("a sync panicked"))));
+            }
+            first
+        })
+    }
+}
+
+/// Makes a folder and those above it.
+pub(super) fn make_folder(folder: &Path, unsynced: &mut Unsynced) -> Result<(), Failure> {
     if folder.is_dir() {
         return Ok(());
     }
-    if let Some(parent) = folder.parent() {
-        make_folder(parent)?;
+    let parent = folder.parent();
+    if let Some(parent) = parent {
+        make_folder(parent, unsynced)?;
     }
-    match fs::create_dir(folder) {
+    match durable(|| fs::create_dir(folder)) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Failure::io("making", folder, &error)),
-        _ => folder.parent().map_or(Ok(()), sync_folder),
+        _ => {
+            unsynced.folder(parent.unwrap_or(folder));
+            Ok(())
+        }
     }
 }
 
-/// Writes a file durably, over one that is there or, with `create`, only where none is. Returns whether it wrote.
-pub(super) fn write(tmp: &Path, path: &Path, bytes: &[u8], create: bool) -> Result<bool, Failure> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    make_folder(tmp)?;
-    make_folder(parent)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(&crate::owner::prefix())
-        .tempfile_in(tmp)
-        .map_err(|error| Failure::io("writing", path, &error))?;
-    file.write_all(bytes)
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(|error| Failure::io("writing", path, &error))?;
-    let kept = if create { file.persist_noclobber(path) } else { file.persist(path) };
-    match kept {
-        Ok(_) => sync_folder(parent).map(|()| true),
-        Err(lost) if create && lost.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(failed) => Err(Failure::io("writing", path, &failed.error)),
+/// Renames; durable once both folders are.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    durable(|| fs::rename(from, to))
+}
+
+/// `ENOSYS`, `EINVAL`: a file system that cannot; there a hard link is as atomic.
+fn rename_where_nothing_is(from: &Path, to: &Path) -> io::Result<()> {
+    use nix::errno::Errno;
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        Err(Errno::ENOSYS | Errno::EINVAL) => fs::hard_link(from, to).and_then(|()| fs::remove_file(from)),
+        done => done.map_err(io::Error::from),
     }
+}
+
+/// Makes an output's file fit to be a blob: one that nobody else can write to, under a name of its own.
+///
+/// A link is replaced by a copy: storing it would store the link, or a file that its owner goes on changing.
+pub(super) fn detach(file: &Path) -> io::Result<()> {
+    let meta = fs::symlink_metadata(file)?;
+    if meta.is_symlink() || meta.nlink() > 1 {
+        let copy = file.with_file_name(format!("{}copy", owner::prefix()));
+        fs::copy(file, &copy)?;
+        fs::rename(&copy, file)?;
+    }
+    fs::set_permissions(file, Permissions::from_mode(0o444))
 }
 
 /// Every file below a folder, by its `/`-separated path, sorted. Symbolic links are followed, other things refused.
-pub(super) fn files_below(root: &Path) -> Result<Vec<(String, std::path::PathBuf)>, Failure> {
+pub(super) fn files_below(root: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
     let mut files = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {

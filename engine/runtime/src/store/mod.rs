@@ -1,18 +1,31 @@
 //! The store: content-addressed artifacts and the key records that commit them.
 //!
-//! Owns: the layout, durable publishing, create-only commits, checkpoints of unfinished work.
-//! Must not know: pipelines, runs' meaning, lineage rows. Start at [`Store::publish`] and [`Store::commit`].
+//! Owns: the layout, durable publishing, create-only commits, damage, claims, checkpoints of unfinished work, gc, verify.
+//! Must not know: pipelines, runs' meaning, lineage rows.
+//!
+//! A stage's outputs go in by [`Store::publish_all`] and count from [`Store::commit`] on; [`Store::key_record`] and
+//! [`Store::artifact`] give them back. The truth lies in whole objects under names that say what they hold: a blob and a
+//! manifest are named by their digest, records are sealed (`seal.rs`). Whatever is found missing or damaged is a miss, and
+//! made anew; what cannot be read is an error, and left alone.
 
 mod backend;
 mod checkpoint;
+mod claim;
 mod disk;
+mod epoch;
+mod location;
+mod objects;
 mod publish;
 mod read;
 mod record;
+mod seal;
 #[cfg(test)]
 mod tests;
+mod vouch;
 
 use std::{
+    fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -21,74 +34,118 @@ use std::{
 };
 
 use backend::Backend;
+use disk::Disk;
 use llmflow_contract::{Digest, Failure};
 use serde_json::Value;
 
 pub use checkpoint::Checkpoints;
+pub use claim::Claim;
+pub use read::is_damage;
 pub use record::KeyRecord;
+pub use vouch::Vouched;
 
 use crate::{event::RunId, owner};
 
-/// One store, wherever it lies. Cheap to clone.
+/// Where things are written before they have a name.
+const TMP: &str = "tmp";
+
+/// One store, wherever it lies. Cheap to clone; worth keeping, because it remembers what it has checked.
 #[derive(Clone)]
 pub struct Store {
     backend: Arc<Backend>,
+    vouched: Arc<Vouched>,
+    /// The `work/` of the home it is used from.
+    work: Option<Arc<Path>>,
+}
+
+/// An object that a backend lists.
+#[derive(Clone, Debug)]
+struct Listed {
+    key: String,
+    size_bytes: u64,
+    /// When it came to its place, in milliseconds since 1970 (UTC).
+    changed_ms: u64,
 }
 
 impl Store {
-    /// Opens `file:///abs/path` or `memory://NAME` (one store a name, in this process).
+    /// Opens `file:///abs/path`, `s3://bucket/prefix`, `gs://…`, `az://…` or `memory://NAME` (one store a name, in this
+    /// process). A store elsewhere is not asked anything yet.
     ///
     /// # Errors
-    /// Class `input` for another scheme; of the environment if the folder cannot be made.
+    /// Class `input` for another URL; of the environment if the folder cannot be made or credentials are missing.
     pub fn open(url: &str) -> Result<Self, Failure> {
-        if let Some(path) = url.strip_prefix("file://") {
-            return Self::open_local(Path::new(path));
-        }
-        match url.strip_prefix("memory://") {
-            Some(name) => Ok(Self { backend: Arc::new(Backend::memory(name)) }),
-            None => Err(Failure::input("store/url", format!("`{url}` is no store of this build"))
-                .help("write `file:///FOLDER` or `memory://NAME`")),
-        }
+        location::open(url).map(Self::new)
     }
 
     /// Opens, or makes, a store in a local folder.
     pub fn open_local(path: &Path) -> Result<Self, Failure> {
-        Ok(Self { backend: Arc::new(Backend::local(path)?) })
+        Disk::open(path).map(Backend::Disk).map(Self::new)
     }
 
-    pub fn url(&self) -> &str {
-        &self.backend.url
+    fn new(backend: Backend) -> Self {
+        Self { backend: Arc::new(backend), vouched: Arc::default(), work: None }
+    }
+
+    /// Keeps below a home's `work/` what is known of files (`vouched`), and blobs fetched from a store elsewhere.
+    pub fn in_home(mut self, work: &Path) -> Self {
+        self.vouched = Arc::new(Vouched::open(&work.join("vouched")));
+        self.work = Some(work.into());
+        self
+    }
+
+    /// What is known of files in this home. The planner asks it for sources.
+    pub fn vouched(&self) -> &Vouched {
+        &self.vouched
+    }
+
+    /// As it was opened: a worker opens the same store with it.
+    pub fn url(&self) -> String {
+        self.backend.url()
     }
 
     /// The folder of a local store.
     pub fn local(&self) -> Option<&Path> {
-        self.backend.root.as_deref()
+        self.disk().map(|disk| disk.root.as_path())
+    }
+
+    fn disk(&self) -> Option<&Disk> {
+        match &*self.backend {
+            Backend::Disk(disk) => Some(disk),
+            Backend::Objects(_) => None,
+        }
+    }
+
+    /// Where half-written things lie: on the disk they will stay on.
+    fn tmp(&self) -> PathBuf {
+        let folder = self.local().or(self.work.as_deref());
+        folder.map_or_else(|| std::env::temp_dir().join("llmflow"), |folder| folder.join(TMP))
     }
 
     /// A new empty folder on the store's own disk, where an output is written once.
     pub fn temporary(&self, name: &str) -> Result<PathBuf, Failure> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let parent = self.local().map_or_else(|| std::env::temp_dir().join("llmflow"), |root| root.join("tmp"));
         let unique = format!("{}{name}-{}", owner::prefix(), COUNTER.fetch_add(1, Ordering::Relaxed));
-        let folder = parent.join(unique);
-        if folder.exists() {
+        let folder = self.tmp().join(unique);
+        let made = fs::create_dir(&folder).or_else(|error| match error.kind() {
+            ErrorKind::NotFound => fs::create_dir_all(&folder),
             // Left by a dead process whose id we now have.
-            std::fs::remove_dir_all(&folder).map_err(|error| Failure::io("clearing", &folder, &error))?;
-        }
-        std::fs::create_dir_all(&folder).map_err(|error| Failure::io("making", &folder, &error))?;
-        Ok(folder)
+            ErrorKind::AlreadyExists => fs::remove_dir_all(&folder).and_then(|()| fs::create_dir(&folder)),
+            _ => Err(error),
+        });
+        made.map(|()| folder.clone()).map_err(|error| Failure::io("making", &folder, &error))
     }
 
     /// Removes half-written files of processes that died.
     pub fn sweep(&self) {
-        if let Some(root) = self.local() {
-            owner::sweep(&root.join("tmp"));
+        owner::sweep(&self.tmp());
+        if let Some(work) = &self.work {
+            owner::sweep(&work.join("inputs"));
         }
     }
 
     /// Writes `runs/<run>.json`: a root of gc, and history for every home.
     pub async fn put_run(&self, run: &RunId, json: &Value) -> Result<(), Failure> {
-        self.backend.put(&format!("runs/{run}.json"), json.to_string().into_bytes()).await
+        self.backend.put(&run_path(&run.0), seal::seal(json)?).await
     }
 
     /// The checkpoints of one unfinished work; `fallback` serves stores that are no folder.
@@ -109,4 +166,8 @@ fn manifest_path(digest: &Digest) -> String {
 
 fn key_path(key: &Digest) -> String {
     format!("keys/{key}")
+}
+
+fn run_path(run: &str) -> String {
+    format!("runs/{run}.json")
 }

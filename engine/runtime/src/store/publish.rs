@@ -1,59 +1,133 @@
-//! Publishing: blobs, then the manifest, then (by the caller, once every output is there) the key record.
+//! Publishing: blobs, then manifests, then (by the caller, once every output is there) the key record.
+//!
+//! On a local disk all outputs of a stage are renamed into place and then waited for at once; the key record is a second
+//! wait. Until it is there nothing names what was published, so nothing half-written is ever used. A blob is renamed over
+//! one that is there already: its bytes were just hashed, those of the old one perhaps years ago.
 
 use std::{
-    fs::{self, File, Permissions},
-    os::unix::fs::PermissionsExt,
-    path::Path,
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
 };
 
-use llmflow_contract::{AnyMade, Digest, Failure, FileEntry, Manifest};
+use futures::{StreamExt, TryStreamExt, stream};
+use llmflow_contract::{AnyMade, Digest, Failure, FileEntry, Manifest, Port};
+use nix::fcntl::FlockArg;
 
-use super::{KeyRecord, Store, blob_path, disk, key_path, manifest_path};
+use super::{
+    KeyRecord, Store,
+    backend::Backend,
+    blob_path,
+    disk::{self, Disk, Unsynced},
+    key_path, manifest_path,
+    objects::Objects,
+    seal,
+};
+
+/// Smaller files are read; mapping one costs more than reading it.
+const SMALL_BYTES: u64 = 1 << 20;
+/// Files that are uploaded at once.
+const UPLOADS_AT_ONCE: usize = 4;
+
+/// One artifact on its way into the store, and where its files lie now.
+struct Outgoing {
+    digest: Digest,
+    manifest: Manifest,
+    files: Vec<PathBuf>,
+}
 
 impl Store {
-    /// Takes an output's files into the store and writes its manifest. The files leave the output's folder.
+    /// Takes the outputs of a stage into the store, durable on return. Their files leave the outputs' folders.
+    ///
+    /// Gives digest and manifest of each, in order. Nothing counts before [`Store::commit`].
     ///
     /// # Errors
-    /// Of the environment if the disk is full or unwritable.
-    pub async fn publish(&self, made: &AnyMade) -> Result<(Digest, Manifest), Failure> {
-        let mut files = Vec::new();
-        for (path, file) in disk::files_below(&made.folder)? {
-            let (digest, size_bytes) = Digest::of_file(&file).map_err(|error| Failure::io("hashing", &file, &error))?;
-            self.publish_blob(&file, &digest, size_bytes).await?;
-            files.push(FileEntry { path, digest, size_bytes });
+    /// Of the environment if the disk is full or unwritable, or a store elsewhere does not answer.
+    pub async fn publish_all(&self, outputs: &[(Port, AnyMade)]) -> Result<Vec<(Digest, Manifest)>, Failure> {
+        let outgoing: Vec<Outgoing> = outputs.iter().map(|(_, made)| pack(made)).collect::<Result<_, _>>()?;
+        // By digest: equal files of several outputs are stored once.
+        let blobs: BTreeMap<Digest, (&Path, u64)> = (outgoing.iter())
+            .flat_map(|out| out.manifest.files.iter().zip(&out.files))
+            .map(|(entry, file)| (entry.digest, (file.as_path(), entry.size_bytes)))
+            .collect();
+        match &*self.backend {
+            Backend::Disk(disk) => self.store_local(disk, &blobs, &outgoing)?,
+            Backend::Objects(objects) => self.upload(objects, &blobs, &outgoing).await?,
         }
-        let manifest =
-            Manifest { kind: made.kind.clone(), files, facts: made.facts.clone(), references: made.references.clone() };
-        let digest = manifest.digest();
-        let text = serde_json::to_vec(&manifest).map_err(|error| Failure::bug(format!("manifest: {error}")))?;
-        self.backend.put(&manifest_path(&digest), text).await?;
-        Ok((digest, manifest))
+        Ok(outgoing.into_iter().map(|out| (out.digest, out.manifest)).collect())
     }
 
-    async fn publish_blob(&self, file: &Path, digest: &Digest, size_bytes: u64) -> Result<(), Failure> {
-        let key = blob_path(digest);
-        if self.backend.size(&key).await? == Some(size_bytes) {
-            return Ok(());
+    /// One output; see [`Store::publish_all`].
+    pub async fn publish(&self, made: &AnyMade) -> Result<(Digest, Manifest), Failure> {
+        let mut all = self.publish_all(&[(Port::from("out"), made.clone())]).await?;
+        all.pop().ok_or_else(|| Failure::bug("an output was published as nothing"))
+    }
+
+    fn store_local(
+        &self,
+        disk: &Disk,
+        blobs: &BTreeMap<Digest, (&Path, u64)>,
+        outgoing: &[Outgoing],
+    ) -> Result<(), Failure> {
+        let mut unsynced = Unsynced::default();
+        let lock = disk.lock(FlockArg::LockShared)?; // gc does not delete meanwhile
+        for (digest, (file, _)) in blobs {
+            disk.place(file, &blob_path(digest), &mut unsynced)?;
         }
-        match self.local() {
-            Some(root) => move_durably(file, &root.join(key)),
-            None => {
-                let bytes = fs::read(file).map_err(|error| Failure::io("reading", file, &error))?;
-                self.backend.put(&key, bytes).await
+        for out in outgoing {
+            disk.put(&manifest_path(&out.digest), out.manifest.text().as_bytes(), &mut unsynced)?;
+        }
+        drop(lock);
+        unsynced.wait()?;
+        let places: Vec<PathBuf> = blobs.keys().map(|digest| disk.path(&blob_path(digest))).collect();
+        self.vouched.note_all(places.iter().map(PathBuf::as_path).zip(blobs.keys()));
+        Ok(())
+    }
+
+    async fn upload(
+        &self,
+        objects: &Objects,
+        blobs: &BTreeMap<Digest, (&Path, u64)>,
+        outgoing: &[Outgoing],
+    ) -> Result<(), Failure> {
+        stream::iter(blobs)
+            .map(|(digest, (file, size_bytes))| async move {
+                objects.upload(&blob_path(digest), file, *size_bytes).await
+            })
+            .buffer_unordered(UPLOADS_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        for out in outgoing {
+            objects.put(&manifest_path(&out.digest), out.manifest.text().into_bytes()).await?;
+        }
+        // What was made here is likely to be read here.
+        if let Some(work) = &self.work {
+            for (digest, (file, _)) in blobs {
+                let kept = work.join(blob_path(digest));
+                let folder = kept.parent().unwrap_or(work);
+                if fs::create_dir_all(folder).and_then(|()| fs::rename(file, &kept)).is_ok() {
+                    self.vouched.note(&kept, digest);
+                }
             }
         }
+        Ok(())
     }
 
-    /// Commits a key. Who comes second gets the winner's record.
+    /// Commits a key, durable on return. Who comes second gets the winner's record; theirs counts.
+    ///
+    /// # Errors
+    /// As [`Store::publish_all`].
     pub async fn commit(&self, record: &KeyRecord) -> Result<KeyRecord, Failure> {
         let path = key_path(&record.key);
-        let text = serde_json::to_vec(record).map_err(|error| Failure::bug(format!("key record: {error}")))?;
+        let text = seal::seal(record)?;
         // Twice at most: a record whose blobs are gone is no winner and makes way.
         for _ in 0..2 {
             if self.backend.create(&path, text.clone()).await? {
                 return Ok(record.clone());
             }
             if let Some(winner) = self.key_record(&record.key).await? {
+                self.make_durable(&path)?;
                 return Ok(winner);
             }
             self.backend.delete(&path).await?;
@@ -61,23 +135,41 @@ impl Store {
         self.backend.put(&path, text).await?;
         Ok(record.clone())
     }
+
+    /// The winner of a race may not have synced its record yet when the loser reports it as done.
+    fn make_durable(&self, key: &str) -> Result<(), Failure> {
+        let Some(disk) = self.disk() else { return Ok(()) };
+        let mut unsynced = Unsynced::default();
+        unsynced.file(disk.path(key));
+        unsynced.wait()
+    }
 }
 
-/// Syncs a file, makes it read-only and renames it to where a blob belongs.
-fn move_durably(file: &Path, blob: &Path) -> Result<(), Failure> {
-    // A link is copied: renaming it would store the link, not the bytes.
-    let is_link = fs::symlink_metadata(file).is_ok_and(|meta| meta.is_symlink());
-    if is_link {
-        let bytes = fs::read(file).map_err(|error| Failure::io("reading", file, &error))?;
-        fs::remove_file(file)
-            .and_then(|()| fs::write(file, bytes))
-            .map_err(|error| Failure::io("copying", file, &error))?;
+/// Hashes the files of an output and writes down what it holds.
+fn pack(made: &AnyMade) -> Result<Outgoing, Failure> {
+    let (mut entries, mut files) = (Vec::new(), Vec::new());
+    for (path, file) in disk::files_below(&made.folder)? {
+        disk::detach(&file).map_err(|error| Failure::io("protecting", &file, &error))?;
+        let (digest, size_bytes) = digest_of(&file).map_err(|error| Failure::io("hashing", &file, &error))?;
+        entries.push(FileEntry { path, digest, size_bytes });
+        files.push(file);
     }
-    File::open(file).and_then(|open| open.sync_all()).map_err(|error| Failure::io("syncing", file, &error))?;
-    fs::set_permissions(file, Permissions::from_mode(0o444))
-        .map_err(|error| Failure::io("protecting", file, &error))?;
-    let folder = blob.parent().unwrap_or(Path::new("/"));
-    disk::make_folder(folder)?;
-    fs::rename(file, blob).map_err(|error| Failure::io("storing", blob, &error))?;
-    disk::sync_folder(folder)
+    let manifest = Manifest {
+        kind: made.kind.clone(),
+        files: entries,
+        facts: made.facts.clone(),
+        references: made.references.clone(),
+    };
+    Ok(Outgoing { digest: manifest.digest(), manifest, files })
+}
+
+/// Digest and size of a file that nobody writes to.
+pub(super) fn digest_of(path: &Path) -> std::io::Result<(Digest, u64)> {
+    let mut file = File::open(path)?;
+    if file.metadata()?.len() > SMALL_BYTES {
+        return Digest::of_file(path);
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok((Digest::of(&bytes), bytes.len() as u64))
 }

@@ -1,30 +1,57 @@
-//! Reading: key records that still hold, manifests, artifacts at hand.
+//! Reading: key records that still hold, manifests, artifacts at hand. Nothing is used before its bytes are checked.
 
 use std::{
-    collections::BTreeMap,
-    fs,
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
     path::{Component, Path, PathBuf},
 };
 
 use llmflow_contract::{AnyArtifact, Digest, Failure, FileEntry, Manifest, Port, Report};
 
-use super::{KeyRecord, Store, blob_path, key_path, manifest_path};
+use super::{
+    KeyRecord, Store,
+    backend::Backend,
+    blob_path, key_path, manifest_path,
+    objects::{Fetched, Objects},
+    publish::digest_of,
+    seal,
+};
 use crate::owner;
 
+const BAD_BLOB: &str = "store/bad-blob";
+const NO_ARTIFACT: &str = "store/no-artifact";
+
+/// Does a failure say that something in the store is missing or damaged? Then it is out of the way by now, and the stage
+/// that made it makes it anew.
+pub fn is_damage(failure: &Failure) -> bool {
+    matches!(failure.code.as_str(), BAD_BLOB | NO_ARTIFACT)
+}
+
 impl Store {
-    /// The record of a key, if everything it names is there in full size.
+    /// The record of a key, if everything it names is there in full size. Bytes are checked by whoever uses them.
+    ///
+    /// What is damaged is taken out of the way, so that it is made anew.
+    ///
+    /// # Errors
+    /// Of the environment if something is there and cannot be read: that is no damage.
     pub async fn key_record(&self, key: &Digest) -> Result<Option<KeyRecord>, Failure> {
-        let Some(bytes) = self.backend.get(&key_path(key)).await? else { return Ok(None) };
-        let Ok(record) = serde_json::from_slice::<KeyRecord>(&bytes) else { return Ok(None) };
-        if record.key != *key {
-            return Ok(None);
-        }
+        let Some(record) = self.find_record(key).await? else { return Ok(None) };
         let mut wanted: Vec<Digest> = record.outputs.values().chain(record.side.values()).copied().collect();
+        let mut seen = BTreeSet::new();
         while let Some(digest) = wanted.pop() {
+            if !seen.insert(digest) {
+                continue;
+            }
             let Some(manifest) = self.find_manifest(&digest).await? else { return Ok(None) };
             for file in &manifest.files {
-                if self.backend.size(&blob_path(&file.digest)).await? != Some(file.size_bytes) {
-                    return Ok(None);
+                let path = blob_path(&file.digest);
+                match self.backend.size(&path).await? {
+                    Some(size_bytes) if size_bytes == file.size_bytes => {}
+                    Some(_) => {
+                        self.backend.quarantine(&path).await?;
+                        return Ok(None);
+                    }
+                    None => return Ok(None),
                 }
             }
             wanted.extend(manifest.references.values());
@@ -32,29 +59,53 @@ impl Store {
         Ok(Some(record))
     }
 
+    /// The record of a key, without a look at what it names: for who knows that nothing was taken away since.
+    pub async fn find_record(&self, key: &Digest) -> Result<Option<KeyRecord>, Failure> {
+        let path = key_path(key);
+        let Some(bytes) = self.backend.get(&path).await? else { return Ok(None) };
+        match seal::unseal::<KeyRecord>(&bytes) {
+            Some(record) if record.key == *key => Ok(Some(record)),
+            _ => self.backend.quarantine(&path).await.map(|()| None),
+        }
+    }
+
     /// # Errors
-    /// `store/no-artifact` if it is not there, or not what its digest says.
+    /// `store/no-artifact` if it is not there, or was not what its digest says: see [`is_damage`].
     pub async fn manifest(&self, digest: &Digest) -> Result<Manifest, Failure> {
         self.find_manifest(digest).await?.ok_or_else(|| {
-            Failure::environment("store/no-artifact", format!("the store has no whole artifact {}", digest.short()))
+            Failure::environment(NO_ARTIFACT, format!("the store has no whole artifact {}", digest.short()))
                 .help("run the pipeline again: what is missing is made anew")
         })
     }
 
     async fn find_manifest(&self, digest: &Digest) -> Result<Option<Manifest>, Failure> {
-        let Some(bytes) = self.backend.get(&manifest_path(digest)).await? else { return Ok(None) };
-        let manifest = serde_json::from_slice::<Manifest>(&bytes).ok();
-        Ok(manifest.filter(|manifest| manifest.digest() == *digest))
+        let path = manifest_path(digest);
+        let Some(bytes) = self.backend.get(&path).await? else { return Ok(None) };
+        match serde_json::from_slice::<Manifest>(&bytes) {
+            Ok(manifest) if Digest::of(&bytes) == *digest => Ok(Some(manifest)),
+            _ => self.backend.quarantine(&path).await.map(|()| None),
+        }
     }
 
-    /// An artifact whose files can be read under its root, with everything it refers to.
+    /// An artifact whose files can be read under its root, with everything it refers to: links below `work/inputs/`.
     ///
-    /// Local: a folder of links to blobs below `work/inputs/`. Elsewhere: verified copies there.
+    /// Every file's bytes are checked, unless the home vouches for them.
+    ///
+    /// # Errors
+    /// [`is_damage`] if something is missing or damaged; it is out of the way then.
     pub async fn artifact(&self, digest: &Digest, work: &Path) -> Result<AnyArtifact, Failure> {
         let manifest = self.manifest(digest).await?;
         let root = work.join("inputs").join(digest.hex());
-        if !is_whole(&root, &manifest) {
-            self.lay_out(&manifest, &root).await?;
+        let is_laid_out = manifest
+            .files
+            .iter()
+            .all(|file| inside(&root, &file.path).is_ok_and(|path| self.vouched.vouches(&path, &file.digest)));
+        if !is_laid_out || !root.is_dir() {
+            let mut blobs = Vec::new();
+            for file in &manifest.files {
+                blobs.push(self.at_hand(file, work).await?);
+            }
+            lay_out(&manifest, &blobs, &root)?;
         }
         let mut references = BTreeMap::new();
         for (name, referred) in &manifest.references {
@@ -63,64 +114,128 @@ impl Store {
         Ok(AnyArtifact { digest: *digest, manifest, root, references })
     }
 
-    /// Builds the folder aside and renames it, so that a reader never sees half of it.
-    async fn lay_out(&self, manifest: &Manifest, root: &Path) -> Result<(), Failure> {
-        let parent = root.parent().unwrap_or(root);
-        fs::create_dir_all(parent).map_err(|error| Failure::io("making", parent, &error))?;
-        owner::sweep(parent);
-        let aside = tempfile::Builder::new()
-            .prefix(&owner::prefix())
-            .tempdir_in(parent)
-            .map_err(|error| Failure::io("making", parent, &error))?;
-        let built = aside.path().join("files");
-        fs::create_dir(&built).map_err(|error| Failure::io("making", &built, &error))?;
-        for file in &manifest.files {
-            let path = inside(&built, &file.path)?;
-            if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder).map_err(|error| Failure::io("making", folder, &error))?;
+    /// A file of this machine with the bytes of a blob.
+    async fn at_hand(&self, file: &FileEntry, work: &Path) -> Result<PathBuf, Failure> {
+        let key = blob_path(&file.digest);
+        let (path, objects) = match &*self.backend {
+            Backend::Disk(disk) => (disk.path(&key), None),
+            Backend::Objects(objects) => (work.join(&key), Some(objects)),
+        };
+        match self.holds(&path, file) {
+            Ok(true) => return Ok(path),
+            Ok(false) => {}
+            Err(error) => return Err(Failure::io("reading", path, &error)),
+        }
+        match objects {
+            Some(objects) => self.fetch(objects, file, &path).await?,
+            None => {
+                self.backend.quarantine(&key).await?;
+                return Err(bad_blob(file));
             }
-            self.bring(file, &path).await?;
         }
-        if root.exists() {
-            let _ = fs::rename(root, aside.path().join("stale"));
+        Ok(path)
+    }
+
+    /// Does the file at `path` have the bytes of `file`? A missing one does not.
+    fn holds(&self, path: &Path, file: &FileEntry) -> io::Result<bool> {
+        if self.vouched.vouches(path, &file.digest) {
+            return Ok(true);
         }
-        match fs::rename(&built, root) {
-            Err(error) if !is_whole(root, manifest) => Err(Failure::io("making", root, &error)),
-            _ => Ok(()), // ours, or another's who was faster
+        match digest_of(path) {
+            Ok((digest, _)) if digest == file.digest => {
+                self.vouched.note(path, &digest);
+                Ok(true)
+            }
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
-    async fn bring(&self, file: &FileEntry, path: &Path) -> Result<(), Failure> {
+    async fn fetch(&self, objects: &Objects, file: &FileEntry, path: &Path) -> Result<(), Failure> {
+        let folder = path.parent().unwrap_or(path);
+        fs::create_dir_all(folder).map_err(|error| Failure::io("making", folder, &error))?;
+        let aside = tempfile::Builder::new()
+            .prefix(&owner::prefix())
+            .tempfile_in(folder)
+            .map_err(|error| Failure::io("writing", folder, &error))?
+            .into_temp_path();
         let key = blob_path(&file.digest);
-        if let Some(store) = self.local() {
-            let blob = store.join(key);
-            return std::os::unix::fs::symlink(&blob, path).map_err(|error| Failure::io("linking", path, &error));
+        match objects.fetch(&key, &file.digest, &aside).await? {
+            Fetched::Whole => {
+                aside.persist(path).map_err(|error| Failure::io("writing", path, &error.error))?;
+                self.vouched.note(path, &file.digest);
+                Ok(())
+            }
+            Fetched::Missing => Err(bad_blob(file)),
+            Fetched::Damaged => {
+                self.backend.quarantine(&key).await?;
+                Err(bad_blob(file))
+            }
         }
-        let bytes = self.backend.get(&key).await?.filter(|bytes| Digest::of(bytes) == file.digest);
-        let bytes = bytes.ok_or_else(|| {
-            Failure::environment("store/bad-blob", format!("`{}` is missing or damaged in the store", file.path))
-                .help("run the pipeline again: what is missing is made anew")
-        })?;
-        fs::write(path, bytes).map_err(|error| Failure::io("writing", path, &error))
     }
 
     /// The report of a record, if it wrote one.
+    ///
+    /// # Errors
+    /// As [`Store::artifact`].
     pub async fn report(&self, record: &KeyRecord) -> Result<Option<Report>, Failure> {
         let Some(digest) = record.side.get(&Port::from("report")) else { return Ok(None) };
         let manifest = self.manifest(digest).await?;
         let Some(file) = manifest.files.iter().find(|file| file.path == "report.json") else { return Ok(None) };
-        let Some(bytes) = self.backend.get(&blob_path(&file.digest)).await? else { return Ok(None) };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| Failure::environment("store/bad-blob", "a report in the store is damaged").cause(error))
+        let key = blob_path(&file.digest);
+        let Some(bytes) = self.backend.get(&key).await? else { return Ok(None) };
+        if Digest::of(&bytes) != file.digest {
+            self.backend.quarantine(&key).await?;
+            return Err(bad_blob(file));
+        }
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            Failure::environment("store/report", "a report of another LLMflow cannot be read").cause(error)
+        })
     }
 }
 
-fn is_whole(root: &Path, manifest: &Manifest) -> bool {
-    root.is_dir()
-        && manifest.files.iter().all(|file| {
-            fs::metadata(root.join(&file.path)).is_ok_and(|meta| meta.is_file() && meta.len() == file.size_bytes)
-        })
+fn bad_blob(file: &FileEntry) -> Failure {
+    Failure::environment(BAD_BLOB, format!("`{}` is missing or damaged in the store", file.path))
+        .help("run the pipeline again: what is missing is made anew")
+}
+
+/// Builds the folder of links aside and renames it, so that a reader never sees half of it.
+fn lay_out(manifest: &Manifest, blobs: &[PathBuf], root: &Path) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::io("making", root, &error);
+    let parent = root.parent().unwrap_or(root);
+    fs::create_dir_all(parent).map_err(failed)?;
+    let aside = tempfile::Builder::new().prefix(&owner::prefix()).tempdir_in(parent).map_err(failed)?;
+    let built = aside.path().join("files");
+    fs::create_dir(&built).map_err(failed)?;
+    for (file, blob) in manifest.files.iter().zip(blobs) {
+        let path = inside(&built, &file.path)?;
+        if file.path.contains('/')
+            && let Some(folder) = path.parent()
+        {
+            fs::create_dir_all(folder).map_err(failed)?;
+        }
+        std::os::unix::fs::symlink(blob, &path).map_err(failed)?;
+    }
+    swap_in(&built, root).map_err(failed)
+}
+
+/// Puts a folder into its place; one that is there, ours or another's, is exchanged without a moment of none.
+fn swap_in(built: &Path, root: &Path) -> io::Result<()> {
+    use nix::{
+        errno::Errno,
+        fcntl::{AT_FDCWD, RenameFlags, renameat2},
+    };
+    match fs::rename(built, root) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {}
+        done => return done,
+    }
+    match renameat2(AT_FDCWD, built, AT_FDCWD, root, RenameFlags::RENAME_EXCHANGE) {
+        Err(Errno::ENOSYS | Errno::EINVAL) => {
+            fs::rename(root, built.with_extension("stale")).and_then(|()| fs::rename(built, root))
+        }
+        done => done.map_err(io::Error::from),
+    }
 }
 
 /// A manifest's path below `root`; one that would leave it is refused.

@@ -9,6 +9,7 @@ use llmflow_contract::Failure;
 use serde_json::{Value, json};
 
 use super::spec::Params;
+use crate::http;
 
 /// Longest wait for one answer.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -31,7 +32,7 @@ pub(super) struct Asked {
 /// # Errors
 /// `serve/smoke-test` if anything is not as the protocol says.
 pub(super) async fn ask(address: SocketAddr, params: &Params) -> Result<Asked, Failure> {
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().map_err(failed)?;
+    let client = http::client().no_proxy().timeout(PATIENCE).build().map_err(failed)?;
     let url = |path: &str| format!("http://{address}{path}");
     get(&client, &url("/health")).await?;
     let models = get(&client, &url("/v1/models")).await?;

@@ -29,7 +29,7 @@ fn with_server<T: Send>(params: Params, ask: impl AsyncFnOnce(reqwest::Client, S
             Serve::serve(params, inputs, &host.context(), &|address| ready.send(address).unwrap()).unwrap();
         });
         let address = address.recv().unwrap();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = crate::http::client().no_proxy().build().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let result = runtime.block_on(ask(client, format!("http://{address}")));
         host.cancel();

@@ -1,0 +1,176 @@
+//! Claims: one key is worked on once at a time, as long as the store is a folder of this machine.
+//!
+//! A claim is a kernel lock on a file below `claims/`: it dies with its process, however that ends. The file is named by
+//! what is claimed and removed while the lock is held, so none is left behind; one that is left means nothing.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+};
+
+use llmflow_contract::{Digest, Failure};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, fcntl},
+    libc,
+};
+
+use super::Store;
+use crate::event::RunId;
+
+/// The right to work on a key, or the sign that a run is in progress. Given back when it is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    /// None: the store is elsewhere, and whoever asks is given it.
+    held: Option<(File, PathBuf)>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some((_, path)) = &self.held {
+            let _ = fs::remove_file(path); // before the lock goes: who opens it later makes a new one
+        }
+    }
+}
+
+impl Store {
+    /// Claims a key. None: another process, or another holder in this one, works on it.
+    ///
+    /// # Errors
+    /// Of the environment if the store's folder cannot be written.
+    pub fn claim(&self, key: &Digest) -> Result<Option<Claim>, Failure> {
+        self.claim_name(&key.hex())
+    }
+
+    /// Does anybody work on this key?
+    pub fn is_claimed(&self, key: &Digest) -> bool {
+        self.is_name_claimed(&key.hex())
+    }
+
+    /// Says that a run is in progress, so that gc keeps what it makes until its record names it. Held by the engine.
+    ///
+    /// # Errors
+    /// As [`Store::claim`].
+    pub fn attend(&self, run: &RunId) -> Result<Option<Claim>, Failure> {
+        self.claim_name(&run_claim(run))
+    }
+
+    fn claim_name(&self, name: &str) -> Result<Option<Claim>, Failure> {
+        let Some(path) = self.claim_path(name) else { return Ok(Some(Claim { held: None })) };
+        let failed = |error: io::Error| Failure::io("claiming", &path, &error);
+        loop {
+            let file = match open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    fs::create_dir_all(path.parent().unwrap_or(&path)).map_err(failed)?;
+                    continue;
+                }
+                file => file.map_err(failed)?,
+            };
+            match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+                Ok(_) => {}
+                Err(Errno::EAGAIN | Errno::EACCES) => return Ok(None),
+                Err(errno) => return Err(failed(errno.into())),
+            }
+            // Its last holder may have removed it between our opening and our locking it.
+            let is_ours = fs::metadata(&path).is_ok_and(|there| {
+                file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (there.dev(), there.ino()))
+            });
+            if is_ours {
+                return Ok(Some(Claim { held: Some((file, path)) }));
+            }
+        }
+    }
+
+    /// Asks the kernel who would be in the way; takes nothing, so that it is in nobody's way itself.
+    fn is_name_claimed(&self, name: &str) -> bool {
+        let Some(file) = self.claim_path(name).and_then(|path| File::open(path).ok()) else { return false };
+        let mut lock = whole_file();
+        let asked = fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock));
+        asked.is_ok() && i32::from(lock.l_type) != libc::F_UNLCK
+    }
+
+    fn claim_path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.local()?.join("claims").join(name))
+    }
+}
+
+fn run_claim(run: &RunId) -> String {
+    format!("run-{run}")
+}
+
+fn open(path: &PathBuf) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+/// A lock of the open file, not of the process: threads exclude each other too.
+fn whole_file() -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0, // to the end
+        l_pid: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Barrier,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+
+    #[test]
+    fn one_holder_at_a_time_and_none_when_it_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, other) = (Store::open_local(folder.path()).unwrap(), Store::open_local(folder.path()).unwrap());
+        let key = Digest::of(b"key");
+        assert!(!store.is_claimed(&key));
+        let claim = store.claim(&key).unwrap().unwrap();
+        assert!(other.claim(&key).unwrap().is_none());
+        assert!(other.is_claimed(&key) && store.is_claimed(&key));
+        assert!(other.claim(&Digest::of(b"another")).unwrap().is_some());
+        drop(claim);
+        assert!(!other.is_claimed(&key));
+        assert_eq!(fs::read_dir(folder.path().join("claims")).unwrap().count(), 0);
+        fs::write(folder.path().join("claims").join(key.hex()), "left by a dead process").unwrap();
+        assert!(!other.is_claimed(&key));
+        assert!(other.claim(&key).unwrap().is_some());
+    }
+
+    /// Whoever finds the file of a holder that is just leaving must not hold a lock that nobody else sees.
+    #[test]
+    fn threads_that_race_for_a_claim_never_hold_it_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let (holders, granted) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let barrier = Barrier::new(16);
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let store = Store::open_local(folder.path()).unwrap();
+                    barrier.wait();
+                    for _ in 0..200 {
+                        let Some(claim) = store.claim(&Digest::of(b"key")).unwrap() else { continue };
+                        assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
+                        granted.fetch_add(1, Ordering::SeqCst);
+                        holders.fetch_sub(1, Ordering::SeqCst);
+                        drop(claim);
+                    }
+                });
+            }
+        });
+        assert!(granted.load(Ordering::SeqCst) > 0);
+    }
+
+    #[test]
+    fn a_store_elsewhere_grants_every_claim() {
+        let store = Store::open("memory://claims").unwrap();
+        let key = Digest::of(b"key");
+        let first = store.claim(&key).unwrap();
+        assert!(first.is_some() && store.claim(&key).unwrap().is_some() && !store.is_claimed(&key));
+    }
+}

@@ -1,0 +1,65 @@
+//! The epoch: one digest that changes whenever something is put into a local store or taken out.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use llmflow_contract::{Digest, Hasher};
+
+use super::Store;
+
+/// Two changes of a folder within this time may leave the same stamp: the longest tick of Linux's clock is 10 ms.
+const GRAIN: Duration = Duration::from_millis(20);
+
+impl Store {
+    /// What tells whether records, manifests or blobs came or went since: folders' inodes and times. Bytes that change in
+    /// place are found when they are used.
+    ///
+    /// A store that changed just now is waited for, 20 ms at most, because the next change could leave the same times.
+    /// None for a store that is no folder, or that goes on changing.
+    pub fn epoch(&self) -> Option<Digest> {
+        let root = self.local()?;
+        let (digest, newest) = stamp(root).ok()?;
+        let age = SystemTime::now().duration_since(newest).unwrap_or_default();
+        if age >= GRAIN {
+            return Some(digest);
+        }
+        std::thread::sleep(GRAIN - age);
+        let (again, _) = stamp(root).ok()?;
+        (again == digest).then_some(digest)
+    }
+}
+
+/// Inode and time of every folder that holds what a key record needs, and the newest of the times.
+fn stamp(root: &Path) -> io::Result<(Digest, SystemTime)> {
+    let mut hasher = Hasher::new();
+    let mut newest = SystemTime::UNIX_EPOCH;
+    let mut add = |folder: &Path| {
+        match fs::metadata(folder) {
+            Ok(meta) => {
+                for number in [meta.dev(), meta.ino(), meta.mtime().cast_unsigned(), meta.mtime_nsec().cast_unsigned()]
+                {
+                    hasher.part(&number.to_le_bytes());
+                }
+                newest = newest.max(meta.modified()?);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                hasher.part(b"none");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    };
+    for name in ["keys", "artifacts", "blobs"] {
+        add(&root.join(name))?;
+    }
+    let mut folder = root.join("blobs/00");
+    for number in 0..=u8::MAX {
+        folder.set_file_name(format!("{number:02x}"));
+        add(&folder)?;
+    }
+    Ok((hasher.finish(), newest))
+}
