@@ -170,7 +170,7 @@ impl Engine {
             path: crate::plan::absolute(pipeline.source.base()).join(pipeline.source.file_name()),
             name: pipeline.name.clone(),
             text: pipeline.source.text.clone(),
-            set: pipeline.set.clone(),
+            set: pipeline.overrides.set.clone(),
             params: pipeline.params.iter().map(|(name, param)| (name.clone(), param.value.to_json())).collect(),
         };
         let view = self.plan.view();
@@ -295,11 +295,11 @@ impl Engine {
     fn lease_of(&self, index: usize) -> Lease {
         let stage = &self.plan.stages[index];
         let needs = stage.settled.plan.needs;
-        let cores = match stage.def.resources.cores {
+        let cores = match stage.def.resources().cores {
             Demand::Exactly(cores) => cores,
             Demand::Auto => needs.cores,
         };
-        let memory_bytes = match stage.def.resources.memory_bytes {
+        let memory_bytes = match stage.def.resources().memory_bytes {
             Demand::Exactly(bytes) => bytes,
             Demand::Auto => needs.memory_bytes,
         };
@@ -371,7 +371,7 @@ impl Engine {
     /// A number in `resources` is a demand.
     fn unmet_demand(&self, index: usize) -> Option<Failure> {
         let stage = &self.plan.stages[index];
-        let (wanted, compute) = (&stage.def.resources, &self.compute);
+        let (wanted, compute) = (stage.def.resources(), &self.compute);
         let lacking = |code: &str, what: String, has: String| {
             Failure::environment(code, format!("`{}` demands {what}; this machine gives {has}", stage.def.id))
                 .help("lower the number in `resources`, or write `auto`")
@@ -473,7 +473,7 @@ impl Engine {
         if failure.class == Class::Cancelled {
             return self.set(index, State::Interrupted).await;
         }
-        let retry = &self.plan.stages[index].def.retry;
+        let retry = &self.plan.stages[index].def.shared.retry;
         let is_listed = retry.on.iter().any(|name| name == failure.class.name());
         if !is_listed || self.attempts[index] >= retry.attempts || self.cancel.requests() > 0 {
             return self.set(index, State::Failed(failure)).await;
@@ -518,7 +518,7 @@ impl Engine {
                     self.pool.end(worker).await;
                     self.fail(index, ended_by(class)).await?;
                 }
-                None if self.plan.stages[index].def.timeout.is_some_and(|limit| since.elapsed() > limit) => {
+                None if self.plan.stages[index].def.shared.timeout.is_some_and(|limit| since.elapsed() > limit) => {
                     self.pool.cancel(worker).await;
                     let ending = Some((Instant::now(), Class::Timeout));
                     self.states[index] = State::Running { worker, since, ending };
@@ -629,7 +629,7 @@ impl Engine {
             .collect();
         let pipeline = &self.plan.pipeline;
         json!({
-            "run": self.run, "pipeline": pipeline.name, "text": pipeline.source.text, "set": pipeline.set,
+            "run": self.run, "pipeline": pipeline.name, "text": pipeline.source.text, "set": pipeline.overrides.set,
             "stages": stages, "at_ms": now_ms(), "version": env!("CARGO_PKG_VERSION"),
         })
     }
@@ -698,7 +698,7 @@ fn is_refused(stage: &Planned) -> bool {
 /// The first `require` of a stage that its result does not meet, and why.
 fn refusal(stage: &Planned, record: &KeyRecord) -> Option<(String, String)> {
     let value = |name: &str| record.metrics.get(name).copied();
-    stage.def.require.iter().find_map(|require| match require.expr.evaluate(&value) {
+    stage.def.shared.require.iter().find_map(|require| match require.expr.evaluate(&value) {
         Ok(true) => None,
         Ok(false) => Some((require.expr.text().to_owned(), require.expr.explain(&value))),
         Err(why) => Some((require.expr.text().to_owned(), why)),

@@ -32,7 +32,7 @@ use crate::{
     event::{Compute, Event, Finished, RunId, RunStatus},
     home::Home,
     lineage::Lineage,
-    pipeline::{Diagnostics, SourceFile},
+    pipeline::{Diagnostics, Overrides, SourceFile},
     plan::{Plan, PlanError, PlanView},
     store::Store,
 };
@@ -42,8 +42,8 @@ use crate::{
 pub struct Options {
     pub pipeline: PathBuf,
     pub home: Option<PathBuf>,
-    /// `--set name=value`, as typed.
-    pub set: Vec<String>,
+    /// What is asked in place of what the file says.
+    pub overrides: Overrides,
 }
 
 /// Why nothing ran.
@@ -187,7 +187,7 @@ pub async fn run(
 ) -> Result<Outcome, Error> {
     let source = SourceFile::read(&options.pipeline)?;
     let opened = open(options.home.as_deref(), source.base()).await?;
-    start(source, &options.set, opened, registry, events, cancel).await
+    start(source, &options.overrides, opened, registry, events, cancel).await
 }
 
 /// Continues exactly a run: its recorded file and params.
@@ -205,19 +205,20 @@ pub async fn resume(
     }
     let recorded = opened.lineage.pipeline_of(&id).await?;
     let source = SourceFile::new(recorded.path, recorded.text);
-    start(source, &recorded.set, opened, registry, events, cancel).await
+    start(source, &Overrides::from(recorded.set.as_slice()), opened, registry, events, cancel).await
 }
 
 async fn start(
     source: SourceFile,
-    set: &[String],
+    overrides: &Overrides,
     opened: Opened,
     registry: &Registry,
     events: UnboundedSender<Event>,
     cancel: Cancel,
 ) -> Result<Outcome, Error> {
     let limits = device::limits();
-    let plan = Plan::build(source, set, registry, &opened.store, Some(&opened.lineage), machine_of(&limits)).await?;
+    let plan =
+        Plan::build(source, overrides, registry, &opened.store, Some(&opened.lineage), machine_of(&limits)).await?;
     let compute = if plan.view().to_run() == 0 { limits } else { device::inventory().await };
     let engine = engine::Engine::new(plan, opened.home, opened.store, opened.lineage, compute, events, cancel)?;
     Ok(engine.run().await?)
@@ -229,16 +230,26 @@ pub async fn plan(options: Options, registry: &Registry) -> Result<(PlanView, Co
     let opened = open(options.home.as_deref(), source.base()).await?;
     let limits = device::limits();
     let plan =
-        Plan::build(source, &options.set, registry, &opened.store, Some(&opened.lineage), machine_of(&limits)).await?;
+        Plan::build(source, &options.overrides, registry, &opened.store, Some(&opened.lineage), machine_of(&limits))
+            .await?;
     let view = plan.view();
     let compute = if view.to_run() == 0 { limits } else { device::inventory().await };
     Ok((view, compute))
 }
 
-/// Checks a file without a home: the number of its stages.
-pub async fn check(pipeline: &std::path::Path, set: &[String], registry: &Registry) -> Result<usize, Error> {
+/// What a file that is right holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    pub stages: usize,
+    /// How many of them a matrix gives.
+    pub from_matrix: usize,
+}
+
+/// Checks a file without a home.
+pub async fn check(pipeline: &std::path::Path, overrides: &Overrides, registry: &Registry) -> Result<Checked, Error> {
     let source = SourceFile::read(pipeline)?;
     let store = Store::open("memory://check")?;
-    let plan = Plan::build(source, set, registry, &store, None, machine_of(&device::limits())).await?;
-    Ok(plan.stages.len())
+    let plan = Plan::build(source, overrides, registry, &store, None, machine_of(&device::limits())).await?;
+    let from_matrix = plan.stages.iter().filter(|stage| stage.def.shared.matrix.is_some()).count();
+    Ok(Checked { stages: plan.stages.len(), from_matrix })
 }
