@@ -46,6 +46,12 @@ pub struct PipelineArgs {
     /// Set a param, or a param of a stage: `rank=32`, `sft.lora_r=32`
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
+    /// Read params from a YAML or JSON file: `rank: 32`, `sft.lora_r: 32`; --set wins
+    #[arg(long, value_name = "FILE")]
+    pub params_file: Option<PathBuf>,
+    /// Lay one of the file's `profiles` over its params, `with` and `resources`
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
 }
 
 /// The commands.

@@ -1,18 +1,19 @@
 //! Names as types, so that a swapped argument fails to compile.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(String);
+        ///
+        /// Cheap to clone: a plan of a million stages holds each name once.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
 
         impl $name {
-            pub fn new(name: impl Into<String>) -> Self {
+            pub fn new(name: impl Into<Arc<str>>) -> Self {
                 Self(name.into())
             }
             pub fn as_str(&self) -> &str {
@@ -31,7 +32,17 @@ macro_rules! name_type {
         }
         impl From<&str> for $name {
             fn from(name: &str) -> Self {
-                Self(name.to_owned())
+                Self(name.into())
+            }
+        }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer).map(Self::new)
             }
         }
         impl std::borrow::Borrow<str> for $name {
@@ -49,4 +60,17 @@ name_type! {
 name_type! {
     /// The name of an input or output of an operator.
     Port
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_plain_text_as_a_value_and_as_a_key() {
+        let by_stage = std::collections::BTreeMap::from([(StageId::from("sft"), Port::from("adapter"))]);
+        let text = serde_json::to_string(&by_stage).unwrap();
+        assert_eq!(text, r#"{"sft":"adapter"}"#);
+        assert_eq!(serde_json::from_str::<std::collections::BTreeMap<StageId, Port>>(&text).unwrap(), by_stage);
+    }
 }

@@ -67,6 +67,8 @@ pub trait Inputs: Sized {
 
 /// The outputs of an operator; made by [`crate::outputs!`].
 pub trait Outputs: Sized {
+    /// Whether the first output is the one that a stage's name alone means.
+    const HAS_MAIN: bool = true;
     fn specs() -> Vec<PortSpec>;
     fn into_made(self) -> Vec<(Port, AnyMade)>;
 }
@@ -167,14 +169,17 @@ macro_rules! inputs {
     };
 }
 
-/// Declares a struct of outputs: one `Made` a port. The first is the main one.
+/// Declares a struct of outputs: one `Made` a port. The first is the main one, unless the struct is marked
+/// `#[no_main_output]`: then a stage name alone means none of them, and a pipeline says `stage.port`.
 #[macro_export]
 macro_rules! outputs {
-    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[doc = $doc:literal])+ $field_vis:vis $field:ident : $type:ty),+ $(,)? }) => {
+    (#[no_main_output] $($rest:tt)*) => { $crate::outputs! { @has_main false; $($rest)* } };
+    (@has_main $has_main:literal; $(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[doc = $doc:literal])+ $field_vis:vis $field:ident : $type:ty),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(Debug)]
         $vis struct $name { $($(#[doc = $doc])+ $field_vis $field: $type),+ }
         impl $crate::Outputs for $name {
+            const HAS_MAIN: bool = $has_main;
             fn specs() -> Vec<$crate::PortSpec> {
                 vec![$($crate::PortSpec {
                     port: $crate::Port::from(stringify!($field)),
@@ -188,4 +193,5 @@ macro_rules! outputs {
             }
         }
     };
+    ($($rest:tt)*) => { $crate::outputs! { @has_main true; $($rest)* } };
 }

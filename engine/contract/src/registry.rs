@@ -24,6 +24,8 @@ pub struct Entry {
     pub schema: Value,
     pub inputs: Vec<PortSpec>,
     pub outputs: Vec<PortSpec>,
+    /// Whether a stage's name alone means the first output.
+    pub has_main_output: bool,
     pub serves: &'static [&'static str],
     plan: PlanFn,
     run: RunFn,
@@ -92,6 +94,7 @@ impl Registry {
             schema: crate::params::schema_of::<O::Params>(),
             inputs: O::Inputs::specs(),
             outputs: O::Outputs::specs(),
+            has_main_output: O::Outputs::HAS_MAIN,
             serves: O::SERVES,
             plan: |params, known| {
                 let mut params = parse::<O>(params)?;

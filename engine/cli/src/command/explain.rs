@@ -5,7 +5,7 @@ use llmflow_runtime::{
     address::Address,
     event::{Event, RunId, What},
     lineage::{PipelineRow, StageRow},
-    pipeline::{self, Loaded, SourceFile},
+    pipeline::{self, Loaded, Overrides, SourceFile},
     plan::{Change, key},
     run::Error,
 };
@@ -72,7 +72,7 @@ async fn explained(
 /// The run's own file, read again: it knows where each value comes from.
 pub fn reload(recorded: &PipelineRow, setting: &Setting) -> Loaded {
     let source = SourceFile::new(&recorded.path, &recorded.text);
-    pipeline::load(source, &recorded.set, setting.registry)
+    pipeline::load(source, &Overrides::from(recorded.set.as_slice()), setting.registry)
 }
 
 /// Notes where new values come from; gives the `--set` that bring back the old ones, if all can be brought back so.
@@ -87,8 +87,7 @@ fn trace_origins(changes: &mut [Change], stage: &StageRow, loaded: &Loaded) -> V
         if let Some(origin) = origin {
             change.origin = Some(origin.describe(&loaded.pipeline.source));
         }
-        let set =
-            origin.and_then(|origin| Some(format!("--set {}={}", origin.param.as_ref()?, change.before.as_ref()?)));
+        let set = origin.and_then(|origin| Some(format!("--set {}={}", origin.param()?, change.before.as_ref()?)));
         back.push(set);
     }
     back.into_iter().collect::<Option<Vec<String>>>().unwrap_or_default()

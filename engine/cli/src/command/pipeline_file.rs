@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use llmflow_contract::{Failure, Registry};
 use llmflow_runtime::{
-    pipeline::{self, Loaded, SourceFile},
+    pipeline::{self, Loaded, Overrides, SourceFile},
     run::Options,
 };
 
@@ -44,15 +44,21 @@ fn holds_stages(path: &Path) -> bool {
 
 /// What `run` and `plan` are asked.
 pub fn options(args: &PipelineArgs, home: Option<&Path>) -> Result<Options, Failure> {
-    Ok(Options {
-        pipeline: find(args.pipeline.as_deref())?,
-        home: home.map(Path::to_owned),
-        set: args.set.clone(),
-        ..Options::default()
-    })
+    let overrides = overrides(args)?;
+    let pipeline = find(args.pipeline.as_deref())?;
+    Ok(Options { pipeline, home: home.map(Path::to_owned), overrides, ..Options::default() })
+}
+
+/// What is asked in place of what the file says.
+///
+/// # Errors
+/// A file of params that cannot be read.
+pub fn overrides(args: &PipelineArgs) -> Result<Overrides, Failure> {
+    let params_file = args.params_file.as_deref().map(SourceFile::read).transpose()?;
+    Ok(Overrides { set: args.set.clone(), params_file, profile: args.profile.clone() })
 }
 
 /// The file as far as it can be read: for its name, and for what it deploys.
 pub fn load(options: &Options, registry: &Registry) -> Result<Loaded, Failure> {
-    Ok(pipeline::load(SourceFile::read(&options.pipeline)?, &options.set, registry))
+    Ok(pipeline::load(SourceFile::read(&options.pipeline)?, &options.overrides, registry))
 }

@@ -145,10 +145,10 @@ struct Deployed {
 /// The last stage whose operator keeps a service up.
 fn deployed(loaded: &Loaded, registry: &Registry) -> Result<Deployed, Failure> {
     let serves = |op: &str| registry.find(op).is_some_and(|entry| !entry.serves.is_empty());
-    let stage = loaded.stages.iter().rev().find(|stage| stage.sound && serves(&stage.op));
+    let stage = loaded.stages.iter().rev().find(|stage| stage.sound && serves(&stage.shared.op));
     let found = stage.and_then(|stage| {
         let input = stage.inputs.first()?.1.first()?.clone();
-        Some(Deployed { params: stage.with.clone(), input })
+        Some(Deployed { params: stage.with(), input })
     });
     // A file with errors is refused by the run itself, with all of them.
     match found {

@@ -9,7 +9,7 @@ use llmflow_contract::{Failure, Kind, KindSet, MetricSpec, StageId};
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 
 use super::{
-    check::StageDef,
+    def::StageDef,
     source::{SourceFile, Span},
 };
 
@@ -34,6 +34,10 @@ impl Diagnostic {
     pub fn new(code: &str, message: impl Into<String>, span: impl Into<Option<Span>>) -> Self {
         let (code, message, span) = (code.to_owned(), message.into(), span.into());
         Self { code, message, span, label: None, help: None, also: Vec::new() }
+    }
+    pub fn at(mut self, span: impl Into<Option<Span>>) -> Self {
+        self.span = span.into();
+        self
     }
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());

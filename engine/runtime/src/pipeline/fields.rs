@@ -37,23 +37,41 @@ pub(super) fn text(node: &Node, what: &str, diagnostics: &mut Diagnostics) -> Op
         _ => {
             let message =
                 format!("{what} is a name, not {}", if node.as_str().is_some() { "empty" } else { node.describe() });
-            diagnostics.push(Diagnostic::new("pipeline/form", message, node.span));
+            diagnostics.push(Diagnostic::new("pipeline/form", message, node.span).help("write a name"));
             None
         }
     }
+}
+
+/// `… is a map, not text`
+pub(super) fn form(expected: &str, node: &Node) -> Diagnostic {
+    Diagnostic::new("stage/form", format!("{expected}, not {}", node.describe()), node.span)
+}
+
+/// True or false.
+pub(super) fn truth(node: &Node, what: &str, diagnostics: &mut Diagnostics) -> Option<bool> {
+    if let Value::Bool(truth) = node.value {
+        return Some(truth);
+    }
+    let help = format!("{}: true", what.trim_matches('`'));
+    diagnostics.push(form(&format!("{what} is true or false"), node).help(help));
+    None
 }
 
 /// One name or a list of names.
 pub(super) fn texts(node: &Node, what: &str, diagnostics: &mut Diagnostics) -> Vec<At<String>> {
     match &node.value {
         Value::List(items) if items.is_empty() => {
-            diagnostics.push(Diagnostic::new("pipeline/form", format!("{what} is an empty list"), node.span));
+            diagnostics.push(
+                Diagnostic::new("pipeline/form", format!("{what} is an empty list"), node.span)
+                    .help("name one, or remove the line"),
+            );
             Vec::new()
         }
         Value::List(items) => items.iter().filter_map(|item| text(item, what, diagnostics)).collect(),
         Value::Map(_) => {
             let message = format!("{what} is a name or a list of names, not a map");
-            diagnostics.push(Diagnostic::new("pipeline/form", message, node.span));
+            diagnostics.push(Diagnostic::new("pipeline/form", message, node.span).help("write `a` or `[a, b]`"));
             Vec::new()
         }
         _ => text(node, what, diagnostics).into_iter().collect(),
@@ -67,7 +85,8 @@ pub(super) fn whole(node: &Node, what: &str, least: u64, greatest: u64, diagnost
     if found.is_none() {
         let bounds = if greatest == u64::MAX { format!("from {least} on") } else { format!("{least} to {greatest}") };
         let message = format!("{what} is a whole number, {bounds}");
-        diagnostics.push(Diagnostic::new("pipeline/form", message, node.span));
+        let help = format!("{}: {}", what.trim_matches('`'), least.max(1));
+        diagnostics.push(Diagnostic::new("pipeline/form", message, node.span).help(help));
     }
     found
 }

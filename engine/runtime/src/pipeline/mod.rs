@@ -1,66 +1,85 @@
 //! A YAML file becomes a checked pipeline in which every value knows its place.
 //!
-//! Owns: the YAML dialect and its budgets, `--set`, `${…}`, the check of all names and params, the JSON Schema.
+//! Owns: the YAML dialect and its budgets, `--set`, profiles, `${…}`, matrices, the check of all names and params,
+//! the JSON Schema.
 //! Must not know: kinds and keys (the planner's), how a stage runs, how a message is drawn.
 //! Start at [`load`]; [`Diagnostics`] holds all that is wrong with a file.
 
 mod check;
+mod condition;
+mod cycles;
+mod def;
+mod demand;
 mod diagnostic;
 mod expression;
 mod fields;
 mod file;
+mod matrix;
+mod names;
 mod node;
+mod overrides;
 mod params;
+mod parse;
+mod profile;
+mod publish;
 mod quantity;
 mod reference;
 mod schema;
 mod source;
 mod stage;
+mod varied;
+mod wiring;
 mod with;
 
 #[cfg(test)]
 mod tests;
 
-pub use check::{InputRef, SIDE_PORTS, StageDef, check};
+pub use check::SIDE_PORTS;
+pub use def::{InputRef, MetricRef, StageDef, StageRef, StageShared, When, Wired};
+pub use demand::{Demand, LONGEST_BACKOFF, Resources, Retry};
 pub use diagnostic::{Diagnostic, Diagnostics};
-pub use expression::Expr;
-pub use file::{Pipeline, Publish, Target};
+pub use expression::{Expr, Operand};
+pub use file::Pipeline;
+pub use matrix::{MAX_STAGES, Matrix};
 pub use node::{Node, Value};
+pub use overrides::Overrides;
 pub use params::Param;
+pub use publish::{Publish, Target, is_remote};
 pub use quantity::{duration, size_bytes};
-pub use reference::Origin;
+pub use reference::{Given, Origin};
 pub use schema::schema;
 pub use source::{At, MAX_FILE_BYTES, SourceFile, Span};
-pub use stage::{Demand, LONGEST_BACKOFF, RESERVED, Ref, Require, Resources, Retry, Stage, Wiring};
-pub use with::{GivenAt, Places, check_params};
+pub use stage::{RESERVED, Require};
+pub use with::{GivenAt, Places};
 
+use file::Read;
 use llmflow_contract::Registry;
 
 /// A pipeline read and checked as far as it goes, with all that is wrong with it so far.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub pipeline: Pipeline,
-    /// In file order. Those that are not `sound` are already reported.
+    /// In file order, those of a matrix in its order. Those that are not `sound` are already reported.
     pub stages: Vec<StageDef>,
     pub diagnostics: Diagnostics,
 }
 
 /// Reads and checks a pipeline. Never fails: so the planner adds what it finds, and all is shown at once.
-pub fn load(source: SourceFile, set: &[String], registry: &Registry) -> Loaded {
-    load_in(source, set, registry, &|name| std::env::var(name).ok())
+pub fn load(source: SourceFile, overrides: &Overrides, registry: &Registry) -> Loaded {
+    load_in(source, overrides, registry, &|name| std::env::var(name).ok())
 }
 
 /// As [`load`], in a given environment.
 fn load_in(
     source: SourceFile,
-    set: &[String],
+    overrides: &Overrides,
     registry: &Registry,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Loaded {
-    let (pipeline, mut diagnostics) = Pipeline::read(source, set, environment);
-    let (stages, found) = check(&pipeline, registry);
-    diagnostics.extend(found);
-    Loaded { pipeline, stages, diagnostics }
+    let (mut read, mut diagnostics) = Read::new(source, overrides.clone(), environment);
+    let (stages, publish) = check::check(&read, registry, &mut diagnostics);
+    read.pipeline.publish = publish;
+    Loaded { pipeline: read.pipeline, stages, diagnostics }
 }
 
 impl Loaded {

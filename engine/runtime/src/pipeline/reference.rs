@@ -1,14 +1,15 @@
-//! `${params.x}` and `${env.X}`: values that stand elsewhere.
+//! `${params.x}`, `${env.X}`, `${secret.X}` and `${matrix.x}`: values that stand elsewhere.
 //!
 //! A reference that is the whole text keeps the type of what it names; inside other text it becomes text.
 //! `$${` writes a literal `${`.
 
-use std::{cell::Cell, sync::Arc};
+use std::{cell::Cell, fmt, rc::Rc, sync::Arc};
 
 use indexmap::IndexMap;
 
 use super::{
     diagnostic::{Diagnostic, Diagnostics},
+    matrix::Cell as MatrixCell,
     node::{Node, Value},
     params::Param,
     source::{SourceFile, Span},
@@ -17,31 +18,94 @@ use super::{
 /// Where a value came from, if not from the place where it is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// The param's name: `rank`.
-    pub param: Option<String>,
-    /// Where the param's default stands.
+    /// `params.rank`, `matrix.lora_r`, `secret.API_KEY`.
+    pub name: Option<String>,
+    /// Where a param's default stands, or a matrix's axis.
     pub span: Option<Span>,
-    /// The `--set` that gave the value, as typed: `rank=32`.
-    pub set: Option<String>,
+    /// What changed it.
+    pub given: Option<Given>,
+}
+
+/// What gave a value in place of the file's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// A `--set`, as typed: `rank=32`.
+    Set(String),
+    /// A file of params, by its path.
+    ParamsFile(String),
+    /// A profile of the file, by its name.
+    Profile(String),
+}
+
+/// As it is typed: `--set rank=32`.
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Set(text) => write!(f, "--set {text}"),
+            Self::ParamsFile(path) => write!(f, "--params-file {path}"),
+            Self::Profile(name) => write!(f, "--profile {name}"),
+        }
+    }
 }
 
 impl Origin {
+    pub(super) fn given(given: Given) -> Self {
+        Self { given: Some(given), ..Self::default() }
+    }
+
+    /// The pipeline's param that gave the value: `rank`.
+    pub fn param(&self) -> Option<&str> {
+        self.name.as_deref()?.strip_prefix("params.")
+    }
+
     /// `params.rank, assistant.yaml:10, set by --set`
     pub fn describe(&self, source: &SourceFile) -> String {
-        let param = self.param.as_ref().map(|name| format!("params.{name}"));
         let place = self.span.map(|span| format!("{}:{}", source.file_name(), source.position(span.start).0));
-        let set = self.set.as_ref().map(|_| "set by --set".to_owned());
-        [param, place, set].into_iter().flatten().collect::<Vec<_>>().join(", ")
+        let given = self.given.as_ref().map(|given| match given {
+            Given::Set(_) => "set by --set".to_owned(),
+            other => format!("set by {other}"),
+        });
+        [self.name.clone(), place, given].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Node {
+    /// Where to point when the value is wrong: nowhere if it stands outside the file.
+    pub fn place(&self) -> Option<Span> {
+        match self.origin.as_deref() {
+            Some(Origin { name: None, given: Some(Given::Set(_) | Given::ParamsFile(_)), .. }) => None,
+            _ => Some(self.span),
+        }
+    }
+
+    /// What gave it in place of the file's own value.
+    pub fn given(&self) -> Option<&Given> {
+        self.origin.as_ref()?.given.as_ref()
+    }
+
+    /// What a message begins with if its value stands outside the file: `` `--set rank=0`: ``.
+    pub(super) fn blame(&self) -> String {
+        match self.given() {
+            Some(given @ (Given::Set(_) | Given::ParamsFile(_))) => format!("`{given}`: "),
+            _ => String::new(),
+        }
     }
 }
 
 /// What references may name.
+#[derive(Clone)]
 pub(super) struct Scope<'a> {
     params: &'a IndexMap<String, Param>,
     environment: &'a dyn Fn(&str) -> Option<String>,
     source: &'a SourceFile,
+    /// One combination of a matrix.
+    cell: Option<MatrixCell<'a>>,
+    /// Whether `${matrix.x}` stays, to be filled once for each combination.
+    is_swept: bool,
+    /// Whether `${secret.X}` may stand here: which params take it, the check of params says.
+    takes_secrets: bool,
     /// Bytes that substitution may still add: a long param named often is a bomb too.
-    budget: Cell<usize>,
+    budget: Rc<Cell<usize>>,
 }
 
 impl<'a> Scope<'a> {
@@ -50,7 +114,36 @@ impl<'a> Scope<'a> {
         environment: &'a dyn Fn(&str) -> Option<String>,
         source: &'a SourceFile,
     ) -> Self {
-        Self { params, environment, source, budget: Cell::new((1 << 20) + 16 * source.text.len()) }
+        let budget = Rc::new(Cell::new((1 << 20) + 16 * source.text.len()));
+        Self { params, environment, source, cell: None, is_swept: false, takes_secrets: false, budget }
+    }
+
+    /// For the fields of a stage with a matrix: what refers to the matrix stays as it is.
+    pub fn swept(&self) -> Self {
+        Self { is_swept: true, ..self.clone() }
+    }
+    /// For the params of a stage.
+    pub fn with_secrets(&self) -> Self {
+        Self { takes_secrets: true, ..self.clone() }
+    }
+    /// For one combination of a matrix.
+    pub fn of_cell(&self, cell: MatrixCell<'a>) -> Self {
+        Self { cell: Some(cell), is_swept: false, ..self.clone() }
+    }
+    pub fn param(&self, name: &str) -> Option<&'a Param> {
+        self.params.get(name)
+    }
+    pub fn param_names(&self) -> impl Iterator<Item = &'a str> {
+        self.params.keys().map(String::as_str)
+    }
+    pub fn allow_bytes(&self, more: usize) {
+        self.budget.set(self.budget.get().saturating_add(more));
+    }
+    /// Takes bytes from the budget, if it has them.
+    pub fn charge(&self, bytes: usize) -> bool {
+        let left = self.budget.get().checked_sub(bytes);
+        self.budget.set(left.unwrap_or(0));
+        left.is_some()
     }
 
     /// Replaces every reference below a node. Depth is bounded by the parser's.
@@ -58,12 +151,15 @@ impl<'a> Scope<'a> {
         match &mut node.value {
             Value::List(items) => items.iter_mut().for_each(|item| self.fill(item, diagnostics)),
             Value::Map(entries) => entries.iter_mut().for_each(|(_, value)| self.fill(value, diagnostics)),
-            Value::String(text) if self.budget.get() > 0 && text.contains("${") => {
+            Value::String(text) if text.contains("${") && self.budget.get() > 0 => {
+                if self.is_swept && names_matrix(text) {
+                    return;
+                }
                 let text = std::mem::take(text);
                 match self.filled(&text, node) {
                     Ok((value, origin)) => {
                         node.value = value;
-                        node.origin = origin.or_else(|| node.origin.take());
+                        node.origin = joined(origin, node.origin.take());
                     }
                     Err(diagnostic) => {
                         diagnostics.push(diagnostic);
@@ -93,11 +189,19 @@ impl<'a> Scope<'a> {
                 return Err(Diagnostic::new("reference/open", "`${` without its `}`", self.place(&rest[at..], node))
                     .help("write `$${` for a literal `${`"));
             };
+            let reference = &rest[at..=at + end];
             let (value, from) = self.look_up(&rest[at + 2..at + end], node)?;
+            if let Some(Origin { name: Some(name), .. }) = from.as_deref()
+                && name.starts_with("secret.")
+            {
+                let message = format!("`{reference}` cannot stand inside other text");
+                return Err(Diagnostic::new("secret/outside", message, self.place(reference, node))
+                    .help("a secret is the whole value of its param: what stands around it would be no secret"));
+            }
             if matches!(value, Value::List(_) | Value::Map(_)) {
-                let reference = &rest[at..=at + end];
                 let message = format!("`{reference}` is a list or map: it cannot stand inside other text");
-                return Err(Diagnostic::new("reference/type", message, self.place(reference, node)));
+                let help = "use it as the whole value, or refer to a number or a text";
+                return Err(Diagnostic::new("reference/type", message, self.place(reference, node)).help(help));
             }
             filled.push_str(&Node::new(value, node.span).to_string());
             origin = origin.or(from);
@@ -111,21 +215,23 @@ impl<'a> Scope<'a> {
         let reference = format!("${{{name}}}");
         let at = self.place(&reference, node);
         let error = |code: &str, message: String| Diagnostic::new(code, message, at);
+        let forms = "write `${params.NAME}`, `${env.NAME}` or `${matrix.NAME}`; `$${` for a literal `${`";
         let Some((family, key)) = name.trim().split_once('.') else {
-            return Err(error("reference/unknown", format!("`{reference}` names nothing"))
-                .help("write `${params.NAME}` or `${env.NAME}`; `$${` for a literal `${`"));
+            return Err(error("reference/unknown", format!("`{reference}` names nothing")).help(forms));
+        };
+        let named = |span: Option<Span>, given: Option<Given>| {
+            Some(Arc::new(Origin { name: Some(format!("{family}.{key}")), span, given }))
         };
         let (value, origin) = match family {
             "params" => {
                 let Some(param) = self.params.get(key) else {
                     let unknown = error("reference/unknown", format!("there is no param `{key}`"));
                     return Err(unknown
-                        .nearest(key, self.params.keys().map(String::as_str))
+                        .nearest(key, self.param_names())
                         .help(format!("give it a default at the top of the file: `params: {{{key}: …}}`")));
                 };
-                let origin =
-                    Origin { param: Some(key.to_owned()), span: Some(param.default.span), set: param.set.clone() };
-                (param.value.value.clone_within(&self.budget), Some(Arc::new(origin)))
+                let value = param.value.value.clone_within(&self.budget);
+                (value, named(Some(param.default.span), param.given.clone()))
             }
             "env" => {
                 let Some(value) = (self.environment)(key) else {
@@ -134,17 +240,38 @@ impl<'a> Scope<'a> {
                 };
                 (Value::String(value).clone_within(&self.budget), None)
             }
-            "secret" | "matrix" => {
-                return Err(error("pipeline/not-yet", format!("`${{{family}.…}}` is not supported yet")));
+            "secret" if !is_variable(key) => {
+                let message = format!("`{key}` cannot name a secret: it is a variable of the environment");
+                return Err(error("secret/name", message).help("use letters, digits and `_`: `${secret.API_KEY}`"));
             }
+            "secret" if !self.takes_secrets => {
+                let help = "name it where it is used, in a param that takes a secret: `with: {api_key: \"${secret.API_KEY}\"}`";
+                return Err(error("secret/outside", format!("`{reference}` would be recorded here")).help(help));
+            }
+            "secret" => (Some(Value::String(key.to_owned())), named(None, None)),
+            "matrix" => match &self.cell {
+                Some(cell) => {
+                    let (value, span) = cell.look_up(key).map_err(|diagnostic| diagnostic.at(at))?;
+                    (value.clone_within(&self.budget), named(Some(span), None))
+                }
+                None => {
+                    let message = format!("`{reference}` has no meaning here");
+                    let help = format!(
+                        "it stands in `with`, `in`, `when`, `after`, `seed` and `resources` of a stage with `matrix: {{{key}: […]}}`"
+                    );
+                    return Err(error("reference/matrix", message).help(help));
+                }
+            },
             _ => {
                 return Err(error("reference/unknown", format!("`{reference}` names nothing"))
-                    .nearest(family, ["params", "env"])
-                    .help("write `${params.NAME}` or `${env.NAME}`; `$${` for a literal `${`"));
+                    .nearest(family, ["params", "env", "secret", "matrix"])
+                    .help(forms));
             }
         };
-        let value = value
-            .ok_or_else(|| error("yaml/budget", "params are repeated far beyond what a pipeline needs".to_owned()))?;
+        let value = value.ok_or_else(|| {
+            error("yaml/budget", "params are repeated far beyond what a pipeline needs".to_owned())
+                .help("refer to them in fewer places")
+        })?;
         Ok((value, origin))
     }
 
@@ -156,33 +283,59 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// Where a value came from, and what gave the reference to it.
+fn joined(origin: Option<Arc<Origin>>, outer: Option<Arc<Origin>>) -> Option<Arc<Origin>> {
+    match (origin, outer) {
+        (Some(origin), Some(outer)) if origin.given.is_none() && outer.given.is_some() => {
+            Some(Arc::new(Origin { given: outer.given.clone(), ..(*origin).clone() }))
+        }
+        (origin, outer) => origin.or(outer),
+    }
+}
+
+/// Whether a text refers to the matrix. A text that does is filled as a whole once the combination is known.
+pub(super) fn names_matrix(text: &str) -> bool {
+    references(text).any(|name| name.trim().starts_with("matrix."))
+}
+
+/// What stands between each `${` and its `}`.
+pub(super) fn references(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        loop {
+            let at = rest.find("${")?;
+            let is_literal = rest[..at].ends_with('$');
+            rest = &rest[at + 2..];
+            if !is_literal {
+                let end = rest.find('}')?;
+                let name = &rest[..end];
+                rest = &rest[end + 1..];
+                return Some(name);
+            }
+        }
+    })
+}
+
+/// Whether the environment of a process can have it.
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 200 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
 impl Value {
     /// A copy, if the budget still allows it.
     fn clone_within(&self, budget: &Cell<usize>) -> Option<Self> {
-        let cost = self.cost();
-        budget.set(budget.get().checked_sub(cost).or_else(|| {
-            budget.set(0);
-            None
-        })?);
-        Some(self.clone())
+        let left = budget.get().checked_sub(self.cost());
+        budget.set(left.unwrap_or(0));
+        left.map(|_| self.clone())
     }
 
-    fn cost(&self) -> usize {
+    /// Bytes it takes, about.
+    pub(super) fn cost(&self) -> usize {
         16 + match self {
             Self::String(text) => text.len(),
             Self::List(items) => items.iter().map(|item| item.value.cost()).sum(),
             Self::Map(entries) => entries.iter().map(|(key, node)| key.value.len() + node.value.cost()).sum(),
             _ => 0,
-        }
-    }
-}
-
-impl Node {
-    /// Where to point when the value is wrong: nowhere if `--set` gave it.
-    pub fn place(&self) -> Option<Span> {
-        match &self.origin {
-            Some(origin) if origin.param.is_none() && origin.set.is_some() => None,
-            _ => Some(self.span),
         }
     }
 }

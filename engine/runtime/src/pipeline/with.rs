@@ -1,11 +1,11 @@
 //! Checks a stage's `with` against the params of its operator.
 //!
-//! Owns: aliases → canonical names, types, ranges, choices, what is missing, and where each value came from.
+//! Owns: aliases → canonical names, types, ranges, choices, secrets, what is missing, and where each value came from.
 //! Must not know: what a param does.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use llmflow_contract::{Entry, ParamInfo, ParamType};
+use llmflow_contract::{Entry, ParamInfo, ParamType, Role};
 use serde_json::{Map, Value as Json};
 
 use super::{
@@ -13,10 +13,12 @@ use super::{
     node::{Node, Value, int_json},
     reference::Origin,
     source::{At, Span},
+    varied::Varied,
 };
 
 /// Where each given param stands, by path: `keep.min_overlap`.
-pub type Places = BTreeMap<String, GivenAt>;
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places(Vec<(String, GivenAt)>);
 
 /// Where one value stands and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,14 +27,31 @@ pub struct GivenAt {
     pub origin: Option<Arc<Origin>>,
 }
 
-/// Checks all params of a stage and returns them under their canonical names, defaults not filled in.
+impl Places {
+    pub fn get(&self, path: &str) -> Option<&GivenAt> {
+        self.0.iter().find(|(name, _)| name == path).map(|(_, given)| given)
+    }
+}
+
+/// Params under their canonical names, in the operator's order.
+pub(super) type Checked = Vec<(String, Varied<Json>)>;
+
+/// Wrong values of one param that are told apart: a matrix can have thousands.
+const MAX_WRONG_VALUES: usize = 20;
+
+/// Checks all params of a stage; defaults are not filled in.
 ///
 /// `at` is where a missing param is reported.
-pub fn check_params(entry: &Entry, with: &Node, at: Span, diagnostics: &mut Diagnostics) -> (Json, Places) {
-    let mut checker = Checker { operator: entry.name, at, found: Vec::new(), places: Places::new() };
-    let json = checker.object(&entry.params, with.as_map().unwrap_or_default(), "");
+pub(super) fn check_params(
+    entry: &Entry,
+    with: &[(At<String>, Option<Varied<Node>>)],
+    at: Span,
+    diagnostics: &mut Diagnostics,
+) -> (Checked, Places) {
+    let mut checker = Checker { operator: entry.name, at, found: Vec::new(), places: Places::default() };
+    let checked = checker.params(&entry.params, with);
     checker.found.into_iter().for_each(|diagnostic| diagnostics.push(diagnostic));
-    (json, checker.places)
+    (checked, checker.places)
 }
 
 struct Checker<'a> {
@@ -43,31 +62,54 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    fn object(&mut self, params: &[ParamInfo], entries: &[(At<String>, Node)], path: &str) -> Json {
-        let mut json = Map::new();
-        let mut given: BTreeMap<&str, &(At<String>, Node)> = BTreeMap::new();
-        for entry in entries {
-            let (key, node) = entry;
-            let Some(info) = params.iter().find(|info| info.name == key.value || info.aliases.contains(&key.value))
-            else {
-                self.unknown(params, key, node, path);
+    fn params(&mut self, params: &[ParamInfo], entries: &[(At<String>, Option<Varied<Node>>)]) -> Checked {
+        let given = self.assign(params, entries, |value| value.as_ref().map(|value| &value.values()[0]), "");
+        let mut checked = Vec::with_capacity(entries.len());
+        for (info, value) in params.iter().zip(given) {
+            let Some(value) = value else {
+                if info.required {
+                    self.missing(info, &info.name);
+                }
                 continue;
             };
-            match given.insert(&info.name, entry) {
-                // `--set` wins over the file, whichever of the names each of them uses.
-                Some(first) if node.place().is_some() || first.1.place().is_none() => self.doubled(info, &first.0, key),
-                _ => {}
+            let Some(value) = value else { continue }; // reported where it could not be filled
+            if let Some(json) = self.varied(info, value) {
+                checked.push((info.name.clone(), json));
             }
         }
-        for info in params {
+        checked
+    }
+
+    /// The values of a param, if each is right.
+    fn varied(&mut self, info: &ParamInfo, value: &Varied<Node>) -> Option<Varied<Json>> {
+        let first = &value.values()[0];
+        self.places.0.push((info.name.clone(), GivenAt { span: first.span, origin: first.origin.clone() }));
+        let (before, mut places) = (self.found.len(), None);
+        let checked = value.map_ref(|node| {
+            let json = match self.found.len() < before + MAX_WRONG_VALUES {
+                true => self.value(info, node, &info.name),
+                false => None,
+            };
+            // The places within are those of the first value.
+            let kept = *places.get_or_insert(self.places.0.len());
+            self.places.0.truncate(kept);
+            json.unwrap_or_default()
+        });
+        (self.found.len() == before).then_some(checked)
+    }
+
+    fn object(&mut self, params: &[ParamInfo], entries: &[(At<String>, Node)], path: &str) -> Json {
+        let given = self.assign(params, entries, Some, path);
+        let mut json = Map::new();
+        for (info, node) in params.iter().zip(given) {
             let name = join(path, &info.name);
-            let Some((_, node)) = given.get(info.name.as_str()) else {
+            let Some(node) = node else {
                 if info.required {
                     self.missing(info, &name);
                 }
                 continue;
             };
-            self.places.insert(name.clone(), GivenAt { span: node.span, origin: node.origin.clone() });
+            self.places.0.push((name.clone(), GivenAt { span: node.span, origin: node.origin.clone() }));
             if let Some(value) = self.value(info, node, &name) {
                 json.insert(info.name.clone(), value);
             }
@@ -75,13 +117,41 @@ impl Checker<'_> {
         Json::Object(json)
     }
 
-    fn unknown(&mut self, params: &[ParamInfo], key: &At<String>, node: &Node, path: &str) {
+    /// For each param the value it is given, under whichever of its names.
+    fn assign<'e, V>(
+        &mut self,
+        params: &[ParamInfo],
+        entries: &'e [(At<String>, V)],
+        node_of: impl Fn(&'e V) -> Option<&'e Node>,
+        path: &str,
+    ) -> Vec<Option<&'e V>> {
+        let mut given: Vec<Option<&'e (At<String>, V)>> = vec![None; params.len()];
+        for entry in entries {
+            let (key, value) = entry;
+            let node = node_of(value);
+            let at = params.iter().position(|info| info.name == key.value || info.aliases.contains(&key.value));
+            let Some(at) = at else {
+                self.unknown(params, key, node, path);
+                continue;
+            };
+            if let Some((first, _)) = given[at].replace(entry) {
+                // What stands outside the file wins, and so does a profile, whichever of the names each of them uses.
+                // The same name twice is reported where the file is parsed.
+                let overrides = node.is_some_and(|node| node.given().is_some());
+                if !overrides && first.value != key.value {
+                    self.doubled(&params[at], first, key);
+                }
+            }
+        }
+        given.into_iter().map(|entry| entry.map(|(_, value)| value)).collect()
+    }
+
+    fn unknown(&mut self, params: &[ParamInfo], key: &At<String>, node: Option<&Node>, path: &str) {
         let names = params.iter().flat_map(|info| std::iter::once(&info.name).chain(&info.aliases)).map(String::as_str);
         let owner =
             if path.is_empty() { format!("`{}`", self.operator) } else { format!("`{path}` of `{}`", self.operator) };
-        let from_set = set_of(node).map(|set| format!("`--set {set}`: ")).unwrap_or_default();
-        let message = format!("{from_set}{owner} has no param `{}`", key.value);
-        let span = node.place().map(|_| key.span);
+        let message = format!("{}{owner} has no param `{}`", node.map(Node::blame).unwrap_or_default(), key.value);
+        let span = node.is_none_or(|node| node.place().is_some()).then_some(key.span);
         let diagnostic = Diagnostic::new("param/unknown", message, span).nearest(&key.value, names);
         self.found.push(diagnostic.help(format!("llmflow operators {}", self.operator)));
     }
@@ -104,6 +174,10 @@ impl Checker<'_> {
 
     /// The canonical value; nothing if it was refused.
     fn value(&mut self, info: &ParamInfo, node: &Node, name: &str) -> Option<Json> {
+        if let Some(refused) = self.secrecy(info, node, name) {
+            self.found.push(refused);
+            return None;
+        }
         if node.value == Value::Null {
             if info.nullable {
                 return Some(Json::Null);
@@ -119,10 +193,32 @@ impl Checker<'_> {
         let value = self.typed(&info.kind, node, name)?;
         if let Some(bounds) = outside(info, node) {
             let message = format!("`{name}` is {node}, it must be {bounds}");
-            self.refuse("param/range", message, node).push(&mut self.found);
+            let help = info.default.as_ref().filter(|default| !default.is_null() && !info.required);
+            let help = help.map_or_else(
+                || format!("llmflow operators {}", self.operator),
+                |default| format!("{name}: {default}  # the default"),
+            );
+            self.refuse("param/range", message, node).help(help).push(&mut self.found);
             return None;
         }
         Some(value)
+    }
+
+    /// What is wrong with a secret that stands where its value would be recorded, or a value where a secret belongs.
+    fn secrecy(&self, info: &ParamInfo, node: &Node, name: &str) -> Option<Diagnostic> {
+        // The fields of a map are checked one by one.
+        let is_secret = if has_fields(&info.kind) { is_own_secret(node) } else { is_secret(node) };
+        if info.role != Role::Secret && is_secret {
+            let message = format!("`{name}` takes no secret: its value would be recorded");
+            let help = format!("llmflow operators {}", self.operator);
+            return Some(self.refuse("secret/outside", message, node).help(help));
+        }
+        if info.role == Role::Secret && !is_secret && node.value != Value::Null {
+            let message = format!("`{name}` takes the name of a secret, never the secret itself");
+            let help = format!("{name}: \"${{secret.NAME}}\", and in the shell: export NAME=…");
+            return Some(self.refuse("secret/literal", message, node).help(help));
+        }
+        None
     }
 
     fn typed(&mut self, kind: &ParamType, node: &Node, name: &str) -> Option<Json> {
@@ -168,7 +264,7 @@ impl Checker<'_> {
 
     /// The first shape that fits; else the complaint of the one it most resembles.
     fn either(&mut self, kinds: &[ParamType], kind: &ParamType, node: &Node, name: &str) -> Option<Json> {
-        let (found, places) = (std::mem::take(&mut self.found), self.places.clone());
+        let (found, places) = (std::mem::take(&mut self.found), self.places.0.len());
         let mut resembling = None;
         for shape in kinds {
             if let Some(value) = self.typed(shape, node, name) {
@@ -183,7 +279,7 @@ impl Checker<'_> {
             if is_alike {
                 resembling.get_or_insert(complaint);
             }
-            self.places.clone_from(&places);
+            self.places.0.truncate(places);
         }
         self.found = found;
         match resembling {
@@ -219,17 +315,37 @@ impl Checker<'_> {
     }
 
     fn refuse(&self, code: &str, message: String, node: &Node) -> Diagnostic {
-        let message = match set_of(node) {
-            Some(set) => format!("`--set {set}`: {message}"),
-            None => message,
-        };
-        let diagnostic = Diagnostic::new(code, message, node.place());
+        let diagnostic = Diagnostic::new(code, format!("{}{message}", node.blame()), node.place());
         match node.origin.as_deref() {
-            Some(Origin { param: Some(param), span: Some(span), .. }) => {
-                diagnostic.also(*span, format!("`params.{param}` stands here"))
+            Some(Origin { name: Some(name), span: Some(span), .. }) => {
+                diagnostic.also(*span, format!("`{name}` stands here"))
             }
             _ => diagnostic,
         }
+    }
+}
+
+/// Whether `${secret.X}` stands anywhere in a value.
+fn is_secret(node: &Node) -> bool {
+    is_own_secret(node)
+        || match &node.value {
+            Value::List(items) => items.iter().any(is_secret),
+            Value::Map(entries) => entries.iter().any(|(_, value)| is_secret(value)),
+            _ => false,
+        }
+}
+
+fn is_own_secret(node: &Node) -> bool {
+    let name = node.origin.as_ref().and_then(|origin| origin.name.as_ref());
+    name.is_some_and(|name| name.starts_with("secret."))
+}
+
+fn has_fields(kind: &ParamType) -> bool {
+    match kind {
+        ParamType::Object(_) => true,
+        ParamType::List(item) => has_fields(item),
+        ParamType::Either(kinds) => kinds.iter().any(has_fields),
+        _ => false,
     }
 }
 
@@ -237,10 +353,6 @@ impl Diagnostic {
     fn push(self, found: &mut Vec<Self>) {
         found.push(self);
     }
-}
-
-fn set_of(node: &Node) -> Option<&str> {
-    node.origin.as_ref()?.set.as_deref()
 }
 
 fn join(path: &str, name: &str) -> String {

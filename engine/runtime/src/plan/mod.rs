@@ -24,7 +24,7 @@ pub use view::{Change, PlanView, StageView, Will};
 use crate::{
     event::Finished,
     lineage::Lineage,
-    pipeline::{Diagnostic, Diagnostics, Pipeline, SourceFile, StageDef},
+    pipeline::{Diagnostic, Diagnostics, Overrides, Pipeline, SourceFile, StageDef},
     store::{KeyRecord, Store},
 };
 
@@ -127,13 +127,13 @@ impl Plan {
     /// Every mistake in the file at once.
     pub async fn build(
         source: SourceFile,
-        set: &[String],
+        overrides: &Overrides,
         registry: &Registry,
         store: &Store,
         lineage: Option<&Lineage>,
         machine: Machine,
     ) -> Result<Self, PlanError> {
-        let loaded = crate::pipeline::load(source, set, registry);
+        let loaded = crate::pipeline::load(source, overrides, registry);
         let (pipeline, mut diagnostics) = (loaded.pipeline, loaded.diagnostics);
         let order = topological(&loaded.stages);
         let base = absolute(pipeline.source.base());
@@ -143,7 +143,7 @@ impl Plan {
         let mut defs: Vec<Option<StageDef>> = loaded.stages.into_iter().map(Some).collect();
         for position in order {
             let Some(def) = defs[position].take() else { continue };
-            let Some(entry) = registry.find(&def.op).filter(|_| def.sound).cloned() else { continue };
+            let Some(entry) = registry.find(&def.shared.op).filter(|_| def.sound).cloned() else { continue };
             let wanted = wanted_stages(&def);
             if wanted.iter().any(|stage| !index.contains_key(stage)) {
                 continue; // what it needs is unsound and already reported
@@ -286,7 +286,7 @@ pub fn finished(record: &KeyRecord) -> Finished {
 fn wanted_stages(def: &StageDef) -> Vec<StageId> {
     let data = def.inputs.iter().flat_map(|(_, refs)| refs.iter().map(|input| &input.stage));
     let mut wanted: Vec<StageId> = Vec::new();
-    for stage in data.chain(def.after.iter().map(|after| &after.value)) {
+    for stage in data.chain(def.after.iter().map(|after| &after.stage)) {
         if !wanted.contains(stage) {
             wanted.push(stage.clone());
         }
@@ -312,7 +312,7 @@ fn topological(defs: &[StageDef]) -> Vec<usize> {
 }
 
 fn takes_eval_rows(def: &StageDef, plan: &StagePlan, outputs: &Outputs) -> bool {
-    def.inputs.iter().filter(|(port, _)| plan.rows_from.contains(port)).flat_map(|(_, refs)| refs).any(|input| {
+    def.inputs.iter().filter(|(port, _)| plan.rows_from.contains(port)).flat_map(|(_, refs)| refs.iter()).any(|input| {
         let found = outputs.0.get(&(input.stage.clone(), input.port.clone()));
         found.is_some_and(|(_, facts, _)| facts.used_for == Some(Use::Eval))
     })
@@ -330,7 +330,7 @@ fn settle(
     let known = outputs.known(def, machine, base);
     let failed = |failure: Failure| vec![Diagnostic::from_failure(&failure, def)];
     check_kinds(def, &entry.inputs, outputs)?;
-    let (params, plan) = entry.plan(def.with.clone(), &known).map_err(failed)?;
+    let (params, plan) = entry.plan(def.with(), &known).map_err(failed)?;
     check_kinds(def, &plan.inputs, outputs)?;
     check_training(def, &plan, outputs)?;
     let sources = source_contents(&plan.sources).map_err(failed)?;
@@ -342,7 +342,7 @@ fn settle(
             Some((port.clone(), digests?))
         })
         .collect();
-    let seed = def.seed.unwrap_or(pipeline.seed);
+    let seed = def.seed().unwrap_or(pipeline.seed);
     let key = inputs.as_ref().map(|inputs| {
         let subject = key::Subject { entry, params: &params, inputs, sources: &sources, plan: &plan, seed };
         let parts = key::components(&subject);
@@ -353,9 +353,9 @@ fn settle(
 
 fn check_kinds(def: &StageDef, specs: &[llmflow_contract::PortSpec], outputs: &Outputs) -> Result<(), Vec<Diagnostic>> {
     let mut found = Vec::new();
-    for (port, refs) in &def.inputs {
+    for (port, refs) in def.inputs.iter() {
         let Some(spec) = specs.iter().find(|spec| &spec.port == port) else { continue };
-        for input in refs {
+        for input in refs.iter() {
             let Some((kind, ..)) = outputs.0.get(&(input.stage.clone(), input.port.clone())) else { continue };
             if !spec.accepts.accepts(kind) {
                 let (to, from) = (format!("{}.{port}", def.id), format!("{}.{}", input.stage, input.port));
@@ -370,7 +370,7 @@ fn check_kinds(def: &StageDef, specs: &[llmflow_contract::PortSpec], outputs: &O
 fn check_training(def: &StageDef, plan: &StagePlan, outputs: &Outputs) -> Result<(), Vec<Diagnostic>> {
     let mut found = Vec::new();
     for (port, refs) in def.inputs.iter().filter(|(port, _)| plan.trains_on.contains(port)) {
-        for input in refs {
+        for input in refs.iter() {
             let facts = outputs.0.get(&(input.stage.clone(), input.port.clone())).map(|(_, facts, _)| facts);
             if facts.is_some_and(|facts| facts.used_for == Some(Use::Eval)) {
                 let (to, from) = (format!("{}.{port}", def.id), format!("{}.{}", input.stage, input.port));
@@ -382,7 +382,7 @@ fn check_training(def: &StageDef, plan: &StagePlan, outputs: &Outputs) -> Result
 }
 
 fn check_metrics(def: &StageDef, plan: &StagePlan, diagnostics: &mut Diagnostics) {
-    for require in &def.require {
+    for require in &def.shared.require {
         for name in require.expr.names() {
             if !plan.metrics.iter().any(|metric| metric.name == name) {
                 diagnostics.push(Diagnostic::unknown_metric(&def.id, name, &plan.metrics, require.span));

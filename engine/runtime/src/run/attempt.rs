@@ -89,7 +89,7 @@ impl Engine {
         if failure.class == Class::Cancelled {
             return self.set(index, State::Interrupted);
         }
-        let retry = &self.plan.stages[index].def.retry;
+        let retry = &self.plan.stages[index].def.shared.retry;
         let is_listed = retry.on.iter().any(|name| name == failure.class.name());
         if !is_listed || self.attempts[index] >= retry.attempts || self.cancel.requests() > 0 {
             return self.set(index, State::Failed(failure));
@@ -137,7 +137,12 @@ impl Engine {
                     self.pool.end(worker).await;
                     self.fail(index, ended_by(class));
                 }
-                None if self.plan.stages[index].def.timeout.is_some_and(|limit| attempt.since.elapsed() > limit) => {
+                None if self.plan.stages[index]
+                    .def
+                    .shared
+                    .timeout
+                    .is_some_and(|limit| attempt.since.elapsed() > limit) =>
+                {
                     self.ask_to_end(worker, index, Class::Timeout).await;
                 }
                 _ => {}

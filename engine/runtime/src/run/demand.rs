@@ -12,11 +12,11 @@ use crate::{
 /// The candidate that the scheduler sees.
 pub(super) fn candidate(index: usize, stage: &Planned, urgency: f64, compute: &Compute) -> Candidate {
     let needs = stage.settled.plan.needs;
-    let cores = match stage.def.resources.cores {
+    let cores = match stage.def.resources().cores {
         Demand::Exactly(cores) => cores,
         Demand::Auto => needs.cores,
     };
-    let memory_bytes = match stage.def.resources.memory_bytes {
+    let memory_bytes = match stage.def.resources().memory_bytes {
         Demand::Exactly(bytes) => bytes,
         Demand::Auto => needs.memory_bytes,
     };

@@ -177,7 +177,7 @@ impl Engine {
             path: crate::plan::absolute(pipeline.source.base()).join(pipeline.source.file_name()),
             name: pipeline.name.clone(),
             text: pipeline.source.text.clone(),
-            set: pipeline.set.clone(),
+            set: pipeline.overrides.set.clone(),
             params: pipeline.params.iter().map(|(name, param)| (name.clone(), param.value.to_json())).collect(),
             resumes: self.ask.resumes.clone(),
         };
@@ -319,7 +319,7 @@ impl Engine {
 
     pub(super) fn queue(&mut self, index: usize) {
         let stage = &self.plan.stages[index];
-        if let Some(failure) = demand::unmet(&stage.def.id, &stage.def.resources, &self.compute) {
+        if let Some(failure) = demand::unmet(&stage.def.id, stage.def.resources(), &self.compute) {
             return self.set(index, State::Failed(failure));
         }
         self.states[index] = State::Ready;

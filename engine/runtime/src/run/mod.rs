@@ -38,7 +38,7 @@ use crate::{
     event::{Compute, Event, Finished, RunId, RunStatus},
     home::Home,
     lineage::Lineage,
-    pipeline::{Diagnostics, SourceFile},
+    pipeline::{Diagnostics, Overrides, SourceFile},
     plan::{Plan, PlanError, PlanView, Planned, Standing},
     store::{KeyRecord, Store},
 };
@@ -48,8 +48,8 @@ use crate::{
 pub struct Options {
     pub pipeline: PathBuf,
     pub home: Option<PathBuf>,
-    /// `--set name=value`, as typed.
-    pub set: Vec<String>,
+    /// What is asked in place of what the file says.
+    pub overrides: Overrides,
     /// Stages at once, at most.
     pub jobs: Option<u32>,
     /// Start nothing more once a stage has failed.
@@ -198,7 +198,7 @@ pub async fn run(
     let source = SourceFile::read(&options.pipeline)?;
     let opened = open(options.home.as_deref(), source.base()).await?;
     let ask = Ask { jobs: options.jobs, fail_fast: options.fail_fast, resumes: None };
-    start(source, &options.set, opened, ask, registry, events, cancel).await
+    start(source, &options.overrides, opened, ask, registry, events, cancel).await
 }
 
 /// Continues exactly a run: its recorded file and params.
@@ -215,12 +215,12 @@ pub async fn resume(
     let source = SourceFile::new(recorded.path, recorded.text);
     let _lock = opened.home.lock(&id)?; // of two that resume one run, one works
     let ask = Ask { resumes: Some(id), ..Ask::default() };
-    start(source, &recorded.set, opened, ask, registry, events, cancel).await
+    start(source, &Overrides::from(recorded.set.as_slice()), opened, ask, registry, events, cancel).await
 }
 
 async fn start(
     source: SourceFile,
-    set: &[String],
+    overrides: &Overrides,
     opened: Opened,
     ask: Ask,
     registry: &Registry,
@@ -228,7 +228,8 @@ async fn start(
     cancel: Cancel,
 ) -> Result<Outcome, Error> {
     let limits = device::limits();
-    let plan = Plan::build(source, set, registry, &opened.store, Some(&opened.lineage), machine_of(&limits)).await?;
+    let plan =
+        Plan::build(source, overrides, registry, &opened.store, Some(&opened.lineage), machine_of(&limits)).await?;
     let compute = if !plan.has_work() { limits } else { device::inventory().await };
     let Opened { home, store, lineage } = opened;
     let place = engine::Place { home, store, lineage };
@@ -242,18 +243,28 @@ pub async fn plan(options: Options, registry: &Registry) -> Result<(PlanView, Co
     let opened = open(options.home.as_deref(), source.base()).await?;
     let limits = device::limits();
     let plan =
-        Plan::build(source, &options.set, registry, &opened.store, Some(&opened.lineage), machine_of(&limits)).await?;
+        Plan::build(source, &options.overrides, registry, &opened.store, Some(&opened.lineage), machine_of(&limits))
+            .await?;
     let view = plan.view();
     let compute = if view.to_run() == 0 { limits } else { device::inventory().await };
     Ok((view, compute))
 }
 
-/// Checks a file without a home: the number of its stages.
-pub async fn check(pipeline: &std::path::Path, set: &[String], registry: &Registry) -> Result<usize, Error> {
+/// What a file that is right holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    pub stages: usize,
+    /// How many of them a matrix gives.
+    pub from_matrix: usize,
+}
+
+/// Checks a file without a home.
+pub async fn check(pipeline: &std::path::Path, overrides: &Overrides, registry: &Registry) -> Result<Checked, Error> {
     let source = SourceFile::read(pipeline)?;
     let store = Store::open("memory://check")?;
-    let plan = Plan::build(source, set, registry, &store, None, machine_of(&device::limits())).await?;
-    Ok(plan.stages.len())
+    let plan = Plan::build(source, overrides, registry, &store, None, machine_of(&device::limits())).await?;
+    let from_matrix = plan.stages.iter().filter(|stage| stage.def.shared.matrix.is_some()).count();
+    Ok(Checked { stages: plan.stages.len(), from_matrix })
 }
 
 /// Does a stage whose result is there already miss its `require`?
@@ -264,7 +275,7 @@ fn is_refused(stage: &Planned) -> bool {
 /// The first `require` of a stage that its result does not meet, and why.
 fn refusal(stage: &Planned, record: &KeyRecord) -> Option<(String, String)> {
     let value = |name: &str| record.metrics.get(name).copied();
-    stage.def.require.iter().find_map(|require| match require.expr.evaluate(&value) {
+    stage.def.shared.require.iter().find_map(|require| match require.expr.evaluate(&value) {
         Ok(true) => None,
         Ok(false) => Some((require.expr.text().to_owned(), require.expr.explain(&value))),
         Err(why) => Some((require.expr.text().to_owned(), why)),

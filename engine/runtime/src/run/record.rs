@@ -47,7 +47,7 @@ impl Engine {
             .collect();
         let pipeline = &self.plan.pipeline;
         json!({
-            "run": self.run, "pipeline": pipeline.name, "text": pipeline.source.text, "set": pipeline.set,
+            "run": self.run, "pipeline": pipeline.name, "text": pipeline.source.text, "set": pipeline.overrides.set,
             "stages": stages, "at_ms": now_ms(), "version": env!("CARGO_PKG_VERSION"),
         })
     }

@@ -1,16 +1,22 @@
 //! Whole files against a few operators that do nothing.
 
 mod invalid;
+mod matrix;
 mod operators;
 mod valid;
 
-use super::{Loaded, SourceFile, load_in};
+use super::{Loaded, Overrides, SourceFile, load_in};
 
 /// Loads a text with these `--set`, in an environment where `REGION` is `eu`.
 fn load(text: &str, set: &[&str]) -> Loaded {
-    let set: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();
+    let set = set.iter().map(|text| (*text).to_owned()).collect();
+    load_over(text, &Overrides { set, ..Overrides::default() })
+}
+
+/// As [`load`], with all that can be asked in place of what the file says.
+fn load_over(text: &str, overrides: &Overrides) -> Loaded {
     let environment = |name: &str| (name == "REGION").then(|| "eu".to_owned());
-    load_in(SourceFile::new("p.yaml", text), &set, &operators::registry(), &environment)
+    load_in(SourceFile::new("p.yaml", text), overrides, &operators::registry(), &environment)
 }
 
 const VALID: &str = r#"

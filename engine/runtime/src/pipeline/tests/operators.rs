@@ -119,7 +119,7 @@ pub struct NoParams {}
 
 outputs! { pub struct Rows { /// The rows.
 pub rows: Made<kinds::Chat> } }
-outputs! { pub struct Parts { /// To train on.
+outputs! { #[no_main_output] pub struct Parts { /// To train on.
 pub train: Made<kinds::Chat>, /// Held out.
 pub test: Made<kinds::Chat> } }
 outputs! { pub struct Adapter { /// The adapter.

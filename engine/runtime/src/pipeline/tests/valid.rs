@@ -15,18 +15,18 @@ fn a_whole_file_is_read() {
     assert_eq!(loaded.diagnostics.to_string(), "");
     assert_eq!((loaded.pipeline.name.as_str(), loaded.pipeline.seed), ("small", 7));
     let sft = stage(&loaded, "sft");
-    assert_eq!(sft.with, serde_json::json!({"lora_r": 16, "learning_rate": 2e-4, "system": ""}));
+    assert_eq!(sft.with(), serde_json::json!({"lora_r": 16, "learning_rate": 2e-4, "system": ""}));
     let ports: Vec<&str> = sft.inputs.iter().map(|(port, _)| port.as_str()).collect();
     assert_eq!(ports, ["data", "eval"]);
     assert_eq!(sft.inputs[0].1[0].port, Port::from("train"));
-    assert_eq!(sft.resources.memory_bytes, Demand::Exactly(8 << 30));
-    assert_eq!((sft.resources.gpus, sft.retry.attempts), (Demand::Auto, 3));
-    assert_eq!(sft.timeout, Some(Duration::from_secs(7200)));
+    assert_eq!(sft.resources().memory_bytes, Demand::Exactly(8 << 30));
+    assert_eq!((sft.resources().gpus, sft.shared.retry.attempts), (Demand::Auto, 3));
+    assert_eq!(sft.shared.timeout, Some(Duration::from_secs(7200)));
     let unique = stage(&loaded, "unique");
     assert_eq!(unique.inputs[0].1.len(), 3);
     assert_eq!(stage(&loaded, "split").inputs[0].1[0].port, Port::from("rows"), "a bare stage means its main output");
-    assert_eq!(stage(&loaded, "again").with, serde_json::json!({"path": "more.jsonl", "format": "chat"}));
-    assert_eq!(stage(&loaded, "rows").with["path"], "data/eu.jsonl");
+    assert_eq!(stage(&loaded, "again").with(), serde_json::json!({"path": "more.jsonl", "format": "chat"}));
+    assert_eq!(stage(&loaded, "rows").with()["path"], "data/eu.jsonl");
     assert_eq!(loaded.pipeline.publish[1].paths.len(), 2);
 }
 
@@ -34,7 +34,7 @@ fn a_whole_file_is_read() {
 fn every_given_param_knows_its_place_and_its_origin() {
     let loaded = load(VALID, &["rank=32"]);
     let sft = stage(&loaded, "sft");
-    assert_eq!(sft.with["lora_r"], 32);
+    assert_eq!(sft.with()["lora_r"], 32);
     let origin = sft.origin_of("lora_r").unwrap();
     assert_eq!(origin.describe(&loaded.pipeline.source), "params.rank, p.yaml:6, set by --set");
     assert_eq!(sft.origin_of("learning_rate").unwrap().describe(&loaded.pipeline.source), "params.lr, p.yaml:7");
@@ -42,7 +42,7 @@ fn every_given_param_knows_its_place_and_its_origin() {
     let unique = stage(&loaded, "unique");
     assert_eq!(loaded.pipeline.source.slice(unique.place_of(Some("keep.min_overlap"))), "0.3");
     assert_eq!(unique.place_of(Some("keep.other")), unique.place_of(Some("keep")));
-    assert_eq!(unique.place_of(None), unique.span);
+    assert_eq!(unique.place_of(None), unique.shared.span);
     assert!(unique.origin_of("threshold").is_none());
 }
 
@@ -51,8 +51,8 @@ fn set_reaches_params_and_stages_whatever_name_they_use() {
     let set = ["params.lr=1", "unique.keep.min_overlap=0.5", "sft.learning_rate=1e-3", "split.test_size=0.2"];
     let loaded = load(VALID, &set);
     assert_eq!(loaded.diagnostics.to_string(), "");
-    assert_eq!(stage(&loaded, "sft").with["learning_rate"], 1e-3, "the alias in the file gives way");
-    assert_eq!(stage(&loaded, "unique").with["keep"]["min_overlap"], 0.5);
+    assert_eq!(stage(&loaded, "sft").with()["learning_rate"], 1e-3, "the alias in the file gives way");
+    assert_eq!(stage(&loaded, "unique").with()["keep"]["min_overlap"], 0.5);
     let origin = stage(&loaded, "split").origin_of("test_size").unwrap();
     assert_eq!(origin.describe(&loaded.pipeline.source), "set by --set");
 }
@@ -79,7 +79,7 @@ fn a_set_that_does_not_fit_is_refused() {
 fn the_dialect_is_yaml_1_2() {
     let source =
         SourceFile::new("p", "[no, off, yes, true, 2e-4, 007, 1_000, 0x10, ~, '1', 12345678901234567890, -3, 1.0]");
-    let node = Node::parse(&source).unwrap();
+    let (node, _) = Node::parse(&source).unwrap();
     assert_eq!(
         node.to_json(),
         serde_json::json!([
@@ -103,7 +103,7 @@ fn the_dialect_is_yaml_1_2() {
 #[test]
 fn every_node_knows_its_bytes() {
     let source = SourceFile::new("p", "é: 1\nkey: \"v\u{e9}\" # c\nlist:\n  - a\n  - { b: c }\n");
-    let node = Node::parse(&source).unwrap();
+    let (node, _) = Node::parse(&source).unwrap();
     let map = node.as_map().unwrap();
     let shown: Vec<_> = map.iter().map(|(key, value)| (source.slice(key.span), source.slice(value.span))).collect();
     assert_eq!(shown[0], ("é", "1"));
@@ -116,7 +116,7 @@ fn every_node_knows_its_bytes() {
 #[test]
 fn a_dollar_doubled_is_a_dollar() {
     let text = "stages:\n  rows:\n    op: data.load\n    with: { path: \"$${HOME}/${env.REGION}-$5\" }\n";
-    assert_eq!(stage(&load(text, &[]), "rows").with["path"], "${HOME}/eu-$5");
+    assert_eq!(stage(&load(text, &[]), "rows").with()["path"], "${HOME}/eu-$5");
 }
 
 #[test]

@@ -39,6 +39,7 @@ inputs! {
 }
 
 outputs! {
+    #[no_main_output]
     pub struct Out {
         /// The rows to learn from.
         pub train: Made<kinds::AnyDataset>,

@@ -1,0 +1,265 @@
+//! Text becomes a tree of [`Node`]s.
+//!
+//! Owns: the one YAML parser of the project, its dialect (1.2 booleans, merge keys) and its budgets.
+//! Must not know: what a pipeline is.
+
+use std::{collections::HashMap, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, SeqAccess, Visitor},
+};
+use serde_yaml::{DuplicateKeyPolicy, Location, Options, Spanned, budget::BudgetBreach};
+
+use super::{
+    diagnostic::Diagnostic,
+    node::{Node, Value},
+    source::{At, SourceFile, Span},
+};
+
+/// Deeper files are refused: a pipeline needs about eight levels.
+const MAX_DEPTH: usize = 40;
+
+impl Node {
+    /// Parses one document, and says what in it has no meaning: each doubled key, each number that is none.
+    ///
+    /// # Errors
+    /// A syntax error, an unknown tag, a bomb: the first one met.
+    pub fn parse(source: &SourceFile) -> Result<(Self, Vec<Diagnostic>), Diagnostic> {
+        let raw: Spanned<Raw> = serde_yaml::from_str_with_options(&source.text, options(source.text.len()))
+            .map_err(|error| refusal(&error, &source.text))?;
+        let mut found = Vec::new();
+        let node = raw_node(raw, source, &mut found);
+        Ok((node, found))
+    }
+}
+
+/// The dialect, with budgets that grow with the file: a long honest file passes, a short bomb does not.
+fn options(len: usize) -> Options {
+    let nodes = 1_000 + len;
+    let budget = serde_yaml::budget! {
+        max_depth: MAX_DEPTH,
+        flow_nesting_limit: MAX_DEPTH,
+        max_documents: 1,
+        max_nodes: nodes,
+        max_events: 3 * nodes,
+        max_aliases: 100 + len / 20,
+        max_anchors: 100 + len / 20,
+        max_merge_keys: 100 + len / 20,
+        max_recorded_anchor_events: 20_000 + 4 * len,
+        max_recorded_anchor_bytes: 1_000_000 + 16 * len,
+        max_total_scalar_bytes: 1_000_000 + 16 * len,
+        enforce_alias_anchor_ratio: false,
+    };
+    let alias_limits = serde_yaml::alias_limits! {
+        max_total_replayed_events: 20_000 + 4 * len,
+        max_replay_stack_depth: 16,
+    };
+    serde_yaml::options! {
+        budget: budget,
+        alias_limits: alias_limits,
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        strict_booleans: true,
+        underscored_numbers_as_strings: true,
+        leading_zero_numbers_as_strings: true,
+        reject_unsupported_tags: true,
+        emit_comments: false,
+        with_snippet: false,
+    }
+}
+
+/// What the parser fills; places are bytes only once [`raw_node`] has been over it.
+enum Raw {
+    Scalar(Value),
+    List(Vec<Spanned<Raw>>),
+    Map(Vec<(Spanned<Key>, Spanned<Raw>)>),
+}
+
+struct Key(String);
+
+fn raw_node(raw: Spanned<Raw>, source: &SourceFile, found: &mut Vec<Diagnostic>) -> Node {
+    let span = span_of(&raw.defined);
+    let value = match raw.value {
+        Raw::Scalar(Value::String(text)) => plain_decimal(&text, source.slice(span)).unwrap_or(Value::String(text)),
+        Raw::Scalar(Value::Float(number)) if !number.is_finite() => {
+            let diagnostic = Diagnostic::new("yaml/number", "a number must be finite", span);
+            found.push(diagnostic.help("write a number such as `1e9`; leave the line out to take the default"));
+            Value::Float(number)
+        }
+        Raw::Scalar(value) => value,
+        Raw::List(items) => Value::List(items.into_iter().map(|item| raw_node(item, source, found)).collect()),
+        Raw::Map(entries) => {
+            let entries = entries.into_iter().map(|(key, value)| {
+                let key = At::new(key.value.0, span_of(&key.defined));
+                (key, raw_node(value, source, found))
+            });
+            let entries: Vec<(At<String>, Node)> = entries.collect();
+            refuse_doubled(&entries, found);
+            Value::Map(entries)
+        }
+    };
+    let inner = match &value {
+        Value::List(items) => items.iter().map(|item| item.span).next_back(),
+        Value::Map(entries) => entries.iter().map(|(key, node)| key.span.to(node.span)).next_back(),
+        _ => None,
+    };
+    // An alias inside a block is defined elsewhere: its end says nothing of the block's.
+    let span = match inner {
+        Some(inner) if inner.start >= span.start => span.to(inner),
+        _ => span,
+    };
+    Node::new(value, span)
+}
+
+/// Reports each key that stands twice in a map.
+fn refuse_doubled(entries: &[(At<String>, Node)], found: &mut Vec<Diagnostic>) {
+    let mut refuse = |first: Span, key: &At<String>| {
+        let message = format!("`{}` is given twice", key.value);
+        let diagnostic = Diagnostic::new("yaml/duplicate-key", message, key.span).label("the second time");
+        found.push(diagnostic.also(first, "the first time").help("keep one of them"));
+    };
+    if entries.len() <= 16 {
+        for (at, (key, _)) in entries.iter().enumerate() {
+            if let Some((first, _)) = entries[..at].iter().find(|(first, _)| first.value == key.value) {
+                refuse(first.span, key);
+            }
+        }
+        return;
+    }
+    let mut seen: HashMap<&str, Span> = HashMap::with_capacity(entries.len());
+    for (key, _) in entries {
+        if let Some(first) = seen.insert(&key.value, key.span) {
+            refuse(first, key);
+        }
+    }
+}
+
+/// `007` is seven in YAML 1.2; the parser hands it over as text.
+fn plain_decimal(text: &str, written: &str) -> Option<Value> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let is_number = digits.len() > 1 && digits.len() <= 18 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number && written == text { text.trim_start_matches('+').parse().ok().map(Value::Int) } else { None }
+}
+
+fn span_of(location: &Location) -> Span {
+    let span = location.span();
+    let start = span.byte_offset().unwrap_or(0) as usize;
+    Span::new(start, start + span.byte_len().unwrap_or(0) as usize)
+}
+
+/// The place of an error: syntax errors know a line and a column alone.
+fn error_span(location: &Location, text: &str) -> Span {
+    if location.span().byte_offset().is_some() {
+        return span_of(location);
+    }
+    let before = (location.line() as usize).saturating_sub(1);
+    let line_start: usize = text.split_inclusive('\n').take(before).map(str::len).sum();
+    let column = (location.column() as usize).saturating_sub(1);
+    let line = text[line_start..].lines().next().unwrap_or_default();
+    let offset = line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
+    Span::new(line_start + offset, line_start + offset)
+}
+
+/// The parser's error as ours: its words, our place.
+fn refusal(error: &serde_yaml::Error, text: &str) -> Diagnostic {
+    let error = error.without_snippet();
+    let span = error.location().map(|location| error_span(&location, text)).unwrap_or_default();
+    let start = span.start.min(text.len());
+    let rest = text.get(start..).unwrap_or_default();
+    let first = rest.chars().next().map_or(0, char::len_utf8);
+    let span = Span::new(start, span.end.min(text.len()).max(start + first));
+    let words = error.to_string();
+    let words = words.lines().next().unwrap_or_default();
+    let words = words.split(" at line ").next().unwrap_or(words);
+    use serde_yaml::Error as E;
+    let innermost = if let E::AliasError { error, .. } = error { error } else { error };
+    match innermost {
+        E::MultipleDocuments { .. } | E::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
+            Diagnostic::new("yaml/documents", "a pipeline file holds one document", span)
+                .help("remove the second `---` and what follows, or make it a file of its own")
+        }
+        E::Budget { .. }
+        | E::AliasReplayLimitExceeded { .. }
+        | E::AliasExpansionLimitExceeded { .. }
+        | E::AliasReplayStackDepthExceeded { .. } => {
+            Diagnostic::new("yaml/budget", "the file nests or repeats itself far beyond what a pipeline needs", span)
+                .label(words.to_owned())
+                .help("write the stages out instead of aliases of aliases")
+        }
+        E::UnknownAnchor { .. } => Diagnostic::new("yaml/alias", "this alias has no anchor before it", span)
+            .help("give the value a name where it stands first: `with: &name {…}`"),
+        _ => {
+            let diagnostic = Diagnostic::new("yaml/syntax", format!("this is no YAML: {words}"), span);
+            let line = text[..start].rsplit('\n').next().unwrap_or_default();
+            match line.contains('\t') || rest.starts_with('\t') {
+                true => diagnostic.help("YAML is indented with spaces, never with tabs"),
+                false => diagnostic,
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any YAML value")
+    }
+    fn visit_unit<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Value::Null))
+    }
+    fn visit_none<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Value::Null))
+    }
+    fn visit_bool<E>(self, truth: bool) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Value::Bool(truth)))
+    }
+    fn visit_i64<E>(self, number: i64) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Value::Int(number.into())))
+    }
+    fn visit_u64<E>(self, number: u64) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Value::Int(number.into())))
+    }
+    fn visit_f64<E>(self, number: f64) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Value::Float(number)))
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Value::String(text.to_owned())))
+    }
+    fn visit_string<E>(self, text: String) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Value::String(text)))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Raw::List(list))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
+        let mut map = Vec::new();
+        while let Some(key) = entries.next_key()? {
+            map.push((key, entries.next_value()?));
+        }
+        Ok(Raw::Map(map))
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Raw::deserialize(deserializer)? {
+            Raw::Scalar(Value::String(text)) => Ok(Self(text)),
+            Raw::Scalar(Value::Null) => Err(D::Error::custom("a key is missing")),
+            Raw::Scalar(value) => Ok(Self(Node::new(value, Span::default()).to_string())),
+            Raw::List(_) | Raw::Map(_) => Err(D::Error::custom("a key is a name, not a list or map")),
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! `in`, `after` and `when` of a stage → the stages, ports and metrics they name.
+//!
+//! Owns: the forms of `in` resolved to ports, arity, what each combination of a matrix reads.
+//! Must not know: kinds of what flows (the planner's).
+
+use std::sync::Arc;
+
+use llmflow_contract::{Arity, Entry, Port};
+
+use super::{
+    check::{Checker, SIDE_PORTS},
+    condition::{ReadWhen, place_within},
+    def::{InputRef, MetricRef, StageRef, When, Wired},
+    diagnostic::Diagnostic,
+    names::Target,
+    source::{At, Span},
+    stage::{Ref, Wiring},
+};
+
+/// References of a whole file that gather matrices: each holds its stages.
+const MAX_GATHERED: usize = 1 << 22;
+
+/// What one port of an entry of `stages` reads.
+pub(super) struct PortPlan {
+    port: Port,
+    pieces: Vec<Piece>,
+    /// The same for every combination.
+    fixed: Option<Arc<[InputRef]>>,
+}
+
+/// What one reference of a port gives.
+struct Piece {
+    target: Target,
+    port: Port,
+    span: Span,
+}
+
+impl PortPlan {
+    pub fn is_fixed(&self) -> bool {
+        self.fixed.is_some()
+    }
+}
+
+impl Checker<'_> {
+    /// What the ports of an entry of `stages` read, in the order the operator declares them.
+    pub(super) fn port_plans(&mut self, from: usize, wiring: &Wiring, entry: &Entry) -> Vec<PortPlan> {
+        let stage = self.names.groups[from].stage;
+        let mut given: Vec<(Port, Span, &[Ref])> = Vec::new();
+        match wiring {
+            Wiring::None => {}
+            Wiring::Main(refs) => {
+                let span = refs.iter().map(|reference| reference.span).reduce(Span::to).unwrap_or(stage.name.span);
+                match entry.main_input() {
+                    Some(spec) => given.push((spec.port.clone(), span, refs)),
+                    None => {
+                        self.takes_no_inputs(entry, span);
+                        self.look_up_all(from, refs);
+                    }
+                }
+            }
+            Wiring::Ports(ports) => {
+                for (port, refs) in ports {
+                    if entry.inputs.iter().any(|spec| spec.port == port.value) {
+                        given.push((port.value.clone(), port.span, refs));
+                        continue;
+                    }
+                    match entry.inputs.is_empty() {
+                        true => self.takes_no_inputs(entry, port.span),
+                        false => self.unknown_input(entry, port),
+                    }
+                    self.look_up_all(from, refs);
+                }
+            }
+        }
+        let mut plans = Vec::with_capacity(given.len());
+        for spec in &entry.inputs {
+            let Some((port, span, refs)) = given.iter().find(|(port, ..)| *port == spec.port) else {
+                if spec.arity != Arity::Optional {
+                    let message = format!("`{}` needs an input `{}`", entry.name, spec.port);
+                    let doc = spec.doc.lines().next().unwrap_or_default();
+                    let help = format!("in: {{{}: STAGE}}  # {}: {doc}", spec.port, spec.accepts);
+                    self.diagnostics.push(Diagnostic::new("stage/missing-input", message, stage.name.span).help(help));
+                }
+                continue;
+            };
+            let takes_many = spec.arity == Arity::Many;
+            if !takes_many && refs.len() > 1 {
+                let name = &stage.name.value;
+                let message = format!("`{name}.{port}` takes one input, {} are given", refs.len());
+                let help = format!("keep one: `{port}: {}`; or put them together first: `op: data.mix`", refs[0].value);
+                self.diagnostics.push(Diagnostic::new("stage/too-many-inputs", message, *span).help(help));
+            }
+            let reader = format!("`{}.{port}`", stage.name.value);
+            let pieces: Vec<Piece> =
+                refs.iter().filter_map(|reference| self.piece(from, reference, &reader, takes_many)).collect();
+            let is_fixed = pieces.iter().all(|piece| !matches!(piece.target, Target::Paired(_)));
+            let mut plan = PortPlan { port: port.clone(), pieces, fixed: None };
+            plan.fixed = is_fixed.then(|| self.read_by(&plan, 0));
+            plans.push(plan);
+        }
+        plans
+    }
+
+    /// The inputs of one combination.
+    pub(super) fn inputs(&self, plans: &[PortPlan], combination: u32) -> Wired {
+        plans.iter().map(|plan| (plan.port.clone(), self.read_by(plan, combination))).collect()
+    }
+
+    fn read_by(&self, plan: &PortPlan, combination: u32) -> Arc<[InputRef]> {
+        if let Some(fixed) = &plan.fixed {
+            return Arc::clone(fixed);
+        }
+        let made = |piece: &Piece, index: u32| InputRef {
+            stage: self.names.ids[index as usize].clone(),
+            port: piece.port.clone(),
+            index,
+            span: piece.span,
+        };
+        match plan.pieces.as_slice() {
+            // A list of one, made in one allocation: a matrix has a million of them.
+            [piece @ Piece { target: Target::Paired(pairs), .. }] => {
+                Arc::new([made(piece, pairs[combination as usize])])
+            }
+            pieces => pieces
+                .iter()
+                .flat_map(|piece| indices(&piece.target, combination).map(|index| made(piece, index)))
+                .collect(),
+        }
+    }
+
+    /// The output that a reference names. One of a stage whose operator is unknown is taken on trust.
+    fn piece(&mut self, from: usize, reference: &Ref, reader: &str, gathers: bool) -> Option<Piece> {
+        let found = self.names.find(reference, &mut self.diagnostics)?;
+        let port = self.output(found.group, found.rest, reference)?;
+        let target = self.names.target(from, &found, reader, gathers, reference.span, &mut self.diagnostics)?;
+        self.count_gathered(&target, reference.span)?;
+        Some(Piece { target, port, span: reference.span })
+    }
+
+    /// The port that a reference names: the main one without a name.
+    pub(super) fn output(&mut self, group: usize, port: Option<&str>, reference: &Ref) -> Option<Port> {
+        let group = &self.names.groups[group];
+        let name = &group.stage.name.value;
+        let Some(entry) = group.entry else { return Some(Port::from(port.unwrap_or("unknown"))) };
+        let outputs: Vec<&str> = entry.outputs.iter().map(|spec| spec.port.as_str()).collect();
+        let Some(port) = port else {
+            if entry.has_main_output {
+                return Some(Port::from(outputs.first().copied().unwrap_or(SIDE_PORTS[0])));
+            }
+            let message = format!("`{name}` ({}) has several outputs, and none is the main one", entry.name);
+            let named: Vec<String> = outputs.iter().map(|port| format!("`{}.{port}`", reference.value)).collect();
+            let help = format!("say which: {}", named.join(" or "));
+            self.diagnostics.push(Diagnostic::new("stage/which-output", message, reference.span).help(help));
+            return None;
+        };
+        if outputs.contains(&port) || SIDE_PORTS.contains(&port) {
+            return Some(Port::from(port));
+        }
+        let message = format!("`{name}` ({}) has no output `{port}`", entry.name);
+        let diagnostic = Diagnostic::new("stage/unknown-output", message, reference.span)
+            .nearest(port, outputs.iter().copied().chain(SIDE_PORTS));
+        let all = outputs.iter().copied().chain(SIDE_PORTS).collect::<Vec<_>>().join(", ");
+        self.diagnostics.push(diagnostic.help(format!("it gives {all}")));
+        None
+    }
+
+    /// The stages that `after` names, for each combination.
+    pub(super) fn after(&mut self, from: usize, refs: &[Ref]) -> Vec<(Target, Span)> {
+        let mut targets = Vec::new();
+        for reference in refs {
+            let Some(found) = self.names.find(reference, &mut self.diagnostics) else { continue };
+            if found.rest.is_some() {
+                let name = &self.names.groups[found.group].stage.name.value;
+                let message = format!("`after` names a stage, `{}` is an output", reference.value);
+                let diagnostic = Diagnostic::new("stage/after", message, reference.span);
+                self.diagnostics.push(diagnostic.help(format!("after: {name}")));
+                continue;
+            }
+            let target = self.names.target(from, &found, "`after`", true, reference.span, &mut self.diagnostics);
+            let Some(target) = target else { continue };
+            if self.count_gathered(&target, reference.span).is_some() {
+                targets.push((target, reference.span));
+            }
+        }
+        targets
+    }
+
+    pub(super) fn order(&self, targets: &[(Target, Span)], combination: u32) -> Arc<[StageRef]> {
+        let made = |index: u32, span: Span| StageRef { stage: self.names.ids[index as usize].clone(), index, span };
+        let targets = targets.iter();
+        targets.flat_map(|(target, span)| indices(target, combination).map(|index| made(index, *span))).collect()
+    }
+
+    /// The metrics that `when` reads: of each its name, the metric, and the stages.
+    pub(super) fn reads(&mut self, from: usize, when: &ReadWhen) -> Option<Vec<(String, String, Target)>> {
+        let before = self.diagnostics.raw_len();
+        let mut reads = Vec::new();
+        for name in when.expr.names() {
+            let at = place_within(&self.diagnostics.source, &when.text, name);
+            if !name.contains('.') {
+                let message = format!("`{name}` is neither a param nor a metric of a stage");
+                let diagnostic = Diagnostic::new("when/unknown", message, at);
+                self.diagnostics.push(diagnostic.help(format!("write `params.{name}`, or `STAGE.{name}`")));
+                continue;
+            }
+            let reference = At::new(name.to_owned(), at);
+            let Some(found) = self.names.find(&reference, &mut self.diagnostics) else { continue };
+            let Some(metric) = found.rest.filter(|metric| !metric.is_empty()) else {
+                let message = format!("`{name}` names a stage: which of its metrics?");
+                let help = format!("`{name}.METRIC > 0`; llmflow operators lists the metrics of each");
+                self.diagnostics.push(Diagnostic::new("when/unknown", message, at).help(help));
+                continue;
+            };
+            let target = self.names.target(from, &found, "a condition", false, at, &mut self.diagnostics);
+            reads.extend(target.map(|target| (name.to_owned(), metric.to_owned(), target)));
+        }
+        (self.diagnostics.raw_len() == before).then_some(reads)
+    }
+
+    pub(super) fn when(&self, when: &ReadWhen, reads: &[(String, String, Target)], combination: u32) -> Arc<When> {
+        let reads = reads.iter().flat_map(|(name, metric, target)| {
+            indices(target, combination).map(|index| MetricRef {
+                name: name.clone(),
+                stage: self.names.ids[index as usize].clone(),
+                index,
+                metric: metric.clone(),
+            })
+        });
+        Arc::new(When { expr: when.expr.clone(), span: when.text.span, reads: reads.collect() })
+    }
+
+    /// Looks up the stages that one of unknown operator, or an input that is none, names.
+    pub(super) fn look_up_all(&mut self, from: usize, refs: &[Ref]) {
+        for reference in refs {
+            self.piece(from, reference, "", true);
+        }
+    }
+
+    fn count_gathered(&mut self, target: &Target, span: Span) -> Option<()> {
+        let Target::All(stages) = target else { return Some(()) };
+        self.gathered += stages.len();
+        if self.gathered <= MAX_GATHERED {
+            return Some(());
+        }
+        let message = format!("the stages of this file read more than {MAX_GATHERED} outputs of matrices");
+        let help = "gather a matrix once, and let the others read what that gives";
+        self.diagnostics.push(Diagnostic::new("matrix/too-big", message, span).help(help));
+        None
+    }
+
+    fn takes_no_inputs(&mut self, entry: &Entry, span: Span) {
+        let message = format!("`{}` takes no inputs", entry.name);
+        self.diagnostics.push(Diagnostic::new("stage/unknown-input", message, span).help("remove `in`"));
+    }
+
+    fn unknown_input(&mut self, entry: &Entry, port: &At<Port>) {
+        let names: Vec<&str> = entry.inputs.iter().map(|spec| spec.port.as_str()).collect();
+        let message = format!("`{}` has no input `{}`", entry.name, port.value);
+        let diagnostic = Diagnostic::new("stage/unknown-input", message, port.span)
+            .nearest(port.value.as_str(), names.iter().copied());
+        self.diagnostics.push(diagnostic.help(format!("it takes {}", names.join(", "))));
+    }
+}
+
+fn indices(target: &Target, combination: u32) -> impl Iterator<Item = u32> + use<> {
+    match target {
+        Target::One(index) => *index..*index + 1,
+        Target::All(range) => range.clone(),
+        Target::Paired(pairs) => pairs[combination as usize]..pairs[combination as usize] + 1,
+    }
+}
+
+/// Whether each combination waits for the same stages.
+pub(super) fn is_fixed(targets: &[(Target, Span)]) -> bool {
+    targets.iter().all(|(target, _)| !matches!(target, Target::Paired(_)))
+}
