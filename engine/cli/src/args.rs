@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
+use llmflow_runtime::plan::Selection;
 
 /// One YAML file from raw rows to a served language model: typed, cached, resumable, with its full lineage.
 #[derive(Parser, Debug)]
@@ -54,6 +55,26 @@ pub struct PipelineArgs {
     pub profile: Option<String>,
 }
 
+/// Which stages of a pipeline.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SelectionArgs {
+    /// Only these stages and what they need; a name means all of a matrix
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Only these stages, what depends on them, and what those need
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub from: Vec<String>,
+    /// Run what is named, or everything, although its result is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl SelectionArgs {
+    pub fn selection(&self) -> Selection {
+        Selection { only: self.only.clone(), from: self.from.clone(), force: self.force }
+    }
+}
+
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -97,6 +118,8 @@ pub enum Command {
 pub struct PlanArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
     /// End with exit code 4 where something is left to run
     #[arg(long)]
     pub exit_code: bool,
@@ -106,6 +129,8 @@ pub struct PlanArgs {
 pub struct RunArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
     /// Run at most N stages at once
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub jobs: Option<u32>,

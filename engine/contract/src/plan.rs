@@ -80,7 +80,7 @@ pub enum Numerics {
 }
 
 /// All that the planner must know of one stage.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StagePlan {
     pub inputs: Vec<PortSpec>,
     /// Port, kind and the facts already certain, main output first.

@@ -28,10 +28,12 @@ const STOPPING: &str = "stopping: every running stage saves its work first; Ctrl
 /// Runs a pipeline.
 pub fn run(args: RunArgs, setting: &Setting) -> Result<u8, Error> {
     if args.dry_run {
-        return plan::plan(PlanArgs { pipeline: args.pipeline, exit_code: false }, setting);
+        let args = PlanArgs { pipeline: args.pipeline, selection: args.selection, exit_code: false };
+        return plan::plan(args, setting);
     }
     let mut options = pipeline_file::options(&args.pipeline, setting.home.as_deref())?;
     (options.jobs, options.fail_fast) = (args.jobs, args.fail_fast);
+    options.selection = args.selection.selection();
     let file = options.pipeline.display().to_string();
     let loaded = pipeline_file::load(&options, setting.registry)?;
     let base = loaded.pipeline.source.base().to_owned();
@@ -106,7 +108,7 @@ pub fn finish(outcome: &Outcome, file: &str, setting: &Setting) {
     }
     if screen.json {
         if outcome.run.is_none() {
-            let (cached, seconds) = (outcome.stages.len(), outcome.seconds);
+            let (cached, seconds) = (outcome.cached, outcome.seconds);
             screen.print_json(&serde_json::json!({ "event": "nothing_to_do", "cached": cached, "seconds": seconds }));
         }
         return;

@@ -60,12 +60,16 @@ pub fn end(outcome: &Outcome, scene: &Scene) -> String {
 }
 
 fn nothing_to_do(outcome: &Outcome, scene: &Scene) -> String {
-    let total = outcome.stages.len();
+    let total = outcome.stages.len().max(outcome.cached);
     let gates = outcome.stages.iter().filter(|stage| stage.status == StageStatus::Refused);
     let mut lines: Vec<String> = gates.flat_map(|stage| refused(stage, outcome, scene)).collect();
     let folders = folders(&outcome.published, &scene.here);
     let up_to_date = if folders.is_empty() { String::new() } else { format!(" · {folders} is up to date") };
-    lines.push(format!("nothing to do: {total} of {total} cached ({}){up_to_date}", format::duration(outcome.seconds)));
+    lines.push(format!(
+        "nothing to do: {} of {total} cached ({}){up_to_date}",
+        outcome.cached,
+        format::duration(outcome.seconds)
+    ));
     lines.join("\n") + "\n"
 }
 
@@ -248,6 +252,7 @@ mod tests {
             status,
             exit_code,
             plan: PlanView::default(),
+            cached: stages.iter().filter(|stage| stage.status == StageStatus::Cached).count(),
             stages,
             published: Vec::new(),
             unpublished: Vec::new(),
@@ -279,7 +284,7 @@ mod tests {
         done in 13m52s   out/assistant.gguf  out/report.html
         talk to it:      llmflow chat @/gguf
         ");
-        done.run = None;
+        (done.run, done.cached) = (None, 3);
         done.seconds = 0.03;
         assert_eq!(end(&done, &scene()), "nothing to do: 3 of 3 cached (0.03 s) · out/ is up to date\n");
     }

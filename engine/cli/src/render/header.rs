@@ -40,7 +40,7 @@ pub fn header(
 /// Seconds of the stages to run, where every one of them ran before.
 pub fn estimate(plan: &PlanView) -> Option<f64> {
     use llmflow_runtime::plan::Will;
-    let waiting = plan.stages.iter().filter(|stage| !matches!(stage.will, Will::Cached { .. }));
+    let waiting = plan.stages.iter().filter(|stage| !matches!(stage.will, Will::Cached { .. } | Will::Skipped { .. }));
     waiting.map(|stage| stage.seconds).sum()
 }
 

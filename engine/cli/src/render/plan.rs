@@ -1,5 +1,8 @@
 //! The screen of `plan`: what is there, what runs and why, what waits to see.
 
+use std::collections::HashSet;
+
+use indexmap::IndexMap;
 use llmflow_contract::StageId;
 use llmflow_runtime::{
     event::Compute,
@@ -12,17 +15,25 @@ use super::{
     table::{Table, wrap},
 };
 
+/// Rows of the table: more are counted.
+const ROWS: usize = 40;
+/// Names that one line of names shows.
+const NAMES: usize = 60;
+
 /// The whole screen.
 pub fn plan(name: &str, plan: &PlanView, compute: &Compute, width: usize, paint: Paint) -> String {
     let total = plan.stages.len();
     let name = format::clean(name);
     if plan.to_run() == 0 {
-        return format!("{name} · nothing to do: {total} of {total} cached\n");
+        let skipped = skipped_lines(plan, width, paint).join("\n");
+        let skipped = if skipped.is_empty() { skipped } else { format!("{skipped}\n") };
+        return format!("{name} · nothing to do: {} of {total} cached\n{skipped}", plan.cached());
     }
     let mut lines = vec![headline(&name, plan), compute_line(plan, compute)];
     let mut table = Table::new(["stage", "will", "because", "time", "memory"]).right(&[3, 4]).wrap(2);
     table_lines(plan, width, paint, &mut table);
     lines.extend(table.lines(width));
+    lines.extend(skipped_lines(plan, width, paint));
     if plan.stages.iter().any(|stage| matches!(stage.will, Will::Waits { .. })) {
         lines.push(paint.dim("◐ stops where the stage above gives the same bytes"));
     }
@@ -35,8 +46,8 @@ fn headline(name: &str, plan: &PlanView) -> String {
         .unwrap_or_default();
     let disk: u64 = to_run(plan).map(|stage| stage.disk_bytes).sum();
     let stages = match plan.cached() {
-        0 => format!("{} stages, all new", plan.stages.len()),
-        cached => format!("{cached} cached, {} to run", plan.to_run()),
+        0 => format!("{} stages, all new", format::count(plan.to_run() as u64)),
+        cached => format!("{} cached, {} to run", format::count(cached as u64), format::count(plan.to_run() as u64)),
     };
     format!("{name} · {stages}{about} · disk +{}", format::bytes(disk))
 }
@@ -51,74 +62,122 @@ fn compute_line(plan: &PlanView, compute: &Compute) -> String {
 }
 
 fn to_run(plan: &PlanView) -> impl Iterator<Item = &StageView> {
-    plan.stages.iter().filter(|stage| !matches!(stage.will, Will::Cached { .. }))
+    plan.stages.iter().filter(|stage| !matches!(stage.will, Will::Cached { .. } | Will::Skipped { .. }))
+}
+
+/// What a row says, and the stages it says it of: siblings of a matrix stand together.
+struct Row<'a> {
+    stages: Vec<&'a StageView>,
+    will: &'static str,
+    because: String,
 }
 
 fn table_lines(plan: &PlanView, width: usize, paint: Paint, table: &mut Table) {
-    let cached: Vec<&str> = plan
-        .stages
-        .iter()
-        .filter(|stage| matches!(stage.will, Will::Cached { .. }))
-        .map(|stage| stage.stage.as_str())
-        .collect();
-    if !cached.is_empty() {
-        let text = format!("{}   cached", cached.join(" "));
-        for (number, line) in wrap(&text, width.saturating_sub(3)).iter().enumerate() {
-            let mark = if number == 0 { paint.green("✓") } else { " ".to_owned() };
-            table.line(format!(" {mark} {line}"));
-        }
+    let cached = plan.stages.iter().filter(|stage| matches!(stage.will, Will::Cached { .. }));
+    let names = some_names(cached.map(|stage| stage.stage.as_str()));
+    if !names.is_empty() {
+        marked(&paint.green("✓"), &format!("{names}   cached"), width).into_iter().for_each(|line| table.line(line));
     }
+    let runs: HashSet<&StageId> =
+        to_run(plan).filter(|stage| matches!(stage.will, Will::Run { .. })).map(|stage| &stage.stage).collect();
     let mut waiting: Vec<&StageView> = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     for stage in to_run(plan) {
         match &stage.will {
-            Will::Run { because, .. } => {
-                flush(&mut waiting, paint, width, table);
-                let memory = format::bytes(stage.memory_bytes);
-                table.row([mark(paint.cyan("●"), stage), "run".into(), change::reasons(because), time(stage), memory]);
+            Will::Run { because, asked, .. } => {
+                let because = asked.clone().unwrap_or_else(|| change::reasons(because));
+                add(&mut rows, stage, "run", because);
             }
-            Will::Waits { on } if waits_on_a_run(plan, on) => {
-                flush(&mut waiting, paint, width, table);
-                let (names, memory) = (names(on), format::bytes(stage.memory_bytes));
-                let because = format!("for {names}");
-                table.row([mark(paint.dim("◐"), stage), "waits".into(), because, time(stage), memory]);
+            Will::Gate { on } => {
+                add(&mut rows, stage, "gate", format!("on {}", some_names(on.iter().map(StageId::as_str))))
+            }
+            Will::Waits { on } if on.iter().any(|id| runs.contains(id)) => {
+                add(&mut rows, stage, "waits", format!("for {}", some_names(on.iter().map(StageId::as_str))));
             }
             _ => waiting.push(stage),
         }
     }
-    flush(&mut waiting, paint, width, table);
-}
-
-/// Stages that wait for waiting ones stand together.
-fn flush(waiting: &mut Vec<&StageView>, paint: Paint, width: usize, table: &mut Table) {
-    if waiting.is_empty() {
-        return;
+    let more: usize = rows.iter().skip(ROWS).map(|row| row.stages.len()).sum();
+    for row in rows.iter().take(ROWS) {
+        let mark = if row.will == "run" { paint.cyan("●") } else { paint.dim("◐") };
+        let memory = row.stages.iter().map(|stage| stage.memory_bytes).max().unwrap_or_default();
+        let name = format!("{mark} {}", row.name());
+        table.row([name, row.will.into(), row.because.clone(), time(&row.stages), format::bytes(memory)]);
     }
-    let names: Vec<&str> = waiting.iter().map(|stage| stage.stage.as_str()).collect();
-    let seconds: Option<f64> = waiting.iter().map(|stage| stage.seconds).sum();
-    let time = seconds.map(|seconds| format!("   {}", format::duration(seconds))).unwrap_or_default();
-    for (number, line) in wrap(&format!("{}{time}", names.join(" ")), width.saturating_sub(3)).iter().enumerate() {
-        let mark = if number == 0 { paint.dim("◐") } else { " ".to_owned() };
-        table.line(format!(" {mark} {line}"));
+    if more > 0 {
+        table.line(format!(
+            " {} … {} more to run, or waiting for what runs",
+            paint.cyan("●"),
+            format::count(more as u64)
+        ));
     }
-    waiting.clear();
+    if !waiting.is_empty() {
+        let time = time(&waiting);
+        let time = if time == "–" { String::new() } else { format!("   {time}") };
+        let names = some_names(waiting.iter().map(|stage| stage.stage.as_str()));
+        marked(&paint.dim("◐"), &format!("{names}{time}"), width).into_iter().for_each(|line| table.line(line));
+    }
 }
 
-fn waits_on_a_run(plan: &PlanView, on: &[StageId]) -> bool {
-    let runs =
-        |id: &StageId| plan.stages.iter().any(|stage| stage.stage == *id && matches!(stage.will, Will::Run { .. }));
-    on.iter().any(runs)
+/// A line for each reason to skip.
+fn skipped_lines(plan: &PlanView, width: usize, paint: Paint) -> Vec<String> {
+    let mut reasons: IndexMap<&str, Vec<&str>> = IndexMap::new();
+    for stage in &plan.stages {
+        if let Will::Skipped { because } = &stage.will {
+            reasons.entry(because).or_default().push(stage.stage.as_str());
+        }
+    }
+    let lines = reasons.into_iter().flat_map(|(because, names)| {
+        let text = format!("{}   skipped ({})", some_names(names.into_iter()), format::clean(because));
+        marked(&paint.dim("○"), &text, width)
+    });
+    lines.collect()
 }
 
-fn mark(symbol: String, stage: &StageView) -> String {
-    format!("{symbol} {}", stage.stage)
+/// Siblings of a matrix with the same reason share a row.
+fn add<'a>(rows: &mut Vec<Row<'a>>, stage: &'a StageView, will: &'static str, because: String) {
+    let is_sibling =
+        |row: &Row| row.will == will && base(row.stages[0]) == base(stage) && base(stage) != stage.stage.as_str();
+    match rows.last_mut().filter(|row| is_sibling(row)) {
+        Some(row) => row.stages.push(stage),
+        None => rows.push(Row { stages: vec![stage], will, because }),
+    }
 }
 
-fn names(stages: &[StageId]) -> String {
-    stages.iter().map(StageId::as_str).collect::<Vec<_>>().join(", ")
+impl Row<'_> {
+    fn name(&self) -> String {
+        match self.stages[..] {
+            [one] => one.stage.to_string(),
+            _ => format!("{}@… ×{}", base(self.stages[0]), format::count(self.stages.len() as u64)),
+        }
+    }
 }
 
-fn time(stage: &StageView) -> String {
-    stage.seconds.map_or("–".to_owned(), format::duration)
+/// The name of a stage without its combination of a matrix.
+fn base(stage: &StageView) -> &str {
+    let name = stage.stage.as_str();
+    name.split_once('@').map_or(name, |(base, _)| base)
+}
+
+fn some_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    let shown = names.iter().take(NAMES).copied().collect::<Vec<_>>().join(" ");
+    match names.len().saturating_sub(NAMES) {
+        0 => shown,
+        more => format!("{shown} … {} more", format::count(more as u64)),
+    }
+}
+
+/// A text behind a mark, over as many lines as it needs.
+fn marked(mark: &str, text: &str, width: usize) -> Vec<String> {
+    let lines = wrap(text, width.saturating_sub(3));
+    let first = |number| if number == 0 { mark } else { " " };
+    lines.iter().enumerate().map(|(number, line)| format!(" {} {line}", first(number))).collect()
+}
+
+fn time(stages: &[&StageView]) -> String {
+    let seconds: Option<f64> = stages.iter().map(|stage| stage.seconds).sum();
+    seconds.map_or("–".to_owned(), format::duration)
 }
 
 #[cfg(test)]
@@ -152,7 +211,7 @@ mod tests {
             origin: Some("params.rank, assistant.yaml:10, set by --set".into()),
         };
         let mut stages: Vec<StageView> = ["base", "docs", "rows"].map(|name| stage(name, cached(), Some(1.0))).into();
-        stages.push(stage("sft", Will::Run { key, because: vec![change] }, Some(190.0)));
+        stages.push(stage("sft", Will::Run { key, because: vec![change], asked: None }, Some(190.0)));
         stages.push(stage("merged", waits("sft"), Some(4.0)));
         stages.push(stage("dpo", waits("merged"), Some(200.0)));
         stages.push(stage("gguf", waits("dpo"), Some(60.0)));

@@ -287,6 +287,29 @@ impl Lineage {
             .collect()
     }
 
+    /// The key of each stage's last success.
+    pub async fn last_keys(&self, pipeline: &str, stages: &[&StageId]) -> Result<Vec<(StageId, Digest)>, Failure> {
+        let rows = sqlx::query(
+            "SELECT s.stage, s.key FROM json_each(?2) wanted JOIN stages s ON s.rowid = (
+                 SELECT s.rowid FROM stages s JOIN runs r ON r.run = s.run
+                 WHERE s.stage = wanted.value AND r.pipeline = ?1
+                     AND s.status IN ('ran', 'cached', 'refused') AND s.key IS NOT NULL
+                 ORDER BY r.number DESC LIMIT 1)",
+        )
+        .bind(pipeline)
+        .bind(serde_json::to_string(stages).map_err(unreadable)?)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        let mut keys = Vec::new();
+        for row in &rows {
+            if let Some(key) = digest(row, "key")? {
+                keys.push((stage_id(row, "stage")?, key));
+            }
+        }
+        Ok(keys)
+    }
+
     /// What was published at a path last: digest, bytes, modification time in ns, inode.
     pub async fn published(&self, path: &Path) -> Result<Option<(Digest, u64, i64, u64)>, Failure> {
         let row = sqlx::query("SELECT digest, size, mtime_ns, ino FROM published WHERE path = ?")

@@ -21,7 +21,7 @@ fn view(stage: &str, because: Vec<Change>) -> StageView {
         operator: "train.sft".into(),
         version: 1,
         needs: Vec::new(),
-        will: Will::Run { key: Digest::of(b"key"), because },
+        will: Will::Run { key: Digest::of(b"key"), because, asked: None },
         seconds: None,
         memory_bytes: 0,
         disk_bytes: 0,

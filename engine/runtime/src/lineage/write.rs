@@ -21,7 +21,7 @@ const ROWS: usize = 10_000;
 pub struct PlannedRow<'a> {
     pub view: &'a StageView,
     /// What its key is made of, where that is known already.
-    pub components: Option<&'a [Component]>,
+    pub components: Option<Vec<Component>>,
     /// The input port, and the output it reads.
     pub inputs: Vec<(Port, StageId, Port)>,
     /// The main output first.
@@ -135,7 +135,7 @@ async fn plan_stages(
             Will::Run { because, .. } if !because.is_empty() => Some(text_of(because)?),
             _ => None,
         };
-        let components = row.components.map(text_of).transpose()?;
+        let components = row.components.as_ref().map(text_of).transpose()?;
         stages.push(json!([
             view.stage,
             position,

@@ -3,6 +3,7 @@
 use llmflow_contract::{Digest, StageId};
 use serde::{Deserialize, Serialize};
 
+use super::{Plan, Standing, finished};
 use crate::event::Finished;
 
 /// What a plan says of each stage, in an order that runs.
@@ -17,7 +18,7 @@ pub struct StageView {
     pub stage: StageId,
     pub operator: String,
     pub version: u32,
-    /// Stages it needs, data and `after`.
+    /// Stages it needs: data, `when` and `after`.
     pub needs: Vec<StageId>,
     pub will: Will,
     /// Seconds that its last run took, if there was one.
@@ -30,10 +31,12 @@ pub struct StageView {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "will", rename_all = "snake_case")]
 pub enum Will {
-    /// Its key has no record.
+    /// Its key has no record, or it runs although there is one: `asked` says by what.
     Run {
         key: Digest,
         because: Vec<Change>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<String>,
     },
     Cached {
         key: Digest,
@@ -42,6 +45,13 @@ pub enum Will {
     /// Runs only if these give other bytes than before.
     Waits {
         on: Vec<StageId>,
+    },
+    /// Runs only if its `when` holds, which these decide.
+    Gate {
+        on: Vec<StageId>,
+    },
+    Skipped {
+        because: String,
     },
 }
 
@@ -57,10 +67,57 @@ pub struct Change {
 }
 
 impl PlanView {
+    /// Stages that run, or may.
     pub fn to_run(&self) -> usize {
-        self.stages.iter().filter(|stage| !matches!(stage.will, Will::Cached { .. })).count()
+        self.stages.len() - self.cached() - self.skipped()
     }
     pub fn cached(&self) -> usize {
-        self.stages.len() - self.to_run()
+        self.stages.iter().filter(|stage| matches!(stage.will, Will::Cached { .. })).count()
+    }
+    pub fn skipped(&self) -> usize {
+        self.stages.iter().filter(|stage| matches!(stage.will, Will::Skipped { .. })).count()
+    }
+}
+
+impl Plan {
+    /// The plan for readers.
+    pub fn view(&self) -> PlanView {
+        PlanView { stages: self.order.iter().map(|index| self.stage_view(*index as usize)).collect() }
+    }
+
+    fn stage_view(&self, index: usize) -> StageView {
+        let stage = &self.stages[index];
+        let needs = stage.settled.plan.needs;
+        StageView {
+            stage: stage.def.id.clone(),
+            operator: stage.entry.name.to_owned(),
+            version: stage.entry.version,
+            needs: stage.needs.iter().map(|need| self.stages[*need as usize].def.id.clone()).collect(),
+            will: self.will(index),
+            seconds: stage.last.as_ref().map(|last| last.seconds),
+            memory_bytes: needs.memory_bytes,
+            disk_bytes: needs.disk_bytes,
+        }
+    }
+
+    fn will(&self, index: usize) -> Will {
+        let stage = &self.stages[index];
+        match (&stage.standing, stage.settled.key) {
+            (Standing::Cached(record), _) => Will::Cached { key: record.key, finished: finished(record) },
+            (Standing::Skipped { because }, _) => Will::Skipped { because: because.clone() },
+            (Standing::Gate, _) => {
+                let reads = stage.def.when.iter().flat_map(|when| &when.reads);
+                Will::Gate { on: reads.map(|read| read.stage.clone()).collect() }
+            }
+            (Standing::Run(asked), Some(key)) => {
+                let parts = stage.last.is_some().then(|| self.components(index)).flatten();
+                let because = parts.map(|parts| self.reasons(stage, &parts)).unwrap_or_default();
+                Will::Run { key, because, asked: asked.map(str::to_owned) }
+            }
+            _ => {
+                let open = stage.needs.iter().map(|need| &self.stages[*need as usize]);
+                Will::Waits { on: open.filter(|need| !need.is_settled()).map(|need| need.def.id.clone()).collect() }
+            }
+        }
     }
 }

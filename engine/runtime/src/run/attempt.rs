@@ -10,7 +10,7 @@ use super::{
     pool::{self, Report, WorkerId},
     state::State,
 };
-use crate::{event::What, pipeline::LONGEST_BACKOFF};
+use crate::{event::What, pipeline::LONGEST_BACKOFF, store};
 
 /// How long a cancelled or timed-out worker may take to save before it is killed.
 const GRACE: Duration = Duration::from_secs(20);
@@ -54,11 +54,14 @@ impl Engine {
             FromWorker::Done(record) => {
                 self.note_time(index);
                 self.pool.free(worker);
-                self.succeed(index, &record, false).await?;
+                self.succeed(index, record.into(), false).await?;
             }
             FromWorker::Failed(failure) => {
                 let ending = self.ending(index);
                 self.pool.end(worker).await;
+                if store::is_damage(&failure) && self.remake_inputs(index).await? {
+                    return Ok(());
+                }
                 let failure = match (failure.class, ending) {
                     (Class::Cancelled, Some(class)) => ended_by(class),
                     _ => failure,
@@ -67,6 +70,28 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// What a stage reads turned out damaged, and is out of the way by now: those who made it make it anew, then the stage
+    /// tries again. Says whether there was anything to make.
+    async fn remake_inputs(&mut self, index: usize) -> Result<bool, Failure> {
+        /// A result that is damaged more often than this is not the fault of what is stored.
+        const TIMES: u32 = 3;
+        let needs: Vec<usize> = self.plan.stages[index].needs.iter().map(|need| *need as usize).collect();
+        let mut gone = Vec::new();
+        for need in needs {
+            let Some(key) = self.states[need].result().and_then(|finished| finished.key) else { continue };
+            if self.place.store.key_record(&key).await?.is_none() {
+                gone.push(need);
+            }
+        }
+        if gone.is_empty() || gone.iter().any(|need| self.remade.get(need).is_some_and(|times| *times >= TIMES)) {
+            return Ok(false);
+        }
+        self.note_time(index);
+        self.set(index, State::Waiting);
+        gone.into_iter().for_each(|need| self.remake(need));
+        Ok(true)
     }
 
     /// As what a running attempt was asked to end.
@@ -148,6 +173,7 @@ impl Engine {
                 _ => {}
             }
         }
+        self.look_elsewhere().await?;
         let now = Instant::now();
         while let Some((until, index)) = self.pausing.first().copied().filter(|(until, _)| *until <= now) {
             self.pausing.remove(&(until, index));

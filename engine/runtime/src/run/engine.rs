@@ -4,10 +4,11 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use llmflow_contract::{Digest, Failure, Use};
+use llmflow_contract::{Digest, Failure, Lease};
 use petname::lang::english::Petnames;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -18,26 +19,29 @@ use super::{
     record::RunRecords,
     schedule::{Scheduler, urgencies},
     state::{Attempt, State},
+    unchanged::Question,
 };
 use crate::{
     event::{Compute, Event, RunId, What, now_ms},
     home::{Home, RunLock},
     lineage::{Lineage, Note, PipelineRow, PlannedRow, Recorder},
     owner,
-    plan::{Outputs, Plan, Planned, StageView, Standing, finished},
-    store::{KeyRecord, Store},
+    plan::{Plan, StageView, Standing, finished},
+    store::{Claim, KeyRecord, Store},
 };
 
 /// How often timeouts and pauses are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
 /// What a run is asked beyond its pipeline.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub(super) struct Ask {
     /// Stages at once, at most.
     pub jobs: Option<u32>,
     /// Start nothing more once a stage has failed.
     pub fail_fast: bool,
+    /// What to keep as proof that there was nothing left to do.
+    pub question: Option<Question>,
     /// The run that this one goes on with.
     pub resumes: Option<RunId>,
 }
@@ -68,9 +72,9 @@ pub(super) struct Engine {
     pub(super) ask: Ask,
     pub(super) records: RunRecords,
     recorder: Option<Recorder>,
+    readers: UnboundedSender<Event>,
     scheduler: Scheduler,
     urgency: Vec<f64>,
-    outputs: Outputs,
     /// Needs of each waiting stage that have not ended.
     unmet: Vec<u32>,
     dependants: Vec<Vec<u32>>,
@@ -78,6 +82,12 @@ pub(super) struct Engine {
     due: VecDeque<usize>,
     /// Stages whose key another stage of this run is at.
     held: HashMap<Digest, Vec<usize>>,
+    /// Stages whose key another run is at.
+    elsewhere: Vec<usize>,
+    /// The right to work on the key of each stage that is queued, running or pausing.
+    claims: HashMap<usize, Claim>,
+    /// How often each stage's result turned out damaged in this run.
+    pub(super) remade: HashMap<usize, u32>,
     has_failed: bool,
 }
 
@@ -91,31 +101,34 @@ impl Engine {
         cancel: Cancel,
     ) -> Result<Self, Failure> {
         let count = plan.stages.len();
-        let needs: Vec<Vec<usize>> = plan.stages.iter().map(|stage| stage.needs.clone()).collect();
+        let needs: Vec<&[u32]> = plan.stages.iter().map(|stage| &*stage.needs).collect();
         let seconds: Vec<f64> =
             plan.stages.iter().map(|stage| stage.last.as_ref().map_or(1.0, |last| last.seconds)).collect();
         let mut dependants = vec![Vec::new(); count];
         for (index, needs) in needs.iter().enumerate() {
-            needs.iter().for_each(|need| dependants[*need].push(index as u32));
+            needs.iter().for_each(|need| dependants[*need as usize].push(index as u32));
         }
         // A run in which nothing happens leaves no trace; one that is refused does.
         let is_recorded = plan.has_work() || plan.stages.iter().any(super::is_refused);
         Ok(Self {
-            urgency: urgencies(&needs, &seconds),
+            urgency: urgencies(&plan.order, &needs, &seconds),
             pool: Pool::new(compute.cores)?,
             scheduler: Scheduler::new(compute.cores, compute.memory_bytes, ask.jobs),
-            recorder: Some(Recorder::start(is_recorded.then(|| place.lineage.clone()), readers)),
+            recorder: Some(Recorder::start(is_recorded.then(|| place.lineage.clone()), readers.clone())),
+            readers,
             states: vec![State::Waiting; count],
             attempts: vec![0; count],
             seconds: vec![0.0; count],
             unmet: needs.iter().map(|needs| needs.len() as u32).collect(),
-            due: (0..count).filter(|index| needs[*index].is_empty()).collect(),
+            due: plan.order.iter().map(|index| *index as usize).filter(|index| needs[*index].is_empty()).collect(),
             dependants,
-            outputs: Outputs::default(),
             run: new_name(),
             working: HashMap::new(),
             pausing: BTreeSet::new(),
             held: HashMap::new(),
+            elsewhere: Vec::new(),
+            claims: HashMap::new(),
+            remade: HashMap::new(),
             records: RunRecords::default(),
             has_failed: false,
             is_recorded,
@@ -133,7 +146,24 @@ impl Engine {
     /// The engine's own trouble: store, lineage, workers that do not start.
     pub async fn run(mut self) -> Result<Outcome, Failure> {
         let began = Instant::now();
-        let lock = self.begin().await?;
+        let mut _lock = self.begin().await?;
+        self.carry().await?;
+        while self.cancel.requests() == 0 && self.finds_damage().await? {
+            if !self.is_recorded {
+                // What was there already is not: this is a run after all.
+                self.is_recorded = true;
+                self.end_recording().await?;
+                self.recorder = Some(Recorder::start(Some(self.place.lineage.clone()), self.readers.clone()));
+                _lock = self.begin().await?;
+            }
+            self.carry().await?;
+        }
+        let was_stopped = self.cancel.requests() > 0;
+        self.finish(began.elapsed().as_secs_f64(), was_stopped).await
+    }
+
+    /// Starts what is ready and watches what runs, until nothing is left to do.
+    async fn carry(&mut self) -> Result<(), Failure> {
         let mut stopping = self.cancel.requests();
         loop {
             self.advance().await?;
@@ -142,7 +172,7 @@ impl Engine {
             } else if self.working.is_empty() {
                 break;
             }
-            let is_idle = self.working.is_empty() && self.pausing.is_empty();
+            let is_idle = self.working.is_empty() && self.pausing.is_empty() && self.elsewhere.is_empty();
             if is_idle || self.recorder.as_ref().is_none_or(Recorder::has_failed) {
                 break;
             }
@@ -156,9 +186,20 @@ impl Engine {
                 () = tokio::time::sleep(TICK) => self.watch_clocks().await?,
             }
         }
-        let outcome = self.finish(began.elapsed().as_secs_f64(), stopping > 0).await;
-        drop(lock);
-        outcome
+        Ok(())
+    }
+
+    /// A stage's result is gone or damaged: it makes it anew, and who waits for it waits again.
+    pub(super) fn remake(&mut self, index: usize) {
+        *self.remade.entry(index).or_default() += 1;
+        let stage = &mut self.plan.stages[index];
+        stage.standing = Standing::Waits;
+        self.plan.outputs.expect(index, stage.settled.plan.clone(), false);
+        self.states[index] = State::Waiting;
+        for dependant in &self.dependants[index] {
+            self.unmet[*dependant as usize] += 1;
+        }
+        self.due.push_back(index);
     }
 
     async fn begin(&mut self) -> Result<Option<RunLock>, Failure> {
@@ -182,7 +223,9 @@ impl Engine {
             resumes: self.ask.resumes.clone(),
         };
         let view = self.plan.view();
-        let stages: Vec<PlannedRow> = view.stages.iter().zip(&self.plan.stages).map(planned_row).collect();
+        let in_order = view.stages.iter().zip(&self.plan.order);
+        let stages: Vec<PlannedRow> =
+            in_order.map(|(view, index)| planned_row(view, &self.plan, *index as usize)).collect();
         lineage.start_run(&self.run, &row, &stages).await?;
         let started = What::RunStarted {
             pipeline: pipeline.name.clone(),
@@ -223,9 +266,11 @@ impl Engine {
         {
             self.working.remove(&attempt.worker);
             self.scheduler.finished(&attempt.lease);
-            if let Some((key, _)) = &self.plan.stages[index].settled.key
-                && let Some(held) = self.held.remove(key)
-            {
+        }
+        let is_at_work = matches!(state, State::Ready | State::Running(_));
+        if !is_at_work && self.claims.remove(&index).is_some() {
+            let key = self.plan.stages[index].settled.key;
+            if let Some(held) = key.and_then(|key| self.held.remove(&key)) {
                 self.due.extend(held);
             }
         }
@@ -235,13 +280,13 @@ impl Engine {
         self.has_failed |= matches!(state, State::Failed(_) | State::Refused { .. });
         self.states[index] = state;
         let is_over = self.states[index].is_over();
-        let has_succeeded = self.states[index].has_succeeded();
+        let has_broken = is_over && !self.states[index].lets_go_on();
         for dependant in std::mem::take(&mut self.dependants[index]) {
             let dependant = dependant as usize;
             if is_over && !was_over {
                 self.unmet[dependant] -= 1;
             }
-            if self.unmet[dependant] == 0 || (is_over && !has_succeeded) {
+            if self.unmet[dependant] == 0 || has_broken {
                 self.due.push_back(dependant);
             }
             self.dependants[index].push(dependant as u32);
@@ -259,18 +304,8 @@ impl Engine {
                 }
                 _ => continue,
             }
-            let needs = &self.plan.stages[index].needs;
-            let broken =
-                needs.iter().find(|need| self.states[**need].is_over() && !self.states[**need].has_succeeded());
-            if let Some(need) = broken {
-                let name = &self.plan.stages[*need].def.id;
-                let because = match &self.states[*need] {
-                    State::Failed(_) => format!("`{name}` failed"),
-                    State::Refused { .. } => format!("`{name}` was refused"),
-                    State::Interrupted => format!("`{name}` was interrupted"),
-                    _ => format!("`{name}` was skipped"),
-                };
-                self.set(index, State::Skipped { because });
+            if let Some(because) = self.broken_need(index) {
+                self.set(index, State::Skipped { because, by_gate: false });
             } else if self.unmet[index] == 0 {
                 self.ready(index).await?;
             }
@@ -278,20 +313,39 @@ impl Engine {
         Ok(())
     }
 
-    /// Every input exists: settles the stage again and looks its key up.
+    /// Why a stage cannot run any more. A stage that is skipped takes those with it that must have its data; one that
+    /// failed also those that come after it.
+    fn broken_need(&self, index: usize) -> Option<String> {
+        let needs = self.plan.stages[index].needs.iter().map(|need| *need as usize);
+        for need in needs {
+            let word = match &self.states[need] {
+                State::Failed(_) => "failed",
+                State::Refused { .. } => "was refused",
+                State::Interrupted => "was interrupted",
+                State::Skipped { by_gate: false, .. } => "was skipped",
+                _ => continue,
+            };
+            return Some(format!("`{}` {word}", self.plan.stages[need].def.id));
+        }
+        None
+    }
+
+    /// Every need has ended: decides `when`, settles the stage again and looks its key up.
     async fn ready(&mut self, index: usize) -> Result<(), Failure> {
         if let Standing::Cached(record) = self.plan.stages[index].standing.clone() {
-            return self.succeed(index, &record, true).await;
+            return self.succeed(index, record, true).await;
         }
-        match self.plan.settle_ready(index, &self.outputs) {
-            Ok(settled) => self.plan.stages[index].settled = settled,
-            Err(failure) => {
-                self.set(index, State::Failed(failure));
-                return Ok(());
-            }
+        if let Some(because) = self.gate(index) {
+            self.plan.outputs.skip(index);
+            self.set(index, State::Skipped { because, by_gate: true });
+            return Ok(());
+        }
+        if let Err(failure) = self.plan.settle_ready(index, self.place.store.vouched()) {
+            self.set(index, State::Failed(failure));
+            return Ok(());
         }
         let stage = &self.plan.stages[index];
-        if let Some((key, components)) = stage.settled.key.clone() {
+        if let (Some(key), Some(components)) = (stage.settled.key, self.plan.components(index)) {
             let (run, stage) = (self.run.clone(), stage.def.id.clone());
             self.note(Note::Key { run, stage, key, components });
         }
@@ -299,21 +353,48 @@ impl Engine {
         self.look_up(index).await
     }
 
-    /// Takes the result that is there, waits for a stage that is at the same key, or queues the stage.
+    /// Why a stage will not run although nothing failed: what it reads is skipped, or its `when` does not hold.
+    fn gate(&self, index: usize) -> Option<String> {
+        if let Standing::Skipped { because } = &self.plan.stages[index].standing {
+            return Some(because.clone());
+        }
+        if let Some(missing) = self.plan.missing_input(index) {
+            return Some(format!("`{}` was skipped", self.plan.stages[missing].def.id));
+        }
+        self.plan.when_holds(index)?.err()
+    }
+
+    /// Takes the result that is there, waits for who is at the same key, or queues the stage.
     async fn look_up(&mut self, index: usize) -> Result<(), Failure> {
         let stage = &self.plan.stages[index];
-        let Some((key, _)) = stage.settled.key.clone() else {
+        let Some(key) = stage.settled.key else {
             return Err(Failure::bug(format!("`{}` was ready without a key", stage.def.id)));
         };
-        if let Some(record) = self.place.store.key_record(&key).await? {
-            return self.succeed(index, &record, true).await;
-        }
         if let Some(held) = self.held.get_mut(&key) {
             held.push(index);
             return Ok(());
         }
+        let is_forced = stage.is_forced();
+        let Some(claim) = self.place.store.claim(&key)? else {
+            self.elsewhere.push(index);
+            return Ok(());
+        };
+        if !is_forced && let Some(record) = self.place.store.key_record(&key).await? {
+            return self.succeed(index, Arc::new(record), true).await;
+        }
         self.held.insert(key, Vec::new());
+        self.claims.insert(index, claim);
         self.queue(index);
+        Ok(())
+    }
+
+    /// Asks again for the keys that other runs were at.
+    pub(super) async fn look_elsewhere(&mut self) -> Result<(), Failure> {
+        for index in std::mem::take(&mut self.elsewhere) {
+            if matches!(self.states[index], State::Ready) {
+                self.look_up(index).await?;
+            }
+        }
         Ok(())
     }
 
@@ -327,11 +408,15 @@ impl Engine {
     }
 
     /// Learns what a stage gave and judges its `require`.
-    pub(super) async fn succeed(&mut self, index: usize, record: &KeyRecord, is_cached: bool) -> Result<(), Failure> {
-        let stage = &self.plan.stages[index];
-        self.outputs.learn(&stage.def.id, record);
-        let finished = finished(record);
-        let refused = super::refusal(stage, record);
+    pub(super) async fn succeed(
+        &mut self,
+        index: usize,
+        record: Arc<KeyRecord>,
+        is_cached: bool,
+    ) -> Result<(), Failure> {
+        let finished = finished(&record);
+        let refused = super::refusal(&self.plan.stages[index], &record);
+        self.plan.outputs.learn(index, record);
         let ended = if is_cached { State::Cached(finished.clone()) } else { State::Ran(finished.clone()) };
         match refused {
             Some((expression, why)) => {
@@ -361,20 +446,21 @@ impl Engine {
         Ok(())
     }
 
-    async fn start(&mut self, index: usize, lease: llmflow_contract::Lease) -> Result<(), Failure> {
+    async fn start(&mut self, index: usize, lease: Lease) -> Result<(), Failure> {
         self.attempts[index] += 1;
         let stage = &self.plan.stages[index];
-        let Some((key, components)) = stage.settled.key.clone() else {
+        let key = stage.settled.key.zip(self.plan.components(index)).zip(self.plan.outputs.digests(&stage.def));
+        let Some(((key, components), inputs)) = key else {
             return Err(Failure::bug(format!("`{}` started without a key", stage.def.id)));
         };
-        let marks_eval = stage.settled.plan.outputs.iter().any(|(_, _, facts)| facts.used_for == Some(Use::Eval));
+        let marks_eval = self.plan.marks_eval(index);
         let assignment = Assignment {
             stage: stage.def.id.clone(),
             attempt: self.attempts[index],
             operator: stage.entry.name.to_owned(),
             version: stage.entry.version,
-            params: stage.settled.params.clone(),
-            inputs: stage.settled.inputs.clone(),
+            params: stage.settled.params(),
+            inputs,
             seed: stage.settled.seed,
             lease: lease.clone(),
             key,
@@ -384,6 +470,7 @@ impl Engine {
             work: self.place.home.work(),
             base: self.plan.base.clone(),
             marks_eval,
+            replaces: stage.is_forced(),
             serve: false,
         };
         let worker = self.pool.assign(assignment).await?;
@@ -394,12 +481,13 @@ impl Engine {
 }
 
 /// What the history keeps of a stage before it runs.
-fn planned_row<'a>((view, stage): (&'a StageView, &'a Planned)) -> PlannedRow<'a> {
+fn planned_row<'a>(view: &'a StageView, plan: &Plan, index: usize) -> PlannedRow<'a> {
+    let stage = &plan.stages[index];
     let inputs = stage.def.inputs.iter();
     let outputs = stage.settled.plan.outputs.iter();
     PlannedRow {
         view,
-        components: stage.settled.key.as_ref().map(|(_, components)| components.as_slice()),
+        components: plan.components(index),
         inputs: inputs
             .flat_map(|(port, refs)| refs.iter().map(|from| (port.clone(), from.stage.clone(), from.port.clone())))
             .collect(),

@@ -1,6 +1,9 @@
 //! The end of a run: how it went, and its results where the user wants them.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use llmflow_contract::{Class, Digest, Failure, StageId};
 
@@ -8,6 +11,7 @@ use super::{Outcome, StageOutcome, StageStatus, engine::Engine, publish, state::
 use crate::{
     event::{RunStatus, What},
     pipeline::Target,
+    store,
 };
 
 /// What publishing came to.
@@ -34,10 +38,17 @@ impl Engine {
             self.emit(None, What::RunFinished { status, seconds });
         }
         self.end_recording().await?;
+        if let Some(question) =
+            self.ask.question.as_ref().filter(|_| status == RunStatus::Done && unpublished.is_empty())
+        {
+            question.keep(&self.plan, &self.place.store, published.clone(), report_to.clone());
+        }
+        let is_cached = |state: &&State| matches!(state, State::Cached(_));
         Ok(Outcome {
+            cached: self.states.iter().filter(is_cached).count(),
             exit_code: self.exit_code(status, &unpublished),
             plan: self.plan.view(),
-            stages: (0..self.states.len()).map(|index| self.stage_outcome(index)).collect(),
+            stages: self.plan.order.iter().map(|index| self.stage_outcome(*index as usize)).collect(),
             run: self.is_recorded.then_some(self.run),
             status,
             published,
@@ -101,7 +112,7 @@ impl Engine {
                 outcome.finished = Some(finished);
                 outcome.refused = Some((expression, why));
             }
-            State::Skipped { because } => {
+            State::Skipped { because, .. } => {
                 (outcome.status, outcome.skipped_because) = (StageStatus::Skipped, Some(because));
             }
             _ => {}
@@ -109,26 +120,49 @@ impl Engine {
         outcome
     }
 
+    /// What is to be published, and where to: the stage, the artifact, the paths.
+    fn to_publish(&self) -> Vec<(usize, Digest, Vec<PathBuf>)> {
+        let by_stage: HashMap<&StageId, usize> =
+            self.plan.stages.iter().enumerate().map(|(index, stage)| (&stage.def.id, index)).collect();
+        let mut found = Vec::new();
+        for item in &self.plan.pipeline.publish {
+            let Target::Output { stage, port } = &item.target else { continue };
+            let Some(index) = by_stage.get(stage).copied() else { continue };
+            let Some(finished) = self.states[index].result() else { continue };
+            let main = self.plan.stages[index].settled.plan.outputs.first().map(|output| &output.0);
+            let digest = port.as_ref().or(main).and_then(|port| finished.outputs.get(port));
+            let paths = item.paths.iter().map(|path| self.plan.base.join(&path.value)).collect();
+            found.extend(digest.map(|digest| (index, *digest, paths)));
+        }
+        found
+    }
+
+    /// Looks at what is to be published before it is: a stage whose result is damaged makes it anew. Says whether any is.
+    pub(super) async fn finds_damage(&mut self) -> Result<bool, Failure> {
+        let mut damaged = Vec::new();
+        for (index, digest, paths) in self.to_publish() {
+            let mut is_needed = false;
+            for path in &paths {
+                is_needed |= !self.is_published(&digest, path).await?;
+            }
+            if !is_needed || damaged.contains(&index) || self.remade.contains_key(&index) {
+                continue;
+            }
+            match self.place.store.artifact(&digest, &self.place.home.work()).await {
+                Err(failure) if store::is_damage(&failure) => damaged.push(index),
+                _ => {} // other trouble is told where it is published
+            }
+        }
+        damaged.iter().for_each(|index| self.remake(*index));
+        Ok(!damaged.is_empty())
+    }
+
     /// Puts results where the user wants them; nothing but the report after a failure.
     async fn publish(&mut self, is_done: bool) -> Result<Published, Failure> {
-        let by_stage: HashMap<StageId, usize> =
-            self.plan.stages.iter().enumerate().map(|(index, stage)| (stage.def.id.clone(), index)).collect();
-        let mut all = Published::default();
-        let wanted: Vec<_> =
-            self.plan.pipeline.publish.iter().map(|item| (item.target.clone(), item.paths.clone())).collect();
-        for (target, paths) in wanted {
-            let paths = paths.into_iter().map(|path| self.plan.base.join(path.value));
-            let (stage, port) = match target {
-                Target::Report => {
-                    all.report_to.extend(paths);
-                    continue;
-                }
-                Target::Output { stage, port } => (stage, port),
-            };
-            let index = by_stage[&stage];
-            let Some(finished) = self.states[index].result().filter(|_| is_done) else { continue };
-            let main = self.plan.stages[index].settled.plan.outputs.first().map(|output| output.0.clone());
-            let Some(digest) = port.or(main).and_then(|port| finished.outputs.get(&port).copied()) else { continue };
+        let reports = self.plan.pipeline.publish.iter().filter(|item| item.target == Target::Report);
+        let report_to = reports.flat_map(|item| &item.paths).map(|path| self.plan.base.join(&path.value)).collect();
+        let mut all = Published { report_to, ..Published::default() };
+        for (_, digest, paths) in self.to_publish().into_iter().filter(|_| is_done) {
             for path in paths {
                 match self.publish_one(&digest, &path).await {
                     Ok(()) => all.paths.push(path),
@@ -139,20 +173,27 @@ impl Engine {
         Ok(all)
     }
 
-    async fn publish_one(&self, digest: &Digest, path: &std::path::Path) -> Result<(), Failure> {
+    /// Does `path` hold the artifact as it was published?
+    async fn is_published(&self, digest: &Digest, path: &Path) -> Result<bool, Failure> {
         let place = &self.place;
-        let known = place.lineage.published(path).await?;
+        let Some(known) = place.lineage.published(path).await? else { return Ok(false) };
+        let Ok(manifest) = place.store.manifest(digest).await else { return Ok(false) };
+        let found = publish::stamp(&manifest, path);
+        Ok(found.is_some_and(|(size, mtime, inode)| known == (*digest, size, mtime, inode)))
+    }
+
+    async fn publish_one(&self, digest: &Digest, path: &Path) -> Result<(), Failure> {
+        let place = &self.place;
+        let is_same = self.is_published(digest, path).await?;
         let manifest = place.store.manifest(digest).await?;
-        let is_same = publish::stamp(&manifest, path)
-            .is_some_and(|(size, mtime, inode)| known == Some((*digest, size, mtime, inode)));
-        let mut bytes = manifest.size_bytes();
         if !is_same {
             let artifact = place.store.artifact(digest, &place.home.work()).await?;
-            bytes = publish::publish(&artifact, path)?;
+            publish::publish(&artifact, path)?;
             if let Some((size, mtime, inode)) = publish::stamp(&manifest, path) {
                 place.lineage.set_published(path, digest, size, mtime, inode).await?;
             }
         }
+        let bytes = manifest.size_bytes();
         self.emit(None, What::Published { path: path.to_owned(), bytes, unchanged: is_same });
         Ok(())
     }

@@ -31,6 +31,8 @@ pub struct Assignment {
     pub base: PathBuf,
     /// Rows marked `eval` go in: the outputs carry the mark.
     pub marks_eval: bool,
+    /// Its record takes the place of one that is there.
+    pub replaces: bool,
     /// Keep the operator's service up instead of running it.
     pub serve: bool,
 }

@@ -15,6 +15,7 @@ mod record;
 mod schedule;
 mod serve;
 mod state;
+mod unchanged;
 mod worker;
 
 use std::{
@@ -31,6 +32,7 @@ use tokio::sync::{Notify, mpsc::UnboundedSender};
 
 use engine::Ask;
 pub use serve::serve;
+use unchanged::{Question, Unchanged};
 pub use worker::worker_main;
 
 use crate::{
@@ -39,7 +41,7 @@ use crate::{
     home::Home,
     lineage::Lineage,
     pipeline::{Diagnostics, Overrides, SourceFile},
-    plan::{Plan, PlanError, PlanView, Planned, Standing},
+    plan::{Plan, PlanError, PlanView, Planned, Selection, Standing},
     store::{KeyRecord, Store},
 };
 
@@ -50,6 +52,8 @@ pub struct Options {
     pub home: Option<PathBuf>,
     /// What is asked in place of what the file says.
     pub overrides: Overrides,
+    /// Which stages, and whether those with a result run all the same.
+    pub selection: Selection,
     /// Stages at once, at most.
     pub jobs: Option<u32>,
     /// Start nothing more once a stage has failed.
@@ -136,13 +140,34 @@ pub struct Outcome {
     pub status: RunStatus,
     pub exit_code: u8,
     pub plan: PlanView,
+    /// Empty where nothing was looked at one by one, because nothing at all had changed.
     pub stages: Vec<StageOutcome>,
+    /// Stages whose result was there already.
+    pub cached: usize,
     pub published: Vec<PathBuf>,
     /// Why some paths could not be published; the stages are done all the same.
     pub unpublished: Vec<Failure>,
     /// Where the user wants the report.
     pub report_to: Vec<PathBuf>,
     pub seconds: f64,
+}
+
+impl Outcome {
+    /// Nothing to do: everything is as it was when a run of this file ended.
+    fn unchanged(unchanged: Unchanged, seconds: f64) -> Self {
+        Self {
+            run: None,
+            status: RunStatus::Done,
+            exit_code: 0,
+            plan: PlanView::default(),
+            stages: Vec::new(),
+            cached: unchanged.stages,
+            published: unchanged.published,
+            unpublished: Vec::new(),
+            report_to: unchanged.reports,
+            seconds,
+        }
+    }
 }
 
 /// A request to stop: the first lets each stage save, the second kills.
@@ -175,7 +200,10 @@ struct Opened {
 }
 
 async fn open(home: Option<&std::path::Path>, start: &std::path::Path) -> Result<Opened, Failure> {
-    let home = Home::open(home, start)?;
+    open_in(Home::open(home, start)?).await
+}
+
+async fn open_in(home: Home) -> Result<Opened, Failure> {
     let store = Store::open_local(&home.store())?.in_home(&home.work());
     let lineage = Lineage::open(&home).await?;
     Ok(Opened { home, store, lineage })
@@ -196,9 +224,20 @@ pub async fn run(
     cancel: Cancel,
 ) -> Result<Outcome, Error> {
     let source = SourceFile::read(&options.pipeline)?;
-    let opened = open(options.home.as_deref(), source.base()).await?;
-    let ask = Ask { jobs: options.jobs, fail_fast: options.fail_fast, resumes: None };
-    start(source, &options.overrides, opened, ask, registry, events, cancel).await
+    let home = Home::open(options.home.as_deref(), source.base())?;
+    let machine = machine_of(&device::limits());
+    let is_plain = options.selection.is_plain();
+    let question = is_plain.then(|| Question::new(&home, &source, &options.overrides, registry, &machine));
+    if let Some(question) = &question {
+        let began = std::time::Instant::now();
+        let store = Store::open_local(&home.store())?.in_home(&home.work());
+        let base = crate::plan::absolute(source.base());
+        if let Some(unchanged) = question.answer(&store, registry, &base, &machine) {
+            return Ok(Outcome::unchanged(unchanged, began.elapsed().as_secs_f64()));
+        }
+    }
+    let ask = Ask { jobs: options.jobs, fail_fast: options.fail_fast, question, resumes: None };
+    start(source, &options.overrides, &options.selection, open_in(home).await?, ask, registry, events, cancel).await
 }
 
 /// Continues exactly a run: its recorded file and params.
@@ -215,12 +254,23 @@ pub async fn resume(
     let source = SourceFile::new(recorded.path, recorded.text);
     let _lock = opened.home.lock(&id)?; // of two that resume one run, one works
     let ask = Ask { resumes: Some(id), ..Ask::default() };
-    start(source, &Overrides::from(recorded.set.as_slice()), opened, ask, registry, events, cancel).await
+    start(
+        source,
+        &Overrides::from(recorded.set.as_slice()),
+        &Selection::default(),
+        opened,
+        ask,
+        registry,
+        events,
+        cancel,
+    )
+    .await
 }
 
 async fn start(
     source: SourceFile,
     overrides: &Overrides,
+    selection: &Selection,
     opened: Opened,
     ask: Ask,
     registry: &Registry,
@@ -229,7 +279,8 @@ async fn start(
 ) -> Result<Outcome, Error> {
     let limits = device::limits();
     let plan =
-        Plan::build(source, overrides, registry, &opened.store, Some(&opened.lineage), machine_of(&limits)).await?;
+        Plan::build(source, overrides, selection, registry, &opened.store, Some(&opened.lineage), machine_of(&limits))
+            .await?;
     let compute = if !plan.has_work() { limits } else { device::inventory().await };
     let Opened { home, store, lineage } = opened;
     let place = engine::Place { home, store, lineage };
@@ -242,9 +293,16 @@ pub async fn plan(options: Options, registry: &Registry) -> Result<(PlanView, Co
     let source = SourceFile::read(&options.pipeline)?;
     let opened = open(options.home.as_deref(), source.base()).await?;
     let limits = device::limits();
-    let plan =
-        Plan::build(source, &options.overrides, registry, &opened.store, Some(&opened.lineage), machine_of(&limits))
-            .await?;
+    let plan = Plan::build(
+        source,
+        &options.overrides,
+        &options.selection,
+        registry,
+        &opened.store,
+        Some(&opened.lineage),
+        machine_of(&limits),
+    )
+    .await?;
     let view = plan.view();
     let compute = if view.to_run() == 0 { limits } else { device::inventory().await };
     Ok((view, compute))
@@ -262,7 +320,9 @@ pub struct Checked {
 pub async fn check(pipeline: &std::path::Path, overrides: &Overrides, registry: &Registry) -> Result<Checked, Error> {
     let source = SourceFile::read(pipeline)?;
     let store = Store::open("memory://check")?;
-    let plan = Plan::build(source, overrides, registry, &store, None, machine_of(&device::limits())).await?;
+    let plan =
+        Plan::build(source, overrides, &Selection::default(), registry, &store, None, machine_of(&device::limits()))
+            .await?;
     let from_matrix = plan.stages.iter().filter(|stage| stage.def.shared.matrix.is_some()).count();
     Ok(Checked { stages: plan.stages.len(), from_matrix })
 }

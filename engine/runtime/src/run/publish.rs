@@ -9,8 +9,8 @@ const MARK: &str = ".llmflow-artifact";
 
 /// Copies an artifact to `path`: its one file, or a folder with all of them. Whole or not at all.
 ///
-/// A file is written beside its place and renamed; a folder is built beside its place and swapped in. Returns its bytes.
-pub fn publish(artifact: &AnyArtifact, path: &Path) -> Result<u64, Failure> {
+/// A file is written beside its place and renamed; a folder is built beside its place and swapped in.
+pub fn publish(artifact: &AnyArtifact, path: &Path) -> Result<(), Failure> {
     let single = artifact.manifest.files.len() == 1 && !path.to_string_lossy().ends_with('/') && !path.is_dir();
     if !single {
         check_is_ours(path)?;
@@ -35,8 +35,7 @@ pub fn publish(artifact: &AnyArtifact, path: &Path) -> Result<u64, Failure> {
         fs::write(&mark, artifact.digest.hex()).map_err(|error| Failure::io("writing", &mark, &error))?;
     }
     swap_in(&fresh, path)?;
-    remove(&fresh)?; // what was there before
-    Ok(artifact.manifest.size_bytes())
+    remove(&fresh) // what was there before
 }
 
 /// Puts `fresh` in the place of `path`; a folder that was there takes the place of `fresh`. There is no moment without

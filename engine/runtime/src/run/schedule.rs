@@ -69,12 +69,12 @@ impl Scheduler {
     }
 }
 
-/// Urgency of every stage: its own seconds plus the most urgent one behind it. `needs` are in topological order.
-pub fn urgencies(needs: &[Vec<usize>], seconds: &[f64]) -> Vec<f64> {
+/// Urgency of every stage: its own seconds plus the most urgent one behind it. `order` is topological.
+pub fn urgencies(order: &[u32], needs: &[&[u32]], seconds: &[f64]) -> Vec<f64> {
     let mut urgency = seconds.to_vec();
-    for stage in (0..needs.len()).rev() {
-        for need in &needs[stage] {
-            urgency[*need] = urgency[*need].max(seconds[*need] + urgency[stage]);
+    for stage in order.iter().rev().map(|stage| *stage as usize) {
+        for need in needs[stage].iter().map(|need| *need as usize) {
+            urgency[need] = urgency[need].max(seconds[need] + urgency[stage]);
         }
     }
     urgency

@@ -59,6 +59,7 @@ pub async fn serve(
         work: opened.home.work(),
         base,
         marks_eval: false,
+        replaces: false,
         serve: true,
     };
     let worker = pool.assign(assignment).await?;

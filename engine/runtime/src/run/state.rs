@@ -26,8 +26,10 @@ pub(super) enum State {
         expression: String,
         why: String,
     },
+    /// By its `when`, or for want of what a skipped stage was to give (`by_gate`); or because something it needs failed.
     Skipped {
         because: String,
+        by_gate: bool,
     },
     Interrupted,
 }
@@ -46,8 +48,9 @@ impl State {
     pub fn is_over(&self) -> bool {
         !matches!(self, Self::Waiting | Self::Ready | Self::Running(_))
     }
-    pub fn has_succeeded(&self) -> bool {
-        matches!(self, Self::Ran(_) | Self::Cached(_))
+    /// Whether stages that come after it may still run.
+    pub fn lets_go_on(&self) -> bool {
+        matches!(self, Self::Ran(_) | Self::Cached(_) | Self::Skipped { by_gate: true, .. })
     }
     /// What a stage gave that succeeded.
     pub fn result(&self) -> Option<&Finished> {
@@ -69,7 +72,7 @@ impl State {
             Self::Refused { expression, why, .. } => {
                 Some(What::Refused { expression: expression.clone(), why: why.clone() })
             }
-            Self::Skipped { because } => Some(What::Skipped { because: because.clone() }),
+            Self::Skipped { because, .. } => Some(What::Skipped { because: because.clone() }),
         }
     }
 }

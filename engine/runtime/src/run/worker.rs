@@ -228,7 +228,10 @@ impl WorkerHost {
             place.insert(port.clone(), digest);
             record.facts.insert(port.clone(), (manifest.kind, manifest.facts));
         }
-        let record = self.store.commit(&record).await?;
+        let record = match self.assignment.replaces {
+            true => self.store.replace(&record).await?,
+            false => self.store.commit(&record).await?,
+        };
         for (_, folder) in &folders {
             let _ = std::fs::remove_dir_all(folder);
         }

@@ -136,6 +136,14 @@ impl Store {
         Ok(record.clone())
     }
 
+    /// Commits a key in place of the record that is there: for a stage that was asked to run all the same.
+    ///
+    /// # Errors
+    /// As [`Store::publish_all`].
+    pub async fn replace(&self, record: &KeyRecord) -> Result<KeyRecord, Failure> {
+        self.backend.put(&key_path(&record.key), seal::seal(record)?).await.map(|()| record.clone())
+    }
+
     /// The winner of a race may not have synced its record yet when the loser reports it as done.
     fn make_durable(&self, key: &str) -> Result<(), Failure> {
         let Some(disk) = self.disk() else { return Ok(()) };

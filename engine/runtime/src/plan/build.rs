@@ -1,0 +1,287 @@
+//! Building a plan: stages are settled wave by wave, each wave on all cores.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use futures::FutureExt;
+use llmflow_contract::{Entry, Failure, Machine, Registry, StageId, StagePlan};
+use rayon::prelude::*;
+
+use super::{
+    Plan, Planned, Standing, absolute, check, missing_input,
+    order::{Order, order},
+    outputs::Outputs,
+    select::{Chosen, Selection},
+    settle::{Scope, Settled},
+    sources::Sources,
+};
+use crate::{
+    lineage::Lineage,
+    pipeline::{Diagnostic, Diagnostics, Loaded, Overrides, Pipeline, SourceFile, StageDef, When},
+    store::{KeyRecord, Store},
+};
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error("{0}")]
+    Bad(Diagnostics),
+    #[error(transparent)]
+    Failure(#[from] Failure),
+}
+
+/// One stage, as far as a wave has come with it.
+enum Step {
+    /// It, or something it needs, is unsound and reported.
+    Broken(Vec<Diagnostic>),
+    Settled(Settled, Standing),
+}
+
+impl Plan {
+    /// Checks the whole file and says what will run.
+    ///
+    /// # Errors
+    /// Every mistake in the file at once.
+    pub async fn build(
+        source: SourceFile,
+        overrides: &Overrides,
+        selection: &Selection,
+        registry: &Registry,
+        store: &Store,
+        lineage: Option<&Lineage>,
+        machine: Machine,
+    ) -> Result<Self, PlanError> {
+        let Loaded { pipeline, stages: defs, mut diagnostics } = crate::pipeline::load(source, overrides, registry);
+        let order = order(&defs);
+        let chosen = match selection.choose(&defs, &order.needs, &order.topological) {
+            Ok(chosen) => chosen,
+            Err(found) => {
+                found.into_iter().for_each(|diagnostic| diagnostics.push(diagnostic));
+                return Err(PlanError::Bad(diagnostics));
+            }
+        };
+        let sources = Sources::new(store.vouched());
+        let base = absolute(pipeline.source.base());
+        let frozen = frozen_records(&defs, &pipeline, store, lineage).await?;
+        let site = Site { pipeline: &pipeline, store, machine: &machine, base: &base, sources: &sources, frozen };
+        let (stages, outputs) = site.plan(defs, &order, &chosen, registry, &mut diagnostics).await?;
+        let stages: Option<Vec<Planned>> = stages.into_iter().collect();
+        let stages = stages.unwrap_or_default(); // one that is not there was reported
+        check::published(&pipeline, &stages, &base, &mut diagnostics);
+        if !diagnostics.is_empty() {
+            return Err(PlanError::Bad(diagnostics));
+        }
+        let read = sources.into_seen().into_iter().collect();
+        let mut plan = Self { pipeline, stages, order: order.topological, machine, base, outputs, read };
+        if let Some(lineage) = lineage {
+            plan.recall(lineage).await?;
+        }
+        Ok(plan)
+    }
+
+    /// Looks up the last success of every stage that has no result now.
+    async fn recall(&mut self, lineage: &Lineage) -> Result<(), Failure> {
+        let wanted: Vec<&StageId> =
+            self.stages.iter().filter(|stage| !stage.is_settled()).map(|stage| &stage.def.id).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut found = lineage.last_successes(&self.pipeline.name, &wanted).await?;
+        for stage in &mut self.stages {
+            stage.last = found.remove(&stage.def.id).map(Box::new);
+        }
+        Ok(())
+    }
+}
+
+/// Where a plan is made.
+struct Site<'a> {
+    pipeline: &'a Pipeline,
+    store: &'a Store,
+    machine: &'a Machine,
+    base: &'a Path,
+    sources: &'a Sources<'a>,
+    /// Results of frozen stages.
+    frozen: HashMap<StageId, Arc<KeyRecord>>,
+}
+
+impl Site<'_> {
+    async fn plan(
+        &self,
+        defs: Vec<StageDef>,
+        order: &Order,
+        chosen: &Chosen,
+        registry: &Registry,
+        diagnostics: &mut Diagnostics,
+    ) -> Result<(Vec<Option<Planned>>, Outputs), Failure> {
+        let mut entries: HashMap<String, Arc<Entry>> = HashMap::new();
+        for def in &defs {
+            if !entries.contains_key(&def.shared.op)
+                && let Some(entry) = registry.find(&def.shared.op)
+            {
+                entries.insert(def.shared.op.clone(), Arc::new(entry.clone()));
+            }
+        }
+        let mut outputs = Outputs::of(defs.len());
+        let mut siblings: HashMap<*const crate::pipeline::StageShared, Arc<StagePlan>> = HashMap::new();
+        let mut stages: Vec<Option<Planned>> = (0..defs.len()).map(|_| None).collect();
+        let mut defs: Vec<Option<StageDef>> = defs.into_iter().map(Some).collect();
+        for wave in &order.waves {
+            let steps: Vec<Result<Step, Failure>> = wave
+                .par_iter()
+                .map(|index| {
+                    let index = *index as usize;
+                    let def = defs[index].as_ref().filter(|def| def.sound);
+                    let entry = def.and_then(|def| entries.get(&def.shared.op));
+                    let is_whole = order.needs[index].iter().all(|need| stages[*need as usize].is_some());
+                    match (def, entry) {
+                        (Some(def), Some(entry)) if is_whole => self.step(index, def, entry, &outputs, chosen),
+                        _ => Ok(Step::Broken(Vec::new())),
+                    }
+                })
+                .collect();
+            for (index, step) in wave.iter().map(|index| *index as usize).zip(steps) {
+                let (mut settled, mut standing) = match step? {
+                    Step::Settled(settled, standing) => (settled, standing),
+                    Step::Broken(found) => {
+                        found.into_iter().for_each(|diagnostic| diagnostics.push(diagnostic));
+                        continue;
+                    }
+                };
+                let Some(def) = defs[index].take() else { continue };
+                let entry = entries[&def.shared.op].clone();
+                settled.share(siblings.entry(Arc::as_ptr(&def.shared)).or_insert_with(|| settled.plan.clone()));
+                if let (Standing::Run(None), Some(key), None) = (&standing, &settled.key, self.store.local()) {
+                    // Elsewhere: asked one after the other, from here.
+                    standing = found(self.store.key_record(key).await?);
+                }
+                match &standing {
+                    Standing::Cached(record) => outputs.learn(index, record.clone()),
+                    Standing::Skipped { .. } => outputs.skip(index),
+                    _ => {
+                        let is_eval = takes_eval_rows(&def, &settled.plan, &outputs);
+                        outputs.expect(index, settled.plan.clone(), is_eval);
+                    }
+                }
+                let needs = order.needs[index].clone();
+                let planned = Planned { def, entry, settled, needs, standing, last: None };
+                check::metrics(&planned, &stages, diagnostics);
+                stages[index] = Some(planned);
+            }
+        }
+        Ok((stages, outputs))
+    }
+
+    /// Settles one stage and looks its key up where that takes no waiting.
+    fn step(
+        &self,
+        index: usize,
+        def: &StageDef,
+        entry: &Entry,
+        outputs: &Outputs,
+        chosen: &Chosen,
+    ) -> Result<Step, Failure> {
+        let scope =
+            Scope { machine: self.machine, base: self.base, seed: self.pipeline.seed, sources: self.sources, outputs };
+        let settled = match scope.settle(def, entry) {
+            Ok(settled) => settled,
+            Err(found) => return Ok(Step::Broken(found)),
+        };
+        let standing = self.standing(index, def, entry, &settled, outputs, chosen)?;
+        Ok(Step::Settled(settled, standing))
+    }
+
+    fn standing(
+        &self,
+        index: usize,
+        def: &StageDef,
+        entry: &Entry,
+        settled: &Settled,
+        outputs: &Outputs,
+        chosen: &Chosen,
+    ) -> Result<Standing, Failure> {
+        if !chosen.wanted[index] {
+            return Ok(Standing::Skipped { because: "not asked for".to_owned() });
+        }
+        if let Some(missing) = missing_input(def, entry, outputs) {
+            let name =
+                def.inputs.iter().flat_map(|(_, refs)| refs.iter()).find(|input| input.index as usize == missing);
+            let name = name.map(|input| input.stage.as_str()).unwrap_or_default();
+            return Ok(Standing::Skipped { because: format!("`{name}` is skipped") });
+        }
+        if let Some(when) = &def.when {
+            match evaluate(when, outputs) {
+                None => return Ok(Standing::Gate),
+                Some(Err(because)) => return Ok(Standing::Skipped { because }),
+                Some(Ok(())) => {}
+            }
+        }
+        if let Some(record) = self.frozen.get(&def.id).filter(|_| !chosen.forced[index]) {
+            return Ok(Standing::Cached(record.clone()));
+        }
+        let Some(key) = &settled.key else { return Ok(Standing::Waits) };
+        if chosen.forced[index] {
+            return Ok(Standing::Run(Some("--force")));
+        }
+        if !def.shared.is_cached {
+            return Ok(Standing::Run(Some("cache: false")));
+        }
+        match self.store.local() {
+            Some(_) => {
+                let looked = self.store.key_record(key).now_or_never(); // a folder answers at once
+                looked.unwrap_or_else(|| Err(Failure::bug("a local store made a plan wait"))).map(found)
+            }
+            None => Ok(Standing::Run(None)),
+        }
+    }
+}
+
+fn found(record: Option<KeyRecord>) -> Standing {
+    record.map_or(Standing::Run(None), |record| Standing::Cached(Arc::new(record)))
+}
+
+/// Does a condition hold? None while a metric that it reads is not known; what is false says why.
+pub(super) fn evaluate(when: &When, outputs: &Outputs) -> Option<Result<(), String>> {
+    let mut is_open = false;
+    let metric = |name: &str| {
+        let read = when.reads.iter().find(|read| read.name == name)?;
+        outputs.record(read.index as usize)?.metrics.get(&read.metric).copied()
+    };
+    for read in &when.reads {
+        let index = read.index as usize;
+        if outputs.is_absent(index) {
+            return Some(Err(format!("`{}` is skipped", read.stage)));
+        }
+        is_open |= outputs.record(index).is_none();
+    }
+    if is_open {
+        return None;
+    }
+    Some(match when.expr.evaluate(&metric) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(when.expr.explain(&metric)),
+        Err(reason) => Err(reason),
+    })
+}
+
+pub(super) fn takes_eval_rows(def: &StageDef, plan: &StagePlan, outputs: &Outputs) -> bool {
+    let rows_from = def.inputs.iter().filter(|(port, _)| plan.rows_from.contains(port));
+    rows_from.flat_map(|(_, refs)| refs.iter()).any(|input| outputs.is_eval(input))
+}
+
+/// The last result of every frozen stage that still stands: it serves whatever its key would be now.
+async fn frozen_records(
+    defs: &[StageDef],
+    pipeline: &Pipeline,
+    store: &Store,
+    lineage: Option<&Lineage>,
+) -> Result<HashMap<StageId, Arc<KeyRecord>>, Failure> {
+    let wanted: Vec<&StageId> = defs.iter().filter(|def| def.shared.is_frozen).map(|def| &def.id).collect();
+    let (Some(lineage), false) = (lineage, wanted.is_empty()) else { return Ok(HashMap::new()) };
+    let mut records = HashMap::new();
+    for (stage, key) in lineage.last_keys(&pipeline.name, &wanted).await? {
+        if let Some(record) = store.key_record(&key).await? {
+            records.insert(stage, Arc::new(record));
+        }
+    }
+    Ok(records)
+}

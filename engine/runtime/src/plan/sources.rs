@@ -1,0 +1,75 @@
+//! The content of what stages read from outside.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use llmflow_contract::{Digest, Failure, Source};
+
+use crate::store::Vouched;
+
+/// Digests of source files, each looked at once a plan, and read only where it changed.
+pub struct Sources<'a> {
+    vouched: &'a Vouched,
+    seen: Mutex<HashMap<PathBuf, Digest>>,
+}
+
+impl<'a> Sources<'a> {
+    pub fn new(vouched: &'a Vouched) -> Self {
+        Self { vouched, seen: Mutex::default() }
+    }
+
+    /// The content of a stage's sources, by param.
+    ///
+    /// # Errors
+    /// A file that cannot be read, with the param that names it.
+    pub fn contents(&self, sources: &[Source]) -> Result<Vec<(String, String)>, Failure> {
+        let mut contents: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for source in sources {
+            match source {
+                Source::Pinned { param, pin } => contents.entry(param).or_default().push(pin.clone()),
+                Source::File { param, path, name } => {
+                    let list = contents.entry(param).or_default();
+                    for (inner, file) in files_of(path)? {
+                        let digest = self.digest_of(&file).map_err(|failure| failure.param(param))?;
+                        let name = inner.or_else(|| name.clone());
+                        list.push(name.map_or_else(|| digest.hex(), |name| format!("{name}={}", digest.hex())));
+                    }
+                }
+            }
+        }
+        Ok(contents.into_iter().map(|(param, list)| (param.to_owned(), list.join(" "))).collect())
+    }
+
+    fn digest_of(&self, file: &Path) -> Result<Digest, Failure> {
+        if let Some(digest) = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(file) {
+            return Ok(*digest);
+        }
+        let (digest, _) = self.vouched.digest_of(file)?;
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), digest);
+        Ok(digest)
+    }
+
+    /// Every file that was looked at, with its digest.
+    pub fn into_seen(self) -> HashMap<PathBuf, Digest> {
+        self.seen.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file, or every file directly in a folder with its name.
+pub fn files_of(path: &Path) -> Result<Vec<(Option<String>, PathBuf)>, Failure> {
+    if !path.is_dir() {
+        return Ok(vec![(None, path.to_owned())]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(|error| Failure::io("listing", path, &error))? {
+        let file = entry.map_err(|error| Failure::io("listing", path, &error))?.path();
+        if file.is_file() {
+            files.push((file.file_name().map(|name| name.to_string_lossy().into_owned()), file));
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,208 @@
+//! Proof that nothing changed since a run ended with everything done: then running again has nothing to do, and nothing
+//! of it is planned, no record is read, no database opened.
+//!
+//! A proof names all that a plan depends on: the file and what was asked in its place, the program, the machine, every
+//! file that was read, where a param names files by a pattern which ones it found, the store's epoch, every published
+//! file. Anything that is not as it was makes an ordinary plan; a proof that is lost or torn costs one.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use llmflow_contract::{Digest, Entry, Failure, Hasher, Known, Machine, Registry, Role, Source};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    home::Home,
+    pipeline::{Overrides, SourceFile},
+    plan::{Plan, Standing, files_of},
+    store::Store,
+};
+
+/// What a run asked for, and where its proof lies.
+pub(super) struct Question {
+    path: PathBuf,
+    digest: Digest,
+}
+
+/// All that must still be as it was.
+#[derive(Serialize, Deserialize)]
+struct Proof {
+    question: Digest,
+    epoch: Digest,
+    stages: usize,
+    read: Vec<(PathBuf, Digest)>,
+    patterns: Vec<Pattern>,
+    published: Vec<PathBuf>,
+    /// Each published file with its stamp: size, modification time in ns, inode.
+    files: Vec<(PathBuf, u64, i64, u64)>,
+    reports: Vec<PathBuf>,
+}
+
+/// A stage whose params name files by a pattern or a folder, and the digest of what it found.
+#[derive(Serialize, Deserialize)]
+struct Pattern {
+    op: String,
+    with: Value,
+    found: Digest,
+}
+
+/// What a proof that holds tells of the run before.
+pub(super) struct Unchanged {
+    pub stages: usize,
+    pub published: Vec<PathBuf>,
+    pub reports: Vec<PathBuf>,
+}
+
+impl Question {
+    pub fn new(
+        home: &Home,
+        source: &SourceFile,
+        overrides: &Overrides,
+        registry: &Registry,
+        machine: &Machine,
+    ) -> Self {
+        let mut hasher = Hasher::new();
+        let base = crate::plan::absolute(source.base());
+        hasher.part(env!("CARGO_PKG_VERSION").as_bytes());
+        if let Ok(program) = fs::metadata("/proc/self/exe") {
+            hasher.part(&program.len().to_le_bytes()).part(&program.mtime_nsec().to_le_bytes());
+            hasher.part(&program.mtime().to_le_bytes());
+        }
+        for entry in registry.entries() {
+            hasher.part(entry.name.as_bytes()).part(&entry.version.to_le_bytes());
+        }
+        hasher.part(base.as_os_str().as_encoded_bytes()).part(source.file_name().as_bytes());
+        hasher.part(source.text.as_bytes());
+        let asked = [serde_json::to_string(overrides), serde_json::to_string(machine)];
+        asked.iter().flatten().for_each(|text| drop(hasher.part(text.as_bytes())));
+        for name in variables(&source.text).chain(overrides.set.iter().flat_map(|set| variables(set))) {
+            hasher.part(name.as_bytes()).part(std::env::var(name).unwrap_or_default().as_bytes());
+        }
+        let digest = hasher.finish();
+        // One proof a file: the newest question that was answered.
+        let mut place = Hasher::new();
+        place.part(base.as_os_str().as_encoded_bytes()).part(source.file_name().as_bytes());
+        let path = home.work().join("unchanged").join(place.finish().hex());
+        Self { path, digest }
+    }
+
+    /// The proof, if everything it names is as it was.
+    pub fn answer(&self, store: &Store, registry: &Registry, base: &Path, machine: &Machine) -> Option<Unchanged> {
+        let proof: Proof = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
+        if proof.question != self.digest || store.epoch() != Some(proof.epoch) {
+            return None;
+        }
+        let vouched = store.vouched();
+        let is_read = |(path, digest): &(PathBuf, Digest)| vouched.digest_of(path).is_ok_and(|(now, _)| now == *digest);
+        let is_found = |pattern: &Pattern| {
+            let entry = registry.find(&pattern.op);
+            entry.and_then(|entry| find(entry, &pattern.with, base, machine)) == Some(pattern.found)
+        };
+        let holds =
+            proof.files.iter().all(|(path, size, modified, inode)| stamp(path) == Some((*size, *modified, *inode)))
+                && proof.reports.iter().all(|path| path.exists())
+                && proof.read.iter().all(is_read)
+                && proof.patterns.iter().all(is_found);
+        holds.then_some(Unchanged { stages: proof.stages, published: proof.published, reports: proof.reports })
+    }
+
+    /// Keeps the proof of a run that is done; `published` are the paths it gave, with all files below them.
+    pub fn keep(&self, plan: &Plan, store: &Store, published: Vec<PathBuf>, reports: Vec<PathBuf>) {
+        let is_proof = plan.stages.iter().all(|stage| stage.def.shared.is_cached && !is_left_out(&stage.standing));
+        let Some((epoch, patterns)) = store.epoch().filter(|_| is_proof).zip(patterns(plan)) else {
+            let _ = fs::remove_file(&self.path);
+            return;
+        };
+        let mut files = Vec::new();
+        for path in &published {
+            for file in files_below(path) {
+                let Some((size, modified, inode)) = stamp(&file) else { return };
+                files.push((file, size, modified, inode));
+            }
+        }
+        let proof = Proof {
+            question: self.digest,
+            epoch,
+            stages: plan.stages.len(),
+            read: plan.read.clone(),
+            patterns,
+            published,
+            files,
+            reports,
+        };
+        // It is no more than a short cut: one that cannot be kept is made again.
+        let _ = write(&self.path, &proof);
+    }
+}
+
+/// What a stage would read now.
+fn find(entry: &Entry, with: &Value, base: &Path, machine: &Machine) -> Option<Digest> {
+    let known = Known { inputs: Default::default(), machine: machine.clone(), base: base.to_owned() };
+    let (_, plan) = entry.plan(with.clone(), &known).ok()?;
+    let mut hasher = Hasher::new();
+    for source in &plan.sources {
+        hasher.part(serde_json::to_string(source).ok()?.as_bytes());
+        if let Source::File { path, .. } = source {
+            for (_, file) in files_of(path).ok()? {
+                hasher.part(file.as_os_str().as_encoded_bytes());
+            }
+        }
+    }
+    Some(hasher.finish())
+}
+
+/// Stages whose sources could become more or fewer without any of them changing: of params that say where to read, those
+/// with a wildcard or a folder. None if one of them cannot be looked at on its own.
+fn patterns(plan: &Plan) -> Option<Vec<Pattern>> {
+    let mut found = Vec::new();
+    for stage in &plan.stages {
+        let mut sources = stage.entry.params.iter().filter(|param| param.role == Role::Source).peekable();
+        if sources.peek().is_none() {
+            continue;
+        }
+        let with = stage.def.with();
+        let is_open = |text: &str| text.contains(['*', '?', '[', '{']) || plan.base.join(text).is_dir();
+        let mut texts = sources.flat_map(|param| match &with[&param.name] {
+            Value::Array(items) => items.iter().collect(),
+            value => vec![value],
+        });
+        if texts.any(|value| value.as_str().is_some_and(is_open)) {
+            let digest = find(&stage.entry, &with, &plan.base, &plan.machine)?;
+            found.push(Pattern { op: stage.entry.name.to_owned(), with: with.clone(), found: digest });
+        }
+    }
+    Some(found)
+}
+
+fn is_left_out(standing: &Standing) -> bool {
+    matches!(standing, Standing::Skipped { because } if because == "not asked for")
+}
+
+/// Names of the environment variables that a text refers to.
+fn variables(text: &str) -> impl Iterator<Item = &str> {
+    text.split("${env.").skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name))
+}
+
+fn stamp(path: &Path) -> Option<(u64, i64, u64)> {
+    let meta = fs::metadata(path).ok()?;
+    Some((meta.len(), meta.mtime().wrapping_mul(1_000_000_000).wrapping_add(meta.mtime_nsec()), meta.ino()))
+}
+
+fn files_below(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else { return vec![path.to_owned()] };
+    entries.flatten().flat_map(|entry| files_below(&entry.path())).collect()
+}
+
+fn write(path: &Path, proof: &Proof) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::io("writing", path, &error);
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(failed)?;
+    let aside = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let text = serde_json::to_vec(proof).map_err(|error| Failure::bug(error.to_string()))?;
+    fs::write(aside.path(), text).map_err(failed)?;
+    aside.persist(path).map(drop).map_err(|lost| failed(lost.error))
+}
