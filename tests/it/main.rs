@@ -8,4 +8,5 @@ mod checks;
 mod kill;
 mod layers;
 mod project;
+mod store;
 mod tiny;

@@ -105,7 +105,8 @@ impl Project {
     pub fn results(&self) -> BTreeMap<String, Value> {
         let keys = files_below(&self.path(".llmflow/store/keys"));
         let result = |path: PathBuf| {
-            let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            let text = fs::read_to_string(&path).unwrap(); // the record, and below it the digest of its line
+            let mut record: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
             for circumstance in ["seconds", "attempt", "machine", "at_ms"] {
                 record.as_object_mut().unwrap().remove(circumstance);
             }

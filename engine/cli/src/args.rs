@@ -96,6 +96,14 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Show what an artifact was made from, down to one row
     Lineage(LineageArgs),
+    /// Copy what a stage gave to a place of yours
+    Export(ExportArgs),
+    /// Read the store again and say what is damaged, and whose it is
+    Verify(VerifyArgs),
+    /// Delete what no kept run needs
+    Gc(GcArgs),
+    /// Name a run, so that gc keeps it; without arguments, list the names
+    Tag(TagArgs),
     /// List the operators, or describe one
     Operators(OperatorsArgs),
     /// Print the JSON Schema of pipeline files, for editors
@@ -202,6 +210,70 @@ pub struct LineageArgs {
     /// Follow one row back to its source: its id, or the start of it
     #[arg(long, value_name = "ID")]
     pub row: Option<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    /// A stage or one of its outputs: `@/sft.adapter`
+    pub address: String,
+    /// A file or a folder that is not there yet; `.jsonl` and `.parquet` take the rows of a dataset
+    pub path: PathBuf,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArgs {
+    /// Read this share of the files, drawn by chance: `5%`; records and manifests are read all the same
+    #[arg(long, value_name = "SHARE", default_value = "100%", value_parser = share)]
+    pub sample: f64,
+    /// Set aside what is damaged: the next run makes it anew
+    #[arg(long)]
+    pub repair: bool,
+    #[command(flatten)]
+    pub at: StoreArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct GcArgs {
+    /// Only say what would go, and what it would cost
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Keep the newest N runs of each pipeline
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub keep: usize,
+    /// Keep every run of the last N days too
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub keep_days: u64,
+    #[command(flatten)]
+    pub at: StoreArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct TagArgs {
+    /// `@` (newest run), `@-1`, or a run's name
+    #[arg(requires = "name")]
+    pub run: Option<String>,
+    /// Letters, digits, `.`, `-`, `_`: `release-2`
+    pub name: Option<String>,
+    /// Take this name away
+    #[arg(long, value_name = "NAME", conflicts_with = "run")]
+    pub remove: Option<String>,
+    #[command(flatten)]
+    pub at: StoreArgs,
+}
+
+/// Which store.
+#[derive(Args, Clone, Debug)]
+pub struct StoreArgs {
+    /// Another store than the home's own: `s3://bucket/prefix`
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+}
+
+/// Reads `5%` as 0.05.
+fn share(text: &str) -> Result<f64, String> {
+    let percent = text.strip_suffix('%').unwrap_or(text).parse::<f64>().ok();
+    let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
+    percent.map(|percent| percent / 100.0).ok_or_else(|| "write a share from 0% to 100%".to_owned())
 }
 
 #[derive(Args, Clone, Debug)]

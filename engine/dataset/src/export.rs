@@ -1,8 +1,8 @@
-//! Datasets as JSON Lines, for other tools and for eyes.
+//! Datasets as one file, for other tools and for eyes: JSON Lines or Parquet.
 
-use std::io::Write;
+use std::{io::Write, path::Path};
 
-use crate::{Dataset, DatasetError};
+use crate::{Dataset, DatasetError, columns, parquet_file};
 use llmflow_contract::Failure;
 
 /// Writes one JSON object a row; gives the number of rows.
@@ -14,4 +14,41 @@ pub fn write_jsonl(dataset: &Dataset, to: &mut impl Write) -> Result<u64, Failur
         rows += 1;
     }
     Ok(rows)
+}
+
+/// Writes all parts as one Parquet file at `path`, over what is there; a part becomes a row group or more.
+pub fn write_parquet(dataset: &Dataset, path: &Path) -> Result<(), Failure> {
+    let mut writer = parquet_file::create(path, columns::schema_of(dataset.kind()))?;
+    for part in dataset.parts() {
+        for batch in parquet_file::open(&part.path)?.batches()? {
+            parquet_file::append(&mut writer, &batch?, path)?;
+        }
+        parquet_file::end_group(&mut writer, path)?;
+    }
+    parquet_file::close(writer, path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Content, DatasetWriter, Meta, PART_ROWS, Row, RowKind};
+    use llmflow_contract::{Facts, kinds};
+
+    #[test]
+    fn parts_become_one_parquet_file_that_is_a_dataset_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = DatasetWriter::in_folder(folder.path().to_owned(), RowKind::Text);
+        for number in 0..PART_ROWS + 2 {
+            writer.push(Row::new(Content::Text(number.to_string()), Meta::new())).unwrap();
+        }
+        writer.finish::<kinds::AnyDataset>(Facts::default()).unwrap();
+        let dataset = Dataset::open_folder(RowKind::Text, folder.path()).unwrap();
+        assert_eq!(dataset.parts().len(), 2);
+        let out = tempfile::tempdir().unwrap();
+        write_parquet(&dataset, &out.path().join("part-00000.parquet")).unwrap();
+        let whole = Dataset::open_folder(RowKind::Text, out.path()).unwrap();
+        assert_eq!(whole.parts().len(), 1);
+        assert_eq!(whole.read_all().unwrap(), dataset.read_all().unwrap());
+    }
 }

@@ -18,7 +18,7 @@ mod trace;
 mod writer;
 
 pub use error::DatasetError;
-pub use export::write_jsonl;
+pub use export::{write_jsonl, write_parquet};
 pub use foreign::ForeignParquet;
 pub use map::{Tally, Verdict, map_rows};
 pub use reader::{Dataset, Part, Rows};

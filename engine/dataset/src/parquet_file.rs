@@ -43,6 +43,11 @@ pub(crate) fn append(writer: &mut ArrowWriter<File>, batch: &RecordBatch, path: 
     writer.write(batch).map_err(|error| encode(path, error))
 }
 
+/// The batches to come start another row group.
+pub(crate) fn end_group(writer: &mut ArrowWriter<File>, path: &Path) -> Result<(), DatasetError> {
+    writer.flush().map_err(|error| encode(path, error))
+}
+
 /// Writes the footer.
 pub(crate) fn close(writer: ArrowWriter<File>, path: &Path) -> Result<(), DatasetError> {
     writer.close().map(drop).map_err(|error| encode(path, error))

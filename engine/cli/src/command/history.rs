@@ -21,6 +21,15 @@ impl History {
         Self::open_from(explicit, Path::new(".")).await
     }
 
+    /// The same with another store, where one is named.
+    pub async fn open_with_store(explicit: Option<&Path>, url: Option<&str>) -> Result<Self, Failure> {
+        let mut history = Self::open(explicit).await?;
+        if let Some(url) = url {
+            history.store = Store::open(url)?.in_home(&history.home.work());
+        }
+        Ok(history)
+    }
+
     /// The same, looked for from another folder: that of a pipeline file.
     pub async fn open_from(explicit: Option<&Path>, start: &Path) -> Result<Self, Failure> {
         let start = if start.as_os_str().is_empty() { Path::new(".") } else { start };
@@ -35,7 +44,7 @@ impl History {
                 .help("llmflow run FILE.yaml, or name the folder that holds the state: --home FOLDER"));
         }
         let home = Home::open(explicit, &start)?;
-        let store = Store::open_local(&home.store())?;
+        let store = Store::open_local(&home.store())?.in_home(&home.work());
         let lineage = Lineage::open(&home).await?;
         Ok(Self { home, lineage, store })
     }

@@ -4,6 +4,8 @@ mod chat;
 mod check;
 mod devices;
 mod explain;
+mod export;
+mod gc;
 mod history;
 mod lineage;
 mod logs;
@@ -17,6 +19,8 @@ mod runs;
 mod schema;
 mod serve;
 mod show;
+mod tag;
+mod verify;
 
 use llmflow_contract::{Class, Failure, Registry};
 use llmflow_runtime::{device, run as engine, run::Error};
@@ -55,6 +59,10 @@ pub fn dispatch(cli: Cli, registry: &Registry, screen: &Screen) -> u8 {
         Command::Lineage(args) => lineage::lineage(args, &setting),
         Command::Logs(args) => logs::logs(args, &setting),
         Command::Explain(args) => explain::explain(args, &setting),
+        Command::Export(args) => export::export(args, &setting),
+        Command::Verify(args) => verify::verify(args, &setting),
+        Command::Gc(args) => gc::gc(args, &setting),
+        Command::Tag(args) => tag::tag(args, &setting),
         Command::Chat(args) => chat::chat(args, &setting),
         Command::Serve(args) => serve::serve(args, &setting),
     };

@@ -19,6 +19,7 @@ pub mod run;
 pub mod runs;
 pub mod screen;
 pub mod stage;
+pub mod store;
 pub mod style;
 pub mod table;
 pub mod when;

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc::UnboundedSender};
 
 use engine::Ask;
+pub use publish::{holds, publish as copy_out};
 pub use serve::serve;
 use unchanged::{Question, Unchanged};
 pub use worker::worker_main;

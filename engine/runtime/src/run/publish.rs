@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use llmflow_contract::{AnyArtifact, Failure, Manifest};
+use llmflow_contract::{AnyArtifact, Digest, Failure, FileEntry, Manifest};
 
 /// Name of the small file that says which artifact a published folder holds.
 const MARK: &str = ".llmflow-artifact";
@@ -36,6 +36,17 @@ pub fn publish(artifact: &AnyArtifact, path: &Path) -> Result<(), Failure> {
     }
     swap_in(&fresh, path)?;
     remove(&fresh) // what was there before
+}
+
+/// Does `path` hold the bytes of this artifact: as its one file, or as a folder that has all of them?
+pub fn holds(artifact: &AnyArtifact, path: &Path) -> std::io::Result<bool> {
+    let is = |file: &FileEntry, path: &Path| -> std::io::Result<bool> {
+        Ok(path.is_file() && Digest::of_reader(&mut fs::File::open(path)?)?.0 == file.digest)
+    };
+    match artifact.manifest.files.as_slice() {
+        [file] if !path.is_dir() => is(file, path),
+        files => files.iter().try_fold(true, |all, file| Ok(all && is(file, &path.join(&file.path))?)),
+    }
 }
 
 /// Puts `fresh` in the place of `path`; a folder that was there takes the place of `fresh`. There is no moment without
@@ -114,7 +125,7 @@ pub fn stamp(manifest: &Manifest, path: &Path) -> Option<(u64, i64, u64)> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use llmflow_contract::{Digest, Facts, FileEntry, Kind};
+    use llmflow_contract::{Facts, Kind};
 
     use super::*;
 

@@ -20,6 +20,9 @@ use nix::{
 use super::Store;
 use crate::event::RunId;
 
+/// Claims of runs begin so; those of keys are digests.
+const RUN: &str = "run-";
+
 /// The right to work on a key, or the sign that a run is in progress. Given back when it is dropped.
 #[derive(Debug)]
 pub struct Claim {
@@ -49,12 +52,34 @@ impl Store {
         self.is_name_claimed(&key.hex())
     }
 
-    /// Says that a run is in progress, so that gc keeps what it makes until its record names it. Held by the engine.
+    /// Says that a run is in progress: until it is dropped, gc keeps whatever came since, because the run's record may not
+    /// name it yet. Held by the engine.
     ///
     /// # Errors
     /// As [`Store::claim`].
     pub fn attend(&self, run: &RunId) -> Result<Option<Claim>, Failure> {
-        self.claim_name(&run_claim(run))
+        self.claim_name(&format!("{RUN}{run}"))
+    }
+
+    /// When the oldest run in progress began, in milliseconds since 1970.
+    pub(super) fn oldest_run_ms(&self) -> Option<u64> {
+        let listed = self.disk()?.list("claims").ok()?;
+        let live = listed.iter().filter(|object| {
+            let name = object.key.rsplit('/').next().unwrap_or_default();
+            name.starts_with(RUN) && self.is_name_claimed(name)
+        });
+        live.map(|object| object.changed_ms).min()
+    }
+
+    /// Removes the files of claims whose holders were killed: they mean nothing any more.
+    pub(super) fn sweep_claims(&self) -> Result<(), Failure> {
+        let Some(disk) = self.disk() else { return Ok(()) };
+        for object in disk.list("claims")? {
+            if let Some(name) = object.key.rsplit('/').next() {
+                drop(self.claim_name(name)?);
+            }
+        }
+        Ok(())
     }
 
     fn claim_name(&self, name: &str) -> Result<Option<Claim>, Failure> {
@@ -94,10 +119,6 @@ impl Store {
     fn claim_path(&self, name: &str) -> Option<PathBuf> {
         Some(self.local()?.join("claims").join(name))
     }
-}
-
-fn run_claim(run: &RunId) -> String {
-    format!("run-{run}")
 }
 
 fn open(path: &PathBuf) -> io::Result<File> {

@@ -13,6 +13,8 @@ mod checkpoint;
 mod claim;
 mod disk;
 mod epoch;
+mod gc;
+mod history;
 mod location;
 mod objects;
 mod publish;
@@ -21,6 +23,7 @@ mod record;
 mod seal;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod vouch;
 
 use std::{
@@ -36,15 +39,17 @@ use std::{
 use backend::Backend;
 use disk::Disk;
 use llmflow_contract::{Digest, Failure};
-use serde_json::Value;
 
 pub use checkpoint::Checkpoints;
 pub use claim::Claim;
+pub use gc::{Collected, Keep};
+pub use history::Tag;
 pub use read::is_damage;
 pub use record::KeyRecord;
+pub use verify::{Damage, Object, Verified, Wrong};
 pub use vouch::Vouched;
 
-use crate::{event::RunId, owner};
+use crate::owner;
 
 /// Where things are written before they have a name.
 const TMP: &str = "tmp";
@@ -141,11 +146,6 @@ impl Store {
         if let Some(work) = &self.work {
             owner::sweep(&work.join("inputs"));
         }
-    }
-
-    /// Writes `runs/<run>.json`: a root of gc, and history for every home.
-    pub async fn put_run(&self, run: &RunId, json: &Value) -> Result<(), Failure> {
-        self.backend.put(&run_path(&run.0), seal::seal(json)?).await
     }
 
     /// The checkpoints of one unfinished work; `fallback` serves stores that are no folder.

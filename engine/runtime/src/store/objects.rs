@@ -1,12 +1,16 @@
 //! A store elsewhere, or in memory: objects of object_store under a prefix.
 
-use std::{fs::File, io::Read, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    path::Path,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::FuturesUnordered};
 use llmflow_contract::{Class, Digest, Failure};
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path as Key};
-use tokio::io::AsyncWriteExt;
 
 use super::Listed;
 
@@ -141,7 +145,7 @@ impl Objects {
     /// Downloads a file and checks its bytes on the way. Other bytes than expected are fetched a second time.
     pub(super) async fn fetch(&self, key: &str, digest: &Digest, to: &Path) -> Result<Fetched, Failure> {
         for _ in 0..2 {
-            let Some(found) = self.download(key, to).await? else { return Ok(Fetched::Missing) };
+            let Some(found) = self.read_through(key, Some(to)).await? else { return Ok(Fetched::Missing) };
             if found == *digest {
                 return Ok(Fetched::Whole);
             }
@@ -153,21 +157,23 @@ impl Objects {
         Ok(Fetched::Damaged)
     }
 
-    async fn download(&self, key: &str, to: &Path) -> Result<Option<Digest>, Failure> {
+    /// Reads an object in pieces, into a file if one is given; gives the digest of what came.
+    pub(super) async fn read_through(&self, key: &str, to: Option<&Path>) -> Result<Option<Digest>, Failure> {
         let mut stream = match self.store.get(&self.key(key)).await {
             Ok(found) => found.into_stream(),
             Err(Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(self.failure("reading", key, error)),
         };
-        let unwritable = |error: std::io::Error| Failure::io("writing", to, &error);
-        let mut file = tokio::fs::File::create(to).await.map_err(unwritable)?;
+        let unwritable = |error: std::io::Error| Failure::io("writing", to.unwrap_or(Path::new("")), &error);
+        let mut file = to.map(File::create).transpose().map_err(unwritable)?;
         let mut hasher = blake3::Hasher::new();
         while let Some(piece) = stream.next().await {
             let piece = piece.map_err(|error| self.failure("reading", key, error))?;
             hasher.update(&piece);
-            file.write_all(&piece).await.map_err(unwritable)?;
+            if let Some(file) = &mut file {
+                file.write_all(&piece).map_err(unwritable)?;
+            }
         }
-        file.flush().await.map_err(unwritable)?;
         Ok(Some(Digest::from_bytes(*hasher.finalize().as_bytes())))
     }
 

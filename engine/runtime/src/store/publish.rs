@@ -58,12 +58,6 @@ impl Store {
         Ok(outgoing.into_iter().map(|out| (out.digest, out.manifest)).collect())
     }
 
-    /// One output; see [`Store::publish_all`].
-    pub async fn publish(&self, made: &AnyMade) -> Result<(Digest, Manifest), Failure> {
-        let mut all = self.publish_all(&[(Port::from("out"), made.clone())]).await?;
-        all.pop().ok_or_else(|| Failure::bug("an output was published as nothing"))
-    }
-
     fn store_local(
         &self,
         disk: &Disk,

@@ -6,6 +6,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use futures::{StreamExt, TryStreamExt, stream};
 use llmflow_contract::{AnyArtifact, Digest, Failure, FileEntry, Manifest, Port, Report};
 
 use super::{
@@ -17,6 +18,9 @@ use super::{
     seal,
 };
 use crate::owner;
+
+/// Records that are looked up at once; each is a few short requests.
+const RECORDS_AT_ONCE: usize = 32;
 
 const BAD_BLOB: &str = "store/bad-blob";
 const NO_ARTIFACT: &str = "store/no-artifact";
@@ -59,14 +63,27 @@ impl Store {
         Ok(Some(record))
     }
 
-    /// The record of a key, without a look at what it names: for who knows that nothing was taken away since.
+    /// [`Store::key_record`] of many keys, in their order: of a store elsewhere several at once.
+    pub async fn key_records(&self, keys: &[Digest]) -> Result<Vec<Option<KeyRecord>>, Failure> {
+        stream::iter(keys).map(|key| self.key_record(key)).buffered(RECORDS_AT_ONCE).try_collect().await
+    }
+
+    /// The record of a key, without a look at what it names: for history, and for who knows that nothing was taken away.
     pub async fn find_record(&self, key: &Digest) -> Result<Option<KeyRecord>, Failure> {
-        let path = key_path(key);
-        let Some(bytes) = self.backend.get(&path).await? else { return Ok(None) };
-        match seal::unseal::<KeyRecord>(&bytes) {
-            Some(record) if record.key == *key => Ok(Some(record)),
-            _ => self.backend.quarantine(&path).await.map(|()| None),
+        let whole = |bytes: &[u8]| seal::unseal::<KeyRecord>(bytes).filter(|record| record.key == *key);
+        self.whole(&key_path(key), whole).await
+    }
+
+    /// An object that its own check finds whole. One that is damaged when it is read a second time is taken out of the
+    /// way: the first time it may have been the network's fault.
+    pub(super) async fn whole<T>(&self, path: &str, check: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+        for _ in 0..2 {
+            let Some(bytes) = self.backend.get(path).await? else { return Ok(None) };
+            if let Some(found) = check(&bytes) {
+                return Ok(Some(found));
+            }
         }
+        self.backend.quarantine(path).await.map(|()| None)
     }
 
     /// # Errors
@@ -79,12 +96,7 @@ impl Store {
     }
 
     async fn find_manifest(&self, digest: &Digest) -> Result<Option<Manifest>, Failure> {
-        let path = manifest_path(digest);
-        let Some(bytes) = self.backend.get(&path).await? else { return Ok(None) };
-        match serde_json::from_slice::<Manifest>(&bytes) {
-            Ok(manifest) if Digest::of(&bytes) == *digest => Ok(Some(manifest)),
-            _ => self.backend.quarantine(&path).await.map(|()| None),
-        }
+        self.whole(&manifest_path(digest), |bytes| manifest_of(bytes, digest)).await
     }
 
     /// An artifact whose files can be read under its root, with everything it refers to: links below `work/inputs/`.
@@ -183,16 +195,17 @@ impl Store {
         let Some(digest) = record.side.get(&Port::from("report")) else { return Ok(None) };
         let manifest = self.manifest(digest).await?;
         let Some(file) = manifest.files.iter().find(|file| file.path == "report.json") else { return Ok(None) };
-        let key = blob_path(&file.digest);
-        let Some(bytes) = self.backend.get(&key).await? else { return Ok(None) };
-        if Digest::of(&bytes) != file.digest {
-            self.backend.quarantine(&key).await?;
-            return Err(bad_blob(file));
-        }
+        let check = |bytes: &[u8]| (Digest::of(bytes) == file.digest).then(|| bytes.to_vec());
+        let bytes = self.whole(&blob_path(&file.digest), check).await?.ok_or_else(|| bad_blob(file))?;
         serde_json::from_slice(&bytes).map(Some).map_err(|error| {
             Failure::environment("store/report", "a report of another LLMflow cannot be read").cause(error)
         })
     }
+}
+
+/// A manifest, if these bytes are what its digest says.
+pub(super) fn manifest_of(bytes: &[u8], digest: &Digest) -> Option<Manifest> {
+    (Digest::of(bytes) == *digest).then(|| serde_json::from_slice(bytes).ok()).flatten()
 }
 
 fn bad_blob(file: &FileEntry) -> Failure {

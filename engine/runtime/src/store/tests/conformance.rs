@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, sync::Arc};
 
 use llmflow_contract::{Digest, Port};
 
-use super::{made, record};
+use super::{made, publish, record};
 use crate::{
     event::RunId,
     store::{Store, blob_path, is_damage},
@@ -37,12 +37,12 @@ async fn artifacts_come_back(place: &Place) {
     let outputs = ["one", "two"].map(|text| (Port::from(text), made(&store, text, BTreeMap::new())));
     let published = store.publish_all(&outputs).await.unwrap();
     let (base, manifest) = &published[0];
-    let again = store.publish(&made(&store, "one", BTreeMap::new())).await.unwrap();
+    let again = publish(&store, &made(&store, "one", BTreeMap::new())).await.unwrap();
     assert_eq!(*base, again.0, "equal bytes are one artifact");
     let names: Vec<_> = manifest.files.iter().map(|file| file.path.as_str()).collect();
     assert_eq!(names, ["b.txt", "inner/a.txt"]);
     let references = BTreeMap::from([("base".into(), *base)]);
-    let (tuned, _) = store.publish(&made(&store, "tuned", references)).await.unwrap();
+    let (tuned, _) = publish(&store, &made(&store, "tuned", references)).await.unwrap();
     // In the home that made it, in the same once more, and in another.
     let other = tempfile::tempdir().unwrap();
     for work in [home.path(), home.path(), other.path()] {
@@ -57,8 +57,8 @@ async fn artifacts_come_back(place: &Place) {
 async fn the_first_commit_wins(place: &Place) {
     let home = tempfile::tempdir().unwrap();
     let store = place.open(home.path());
-    let (first, _) = store.publish(&made(&store, "first", BTreeMap::new())).await.unwrap();
-    let (second, _) = store.publish(&made(&store, "second", BTreeMap::new())).await.unwrap();
+    let (first, _) = publish(&store, &made(&store, "first", BTreeMap::new())).await.unwrap();
+    let (second, _) = publish(&store, &made(&store, "second", BTreeMap::new())).await.unwrap();
     let key = Digest::of(b"the first wins");
     assert!(store.key_record(&key).await.unwrap().is_none());
     store.commit(&record(&key, first, "first")).await.unwrap();
@@ -70,9 +70,9 @@ async fn the_first_commit_wins(place: &Place) {
 async fn what_is_lost_is_a_miss(place: &Place) {
     let home = tempfile::tempdir().unwrap();
     let store = place.open(home.path());
-    let (base, manifest) = store.publish(&made(&store, "lost", BTreeMap::new())).await.unwrap();
+    let (base, manifest) = publish(&store, &made(&store, "lost", BTreeMap::new())).await.unwrap();
     let references = BTreeMap::from([("base".into(), base)]);
-    let (tuned, _) = store.publish(&made(&store, "kept", references)).await.unwrap();
+    let (tuned, _) = publish(&store, &made(&store, "kept", references)).await.unwrap();
     let key = Digest::of(b"lost");
     store.commit(&record(&key, tuned, "first")).await.unwrap();
     let lost = blob_path(&manifest.files[0].digest);
@@ -81,7 +81,7 @@ async fn what_is_lost_is_a_miss(place: &Place) {
     let elsewhere = tempfile::tempdir().unwrap();
     let failure = place.open(elsewhere.path()).artifact(&tuned, elsewhere.path()).await.unwrap_err();
     assert!(is_damage(&failure), "{failure:?}");
-    store.publish(&made(&store, "lost", BTreeMap::new())).await.unwrap();
+    publish(&store, &made(&store, "lost", BTreeMap::new())).await.unwrap();
     assert!(store.key_record(&key).await.unwrap().is_some(), "what is made anew heals the record");
     store.backend.put(&lost, b"longer than before".to_vec()).await.unwrap();
     assert!(store.key_record(&key).await.unwrap().is_none(), "a blob of the wrong size is a miss");
@@ -92,7 +92,7 @@ async fn large_files_go_in_and_out(place: &Place) {
     let home = tempfile::tempdir().unwrap();
     let store = place.open(home.path());
     let text = "0123456789abcdef".repeat(20 << 16); // 20 MiB: three parts
-    let (digest, _) = store.publish(&made(&store, &text, BTreeMap::new())).await.unwrap();
+    let (digest, _) = publish(&store, &made(&store, &text, BTreeMap::new())).await.unwrap();
     let other = tempfile::tempdir().unwrap();
     let artifact = place.open(other.path()).artifact(&digest, other.path()).await.unwrap();
     assert_eq!(fs::read_to_string(artifact.file("b.txt").unwrap()).unwrap(), text);
@@ -101,7 +101,7 @@ async fn large_files_go_in_and_out(place: &Place) {
 async fn sixteen_race_and_one_wins(place: &Place) {
     let home = tempfile::tempdir().unwrap();
     let store = Arc::new(place.open(home.path()));
-    let (output, _) = store.publish(&made(&store, "race", BTreeMap::new())).await.unwrap();
+    let (output, _) = publish(&store, &made(&store, "race", BTreeMap::new())).await.unwrap();
     for round in 0..20 {
         let key = Digest::of(format!("race {round}").as_bytes());
         let barrier = Arc::new(tokio::sync::Barrier::new(16));
@@ -195,7 +195,7 @@ async fn the_epoch_changes_with_everything_that_comes_and_goes() {
     let store = Store::open_local(folder.path()).unwrap();
     let mut epochs = vec![store.epoch().unwrap()];
     assert_eq!(store.epoch().unwrap(), epochs[0]);
-    let (output, manifest) = store.publish(&made(&store, "one", BTreeMap::new())).await.unwrap();
+    let (output, manifest) = publish(&store, &made(&store, "one", BTreeMap::new())).await.unwrap();
     epochs.push(store.epoch().unwrap());
     store.commit(&record(&Digest::of(b"key"), output, "a")).await.unwrap();
     epochs.push(store.epoch().unwrap());

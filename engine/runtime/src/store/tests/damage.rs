@@ -9,16 +9,16 @@ use std::{
 
 use llmflow_contract::Digest;
 
-use super::{made, record};
+use super::{made, publish, record};
 use crate::store::{Store, is_damage};
 
 const KEY: &[u8] = b"key";
 
 /// Makes what a small stage makes.
 async fn produce(store: &Store) -> Digest {
-    let (base, _) = store.publish(&made(store, "base", BTreeMap::new())).await.unwrap();
+    let (base, _) = publish(store, &made(store, "base", BTreeMap::new())).await.unwrap();
     let references = BTreeMap::from([("base".into(), base)]);
-    let (output, _) = store.publish(&made(store, "tuned", references)).await.unwrap();
+    let (output, _) = publish(store, &made(store, "tuned", references)).await.unwrap();
     store.commit(&record(&Digest::of(KEY), output, "machine")).await.unwrap();
     output
 }

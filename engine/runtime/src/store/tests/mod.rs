@@ -1,12 +1,15 @@
 //! What every store promises, then what each kind of damage and fault does to it.
 
+mod collect;
 mod conformance;
+mod crash;
 mod damage;
 mod faults;
+mod figures;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use llmflow_contract::{AnyMade, Digest, Facts, Kind, Port};
+use llmflow_contract::{AnyMade, Digest, Facts, Failure, Kind, Manifest, Port};
 
 use super::{KeyRecord, Store};
 
@@ -17,6 +20,11 @@ fn made(store: &Store, text: &str, references: BTreeMap<String, Digest>) -> AnyM
     fs::write(folder.join("b.txt"), text).unwrap();
     fs::write(folder.join("inner/a.txt"), "same").unwrap();
     AnyMade { kind: Kind::of("model"), folder, facts: Facts::default(), references }
+}
+
+/// One output alone.
+async fn publish(store: &Store, made: &AnyMade) -> Result<(Digest, Manifest), Failure> {
+    Ok(store.publish_all(&[(Port::from("out"), made.clone())]).await?.remove(0))
 }
 
 fn record(key: &Digest, output: Digest, machine: &str) -> KeyRecord {

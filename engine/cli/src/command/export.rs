@@ -1,0 +1,96 @@
+//! `export`: what a stage gave, at a place of the user's own.
+
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use llmflow_contract::{AnyArtifact, Digest, Failure};
+use llmflow_dataset::{Dataset, write_jsonl, write_parquet};
+use llmflow_runtime::{address::Address, run as engine, run::Error};
+use serde_json::json;
+
+use super::{DONE, Setting, block_on, history::History};
+use crate::{args::ExportArgs, render::format};
+
+/// Copies an artifact out of the store. What is there already is never written over.
+pub fn export(args: ExportArgs, setting: &Setting) -> Result<u8, Error> {
+    block_on(async {
+        let history = History::open(setting.home.as_deref()).await?;
+        let (run, stage, port, digest) = history.lineage.resolve(&Address::parse(&args.address)?).await?;
+        let artifact = history.store.artifact(&digest, &history.home.work()).await?;
+        let path = place(&artifact, &args.path);
+        let wrote = match row_format(&artifact, &path) {
+            Some(write) => export_rows(&artifact, &path, write)?,
+            None => export_files(&artifact, &path)?,
+        };
+        let (out, shown) = (setting.screen, format::clean(&path.display().to_string()));
+        if out.json {
+            out.print_json(&json!({ "path": path, "digest": digest, "kind": artifact.kind(), "unchanged": !wrote }));
+        } else if wrote {
+            out.say(&format!("{run}/{stage}.{port} is now at {shown}"));
+        } else {
+            out.say(&format!("{shown} has it already"));
+        }
+        Ok(DONE)
+    })
+}
+
+/// A single file that is sent to a folder keeps its name there.
+fn place(artifact: &AnyArtifact, path: &Path) -> PathBuf {
+    match artifact.manifest.files.as_slice() {
+        [file] if path.is_dir() => path.join(Path::new(&file.path).file_name().unwrap_or_default()),
+        _ => path.to_owned(),
+    }
+}
+
+type WriteRows = fn(&Dataset, &Path) -> Result<(), Failure>;
+
+/// How rows are written to a path of this ending, if the artifact has rows.
+fn row_format(artifact: &AnyArtifact, path: &Path) -> Option<WriteRows> {
+    match path.extension()?.to_str()? {
+        "jsonl" if artifact.kind().is_dataset() => Some(jsonl),
+        "parquet" if artifact.kind().is_dataset() => Some(write_parquet),
+        _ => None,
+    }
+}
+
+/// Whether anything was written.
+fn export_rows(artifact: &AnyArtifact, path: &Path, write: WriteRows) -> Result<bool, Failure> {
+    let failed = |error: std::io::Error| Failure::io("exporting", path, &error);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(failed)?;
+    let aside = tempfile::Builder::new().prefix(".llmflow-export-").tempfile_in(folder).map_err(failed)?;
+    write(&Dataset::open(artifact)?, aside.path())?;
+    aside.as_file().sync_all().map_err(failed)?;
+    if path.exists() {
+        let digest = |path: &Path| File::open(path).and_then(|mut file| Digest::of_reader(&mut file)).map_err(failed);
+        return if path.is_file() && digest(path)? == digest(aside.path())? { Ok(false) } else { Err(occupied(path)) };
+    }
+    aside.persist_noclobber(path).map_err(|error| failed(error.error))?;
+    Ok(true)
+}
+
+fn jsonl(dataset: &Dataset, path: &Path) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::io("exporting", path, &error);
+    let mut buffer = BufWriter::new(File::create(path).map_err(failed)?);
+    write_jsonl(dataset, &mut buffer)?;
+    buffer.flush().map_err(failed)
+}
+
+/// Whether anything was written.
+fn export_files(artifact: &AnyArtifact, path: &Path) -> Result<bool, Failure> {
+    let is_empty_folder = path.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+    if fs::symlink_metadata(path).is_ok() && !is_empty_folder {
+        let is_same = engine::holds(artifact, path).map_err(|error| Failure::io("reading", path, &error))?;
+        return if is_same { Ok(false) } else { Err(occupied(path)) };
+    }
+    engine::copy_out(artifact, path)?;
+    Ok(true)
+}
+
+fn occupied(path: &Path) -> Failure {
+    Failure::input("export/occupied", format!("`{}` is there already and holds something else", path.display()))
+        .help("move it away, or export to another path")
+}

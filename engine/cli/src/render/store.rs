@@ -1,0 +1,157 @@
+//! The screens of `gc`, `verify` and `tag`.
+
+use jiff::ZonedDateTime;
+use llmflow_runtime::store::{Collected, Object, Tag, Verified, Wrong};
+
+use super::{format, style::Paint, table::Table, when};
+
+/// What gc deleted, or would delete, and what that costs.
+pub fn collected(collected: &Collected, is_dry: bool, paint: Paint) -> String {
+    let Collected { runs_kept, runs_let_go, records, artifacts, blobs, leftovers, .. } = *collected;
+    let mut text = format!("kept     {} · {}\n", counted(runs_kept as u64, "run"), format::bytes(collected.kept_bytes));
+    if records + artifacts + blobs + leftovers == 0 {
+        return text + "nothing to delete\n";
+    }
+    let parts = [(records, "result"), (artifacts, "artifact"), (blobs, "file"), (leftovers, "leftover")];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| counted(*count, name)).collect();
+    let word = if is_dry { "would go" } else { "deleted " };
+    text.push_str(&format!("{word} {}", parts.join(" · ")));
+    if runs_let_go > 0 {
+        text.push_str(&format!(" of {}", counted(runs_let_go as u64, "older run")));
+    }
+    text.push_str(&format!("\nfrees    {}", paint.bold(&format::bytes(collected.freed_bytes))));
+    if collected.lost_seconds > 0.0 {
+        text.push_str(&format!(" · computing it anew would take {}", format::duration(collected.lost_seconds)));
+    }
+    text.push('\n');
+    if is_dry {
+        text.push_str("delete it: llmflow gc · keep a run: llmflow tag RUN NAME\n");
+    }
+    text
+}
+
+fn counted(count: u64, name: &str) -> String {
+    format!("{} {name}{}", format::count(count), if count == 1 { "" } else { "s" })
+}
+
+/// Is nothing left that stands in the way of the next run?
+pub fn is_mended(verified: &Verified) -> bool {
+    let damaged = verified.damage.iter().filter(|damage| damage.wrong == Wrong::Damaged).count();
+    verified.damage.iter().all(|damage| damage.wrong != Wrong::Unreadable) && verified.repaired as usize == damaged
+}
+
+/// What was read, what is wrong, and what to do.
+pub fn verified(verified: &Verified, width: usize, paint: Paint) -> String {
+    let read = format!(
+        "read {}, {}, {} ({})\n",
+        counted(verified.records, "result"),
+        counted(verified.artifacts, "artifact"),
+        counted(verified.blobs, "file"),
+        format::bytes(verified.bytes)
+    );
+    if verified.damage.is_empty() {
+        return read + &paint.green("all of it is as it was written") + "\n";
+    }
+    let mut table = Table::new(["what", "digest", "is", "of"]);
+    for damage in &verified.damage {
+        let what = match damage.object {
+            Object::Record => "result",
+            Object::Artifact => "artifact",
+            Object::Blob => "file",
+        };
+        let is = match damage.wrong {
+            Wrong::Missing => "missing",
+            Wrong::Damaged => "damaged",
+            Wrong::Unreadable => "unreadable",
+        };
+        let mut of = format::clean(&damage.of.join(" "));
+        if let Some(because) = &damage.because {
+            of.push_str(&format!(" ({})", format::clean(because)));
+        }
+        table.row([what.to_owned(), damage.digest.short(), paint.red(is), of]);
+    }
+    let mut text = read + &table.lines(width).join("\n") + "\n";
+    let unreadable = verified.damage.iter().filter(|damage| damage.wrong == Wrong::Unreadable).count();
+    if unreadable > 0 {
+        text.push_str(
+            "what is unreadable may be whole: look at the disk, its permissions and the limit of open files\n",
+        );
+    }
+    text.push_str(match is_mended(verified) {
+        true => "what was damaged is set aside; the next run of these pipelines makes it anew\n",
+        false => "set it aside, so that the next run makes it anew: llmflow verify --repair\n",
+    });
+    text
+}
+
+/// The names of runs.
+pub fn tags(tags: &[Tag], now: &ZonedDateTime, width: usize) -> String {
+    if tags.is_empty() {
+        return "no run has a name: llmflow tag RUN NAME\n".to_owned();
+    }
+    let mut table = Table::new(["name", "run", "since"]);
+    for tag in tags {
+        table.row([format::clean(&tag.name), format::clean(&tag.run.0), when::ago(tag.at_ms, now)]);
+    }
+    table.lines(width).join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use llmflow_contract::Digest;
+    use llmflow_runtime::store::Damage;
+
+    use super::*;
+
+    #[test]
+    fn gc_prices_what_it_would_delete() {
+        let some = Collected {
+            runs_kept: 20,
+            runs_let_go: 3,
+            records: 14,
+            artifacts: 30,
+            blobs: 1,
+            freed_bytes: 3 << 30,
+            lost_seconds: 832.0,
+            kept_bytes: 9 << 30,
+            ..Collected::default()
+        };
+        insta::assert_snapshot!(collected(&some, true, Paint(false)), @r"
+        kept     20 runs · 9.0 GiB
+        would go 14 results · 30 artifacts · 1 file of 3 older runs
+        frees    3.0 GiB · computing it anew would take 13m52s
+        delete it: llmflow gc · keep a run: llmflow tag RUN NAME
+        ");
+        let nothing = Collected { runs_kept: 1, ..Collected::default() };
+        assert_eq!(collected(&nothing, false, Paint(false)), "kept     1 run · 0 B\nnothing to delete\n");
+    }
+
+    #[test]
+    fn verify_lists_all_damage_with_whose_it_is() {
+        let digest = Digest::of(b"x");
+        let damage = |object, wrong, of: &str| Damage { object, digest, wrong, because: None, of: vec![of.into()] };
+        let mut report = Verified {
+            records: 18,
+            artifacts: 40,
+            blobs: 61,
+            bytes: 212 << 20,
+            damage: vec![
+                damage(Object::Blob, Wrong::Damaged, "quiet-otter/sft"),
+                damage(Object::Artifact, Wrong::Missing, "quiet-otter/rows"),
+            ],
+            repaired: 0,
+        };
+        let text = verified(&report, 100, Paint(false)).replace(&digest.short(), "a1c9e377");
+        insta::assert_snapshot!(text, @r"
+        read 18 results, 40 artifacts, 61 files (212 MiB)
+         what      digest    is       of
+         file      a1c9e377  damaged  quiet-otter/sft
+         artifact  a1c9e377  missing  quiet-otter/rows
+        set it aside, so that the next run makes it anew: llmflow verify --repair
+        ");
+        assert!(!is_mended(&report));
+        report.repaired = 1;
+        assert!(is_mended(&report));
+    }
+}

@@ -1,0 +1,154 @@
+//! What the store knows of runs: their records, and the names that people gave them.
+
+use std::collections::BTreeMap;
+
+use llmflow_contract::{Digest, Failure};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{Listed, Store, run_path, seal};
+use crate::event::{RunId, now_ms};
+
+/// What gc and `verify` need of a run's record.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct RunRecord {
+    pub(super) run: RunId,
+    #[serde(default)]
+    pub(super) pipeline: String,
+    /// In milliseconds since 1970 (UTC).
+    #[serde(default)]
+    started_ms: u64,
+    /// When the record was written.
+    #[serde(default)]
+    at_ms: u64,
+    #[serde(default)]
+    pub(super) stages: BTreeMap<String, RunStage>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct RunStage {
+    pub(super) key: Option<Digest>,
+}
+
+impl RunRecord {
+    /// What tells which of two runs is the newer.
+    pub(super) fn moment(&self) -> u64 {
+        self.at_ms.max(self.started_ms)
+    }
+}
+
+/// A name for a run, which gc then keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tag {
+    pub name: String,
+    pub run: RunId,
+    /// Milliseconds since 1970 (UTC).
+    pub at_ms: u64,
+}
+
+impl Store {
+    /// Writes `runs/<run>.json`: a root of gc, and history for every home.
+    ///
+    /// gc reads `run`, `pipeline`, `at_ms` or `started_ms`, and the `key` of each of `stages`.
+    pub async fn put_run(&self, run: &RunId, json: &Value) -> Result<(), Failure> {
+        self.backend.put(&run_path(&run.0), seal::seal(json)?).await
+    }
+
+    /// The names of the runs of all homes that left a record, in the order of the alphabet.
+    pub async fn run_names(&self) -> Result<Vec<String>, Failure> {
+        let listed = self.backend.list("runs").await?;
+        let name = |object: &Listed| Some(object.key.strip_prefix("runs/")?.strip_suffix(".json")?.to_owned());
+        Ok(listed.iter().filter_map(name).collect())
+    }
+
+    /// `runs/<run>.json`; nothing if it is not there. A damaged one is set aside.
+    ///
+    /// # Errors
+    /// `store/newer` if it is whole, and none that this LLMflow knows.
+    pub async fn run_record<T: DeserializeOwned>(&self, run: &str) -> Result<Option<T>, Failure> {
+        let is_its = |record: &Value| record["run"] == run;
+        let whole = |bytes: &[u8]| seal::unseal::<Value>(bytes).filter(is_its);
+        let Some(record) = self.whole(&run_path(run), whole).await? else { return Ok(None) };
+        serde_json::from_value(record).map(Some).map_err(|error| {
+            Failure::environment("store/newer", format!("the record of run `{run}` is none that this LLMflow knows"))
+                .cause(error)
+                .help("use the LLMflow that wrote it")
+        })
+    }
+
+    pub(super) async fn run_records(&self) -> Result<Vec<RunRecord>, Failure> {
+        let mut records = Vec::new();
+        for name in self.run_names().await? {
+            records.extend(self.run_record(&name).await?);
+        }
+        Ok(records)
+    }
+
+    /// The keys of all records.
+    pub async fn keys(&self) -> Result<Vec<Digest>, Failure> {
+        let listed = self.backend.list("keys").await?;
+        Ok(listed.iter().filter_map(|object| digest_in(&object.key)).collect())
+    }
+
+    /// Names a run. Gives the run that had this name before.
+    ///
+    /// # Errors
+    /// `tag/name` for a name that is no file name of letters, digits, `.`, `-`, `_`; `tag/run` if the store knows no
+    /// such run.
+    pub async fn tag(&self, run: &RunId, name: &str) -> Result<Option<RunId>, Failure> {
+        let key = tag_path(name)?;
+        if self.backend.size(&run_path(&run.0)).await?.is_none() {
+            let message = format!("the store has no record of run `{run}`, so nothing of it can be kept");
+            return Err(Failure::input("tag/run", message).help("llmflow runs"));
+        }
+        let before = self.tags().await?.into_iter().find(|tag| tag.name == name).map(|tag| tag.run);
+        let tag = Tag { name: name.to_owned(), run: run.clone(), at_ms: now_ms() };
+        self.backend.put(&key, seal::seal(&tag)?).await?;
+        Ok(before.filter(|before| before != run))
+    }
+
+    /// Takes a name away; the run stays until gc finds nothing else that keeps it.
+    ///
+    /// # Errors
+    /// `tag/none` if there is no such name.
+    pub async fn untag(&self, name: &str) -> Result<(), Failure> {
+        let key = tag_path(name)?;
+        if self.backend.size(&key).await?.is_none() {
+            return Err(Failure::input("tag/none", format!("no run has the name `{name}`")).help("llmflow tag"));
+        }
+        self.backend.delete(&key).await
+    }
+
+    /// All names, in order.
+    pub async fn tags(&self) -> Result<Vec<Tag>, Failure> {
+        let mut tags = Vec::new();
+        for object in self.backend.list("tags").await? {
+            let is_its = |tag: &Tag| tag_path(&tag.name).ok().as_ref() == Some(&object.key);
+            tags.extend(self.whole(&object.key, |bytes| seal::unseal::<Tag>(bytes).filter(is_its)).await?);
+        }
+        Ok(tags)
+    }
+
+    /// The names of each run.
+    pub async fn tags_of_runs(&self) -> Result<BTreeMap<String, Vec<String>>, Failure> {
+        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for tag in self.tags().await? {
+            names.entry(tag.run.0).or_default().push(tag.name);
+        }
+        Ok(names)
+    }
+}
+
+/// The digest that an object is named by.
+pub(super) fn digest_in(key: &str) -> Option<Digest> {
+    key.rsplit('/').next()?.parse().ok()
+}
+
+fn tag_path(name: &str) -> Result<String, Failure> {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '_');
+    if name.is_empty() || name.len() > 100 || name.starts_with(['.', '-']) || !name.chars().all(is_plain) {
+        return Err(Failure::input("tag/name", format!("`{name}` is no name for a run"))
+            .help("use letters, digits, `.`, `-` and `_`, such as `release-2`"));
+    }
+    Ok(format!("tags/{name}.json"))
+}

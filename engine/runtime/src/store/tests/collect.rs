@@ -1,0 +1,130 @@
+//! What gc deletes and keeps, and what `verify` finds.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use llmflow_contract::Digest;
+use serde_json::json;
+
+use super::{made, publish, record};
+use crate::{
+    event::{RunId, now_ms},
+    store::{Keep, Object, Store, Wrong, blob_path},
+};
+
+const KEEP_ONE: Keep = Keep { runs: 1, days: 0 };
+
+/// A run of one stage named `run`, the newer the greater `number`. Gives its key.
+async fn run(store: &Store, run: &str, number: u64) -> Digest {
+    let key = Digest::of(run.as_bytes());
+    let (output, _) = publish(store, &made(store, run, BTreeMap::new())).await.unwrap();
+    store.commit(&record(&key, output, run)).await.unwrap();
+    let stages = json!({ "sft": { "key": key } });
+    let json = json!({ "run": run, "pipeline": "assistant", "at_ms": now_ms() + number, "stages": stages });
+    store.put_run(&RunId(run.into()), &json).await.unwrap();
+    key
+}
+
+fn count(folder: &Path) -> usize {
+    let mut files = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        files += if entry.file_type().unwrap().is_dir() { count(&entry.path()) } else { 1 };
+    }
+    files
+}
+
+#[tokio::test]
+async fn what_no_kept_run_needs_goes_and_what_it_needs_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open_local(folder.path()).unwrap();
+    let old = run(&store, "old", 1).await;
+    let tagged = run(&store, "tagged", 2).await;
+    let new = run(&store, "new", 3).await;
+    assert_eq!(store.tag(&RunId("tagged".into()), "release").await.unwrap(), None);
+    let young = store.collect(KEEP_ONE, false).await.unwrap();
+    assert_eq!((young.records, young.blobs, young.runs_let_go), (0, 0, 1), "what is young stays");
+    let dry = store.collect_older(KEEP_ONE, true, u64::MAX).await.unwrap();
+    assert_eq!((dry.records, dry.artifacts, dry.blobs), (1, 1, 1), "the file that all of them have stays");
+    assert_eq!(dry.lost_seconds, 1.0);
+    assert!(store.key_record(&old).await.unwrap().is_some(), "a rehearsal deletes nothing");
+    let done = store.collect_older(KEEP_ONE, false, u64::MAX).await.unwrap();
+    assert_eq!(done, dry);
+    assert!(store.key_record(&old).await.unwrap().is_none());
+    assert!(store.key_record(&tagged).await.unwrap().is_some() && store.key_record(&new).await.unwrap().is_some());
+    assert_eq!(["keys", "artifacts", "blobs"].map(|name| count(&folder.path().join(name))), [2, 2, 3]);
+    let again = store.collect_older(KEEP_ONE, false, u64::MAX).await.unwrap();
+    assert_eq!((again.records, again.freed_bytes), (0, 0));
+    store.untag("release").await.unwrap();
+    store.collect_older(KEEP_ONE, false, u64::MAX).await.unwrap();
+    assert!(store.key_record(&tagged).await.unwrap().is_none());
+    assert_eq!(store.untag("release").await.err().unwrap().code, "tag/none");
+}
+
+#[tokio::test]
+async fn what_a_live_run_or_claim_may_need_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open_local(folder.path()).unwrap();
+    let attended = store.attend(&RunId("running".into())).unwrap().unwrap();
+    let key = Digest::of(b"of a run without a record");
+    let (output, _) = publish(&store, &made(&store, "x", BTreeMap::new())).await.unwrap();
+    store.commit(&record(&key, output, "x")).await.unwrap();
+    store.collect_older(KEEP_ONE, false, u64::MAX).await.unwrap();
+    assert!(store.key_record(&key).await.unwrap().is_some());
+    drop(attended);
+    let claim = store.claim(&key).unwrap().unwrap();
+    store.collect_older(KEEP_ONE, false, u64::MAX).await.unwrap();
+    assert!(store.key_record(&key).await.unwrap().is_some());
+    drop(claim);
+    store.collect_older(KEEP_ONE, false, u64::MAX).await.unwrap();
+    assert!(store.key_record(&key).await.unwrap().is_none(), "nothing else kept it");
+}
+
+#[tokio::test]
+async fn a_name_is_checked_and_moves_when_it_is_given_again() {
+    let store = Store::open("memory://tags").unwrap();
+    run(&store, "first", 1).await;
+    run(&store, "second", 2).await;
+    let (first, second) = (RunId("first".into()), RunId("second".into()));
+    for bad in ["", "../x", "a/b", ".hidden", "a b", "-f"] {
+        assert_eq!(store.tag(&first, bad).await.err().unwrap().code, "tag/name", "{bad}");
+    }
+    assert_eq!(store.tag(&RunId("none".into()), "best").await.err().unwrap().code, "tag/run");
+    assert_eq!(store.tag(&first, "best").await.unwrap(), None);
+    assert_eq!(store.tag(&second, "best").await.unwrap(), Some(first));
+    assert_eq!(store.tags_of_runs().await.unwrap(), BTreeMap::from([("second".to_owned(), vec!["best".to_owned()])]));
+}
+
+#[tokio::test]
+async fn verify_finds_all_damage_says_whose_it_is_and_sets_it_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open_local(folder.path()).unwrap();
+    let keys = [run(&store, "one", 1).await, run(&store, "two", 2).await, run(&store, "three", 3).await];
+    let clean = store.verify(1.0, false).await.unwrap();
+    assert_eq!((clean.records, clean.artifacts, clean.blobs, clean.damage.len()), (3, 3, 4, 0));
+    let blob = |text: &str| folder.path().join(blob_path(&Digest::of(text.as_bytes())));
+    let overwrite = |path: &Path, text: &str| {
+        fs::remove_file(path).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    overwrite(&blob("one"), "eno");
+    fs::remove_file(blob("two")).unwrap();
+    overwrite(&folder.path().join("keys").join(keys[2].hex()), "{}");
+    let found = store.verify(1.0, true).await.unwrap();
+    let mut seen: Vec<_> =
+        found.damage.iter().map(|damage| (damage.object, damage.wrong, damage.of.join(" "))).collect();
+    seen.sort_by_key(|(_, _, of)| of.clone());
+    assert_eq!(
+        seen,
+        [
+            (Object::Blob, Wrong::Damaged, "one/sft".to_owned()),
+            (Object::Record, Wrong::Damaged, "three/sft".to_owned()),
+            (Object::Blob, Wrong::Missing, "two/sft".to_owned()),
+        ]
+    );
+    assert_eq!(found.repaired, 2);
+    for name in ["one", "two", "three"] {
+        run(&store, name, 1).await;
+    }
+    assert!(store.verify(1.0, false).await.unwrap().damage.is_empty(), "made anew");
+    assert_eq!(store.verify(0.0, false).await.unwrap().blobs, 0);
+}
