@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod checks;
+mod history;
 mod kill;
 mod layers;
 mod project;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Do other people's tools load what LLMflow makes, and compute the same with it?
-#   tests/peers/run.sh [CHECK...]    all of: transformers peft llama_cpp blocks openai speed; ends with 1 if one fails
+#   tests/peers/run.sh [CHECK...]    all of: transformers peft llama_cpp blocks openai lineage speed; ends with 1 if one fails
 # Trains a short adapter (peers.yaml), then asks each tool. Once before: tests/peers/setup.sh. A quarter of an hour on two
 # cores; run `speed` alone on a quiet machine. LLMFLOW_PEERS_WORK says where the files go, LLMFLOW_PEERS_VENV where the tools are.
 set -euo pipefail
@@ -44,7 +44,7 @@ openai() {
 }
 
 status=0
-for check in "${@:-transformers peft llama_cpp blocks openai speed}"; do
+for check in "${@:-transformers peft llama_cpp blocks openai lineage speed}"; do
   for name in $check; do
     echo "── $name"
     case "$name" in
@@ -53,6 +53,7 @@ for check in "${@:-transformers peft llama_cpp blocks openai speed}"; do
       llama_cpp) script gguf_in_llama_cpp ;;
       blocks) script blocks ;;
       openai) openai ;;
+      lineage) "$venv/bin/python" "$here/lineage_elsewhere.py" "$llmflow" "$work" ;;
       speed) script lora_speed ;;
       *) echo "no check is called $name" >&2; exit 2 ;;
     esac || status=1

@@ -10,7 +10,7 @@ done
 [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
 "$venv/bin/pip" install --disable-pip-version-check \
   torch==2.15.0 transformers==5.24.0 peft==0.21.2 accelerate==1.15.0 safetensors==0.8.0 tokenizers==0.23.3 \
-  gguf==0.19.0 openai==3.57.0 numpy==2.4.6
+  gguf==0.19.0 openai==3.57.0 numpy==2.4.6 openlineage-python==1.54.0 rocrate==0.16.0
 
 # llama-cpp-python's own build also compiles llama.cpp's tools; we need its libraries alone, in half the time. At the
 # lowest priority, for it keeps every core busy for minutes.

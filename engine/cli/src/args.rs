@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
+use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use llmflow_runtime::plan::Selection;
+
+use crate::render::graph;
 
 /// One YAML file from raw rows to a served language model: typed, cached, resumable, with its full lineage.
 #[derive(Parser, Debug)]
@@ -94,7 +96,9 @@ pub enum Command {
     Logs(LogsArgs),
     /// Say why a stage ran, or why it did not
     Explain(ExplainArgs),
-    /// Show what an artifact was made from, down to one row
+    /// Say why two runs differ, and in what
+    Diff(DiffArgs),
+    /// Show what an artifact was made from and what was made of it, down to one row
     Lineage(LineageArgs),
     /// Copy what a stage gave to a place of yours
     Export(ExportArgs),
@@ -110,6 +114,8 @@ pub enum Command {
     Schema,
     /// Show what this machine offers, and what of it is used
     Devices,
+    /// Repair the state: make the history anew from the store
+    Doctor(DoctorArgs),
     /// Keep a model up as an OpenAI-compatible server
     Serve(ServeArgs),
     /// Talk to a model that a run made
@@ -131,6 +137,9 @@ pub struct PlanArgs {
     /// End with exit code 4 where something is left to run
     #[arg(long)]
     pub exit_code: bool,
+    /// Draw the stages as a graph
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub graph: Option<graph::Format>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -164,6 +173,12 @@ pub struct RunsArgs {
     /// How many
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub limit: u32,
+    /// Only runs of this pipeline
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// Only runs that ended so
+    #[arg(long, value_name = "STATUS", value_parser = ["running", "done", "failed", "refused", "interrupted"])]
+    pub status: Option<String>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -180,7 +195,7 @@ pub struct ShowArgs {
     /// Print the rows that the stage dropped or set aside, with the rule
     #[arg(long)]
     pub dropped: bool,
-    /// Show every param and metric of a stage, its tables and samples
+    /// Show every stage of a long run; every param and metric of a stage, its tables and samples
     #[arg(long)]
     pub all: bool,
     /// Open the run's report in the browser
@@ -195,6 +210,9 @@ pub struct LogsArgs {
     /// Which attempt, from 1; without it, the last
     #[arg(long, value_name = "N")]
     pub attempt: Option<u32>,
+    /// Go on printing until the stage ends
+    #[arg(short, long)]
+    pub follow: bool,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -204,12 +222,60 @@ pub struct ExplainArgs {
 }
 
 #[derive(Args, Clone, Debug)]
+pub struct DiffArgs {
+    /// The older run, or a stage of it: `@-1`, `@-1/sft`; alone, the run to compare with the one before it
+    #[arg(value_name = "A")]
+    pub before: Option<String>,
+    /// The newer run, or a stage of it
+    #[arg(value_name = "B")]
+    pub now: Option<String>,
+    /// Show the questions whose answers changed
+    #[arg(long)]
+    pub answers: bool,
+    /// Show which rows of the datasets differ, and what became of them
+    #[arg(long)]
+    pub rows: bool,
+    /// Show everything that differs, not the first of each
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Args, Clone, Debug)]
 pub struct LineageArgs {
-    /// A stage or one of its outputs: `@/sft.adapter`
+    /// A stage or one of its outputs: `@/sft.adapter`; or a whole run: `@`
+    #[arg(default_value = "@")]
     pub address: String,
-    /// Follow one row back to its source: its id, or the start of it
+    /// Follow one row back to its source and on to its end: its id, or the start of it
     #[arg(long, value_name = "ID")]
     pub row: Option<String>,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = LineageFormat::Text)]
+    pub format: LineageFormat,
+    /// The new folder of a crate
+    #[arg(long, value_name = "FOLDER", required_if_eq("format", "ro-crate"))]
+    pub to: Option<PathBuf>,
+}
+
+/// How a lineage is written.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineageFormat {
+    /// For a terminal
+    Text,
+    /// For Markdown that draws diagrams
+    Mermaid,
+    /// For Graphviz
+    Dot,
+    /// OpenLineage events of the run, a JSON line each
+    Openlineage,
+    /// A folder for archives: the run's results, and in JSON-LD what they were made from
+    RoCrate,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// Make `lineage.db` anew from what the store remembers; the old file is kept beside it
+    #[arg(long, required = true)]
+    pub rebuild: bool,
 }
 
 #[derive(Args, Clone, Debug)]

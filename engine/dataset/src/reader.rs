@@ -6,7 +6,7 @@ use llmflow_contract::{AnyArtifact, Failure};
 
 use crate::{
     DatasetError, Row, RowKind,
-    columns::{KIND_KEY, rows_of},
+    columns::{KIND_KEY, rows_of, schema_of},
     parquet_file,
 };
 
@@ -55,6 +55,12 @@ impl Dataset {
             }
         });
         Ok(Self { kind, parts: parts.collect::<Result<_, _>>()? })
+    }
+
+    /// The columns of a kind, each with its Arrow type.
+    pub fn columns(kind: RowKind) -> Vec<(String, String)> {
+        let schema = schema_of(kind);
+        schema.fields().iter().map(|field| (field.name().clone(), field.data_type().to_string())).collect()
     }
 
     pub fn kind(&self) -> RowKind {

@@ -89,6 +89,16 @@ impl Home {
         Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err()
     }
 
+    /// A run that a process holds, if there is one.
+    pub fn live_run(&self) -> Option<RunId> {
+        let entries = fs::read_dir(self.work()).ok()?;
+        let runs = entries.filter_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            Some(RunId(name.strip_suffix(".lock")?.to_owned()))
+        });
+        runs.into_iter().find(|run| self.is_alive(run))
+    }
+
     /// Free bytes on the disk that holds the store.
     pub fn free_bytes(&self) -> Option<u64> {
         let stat = nix::sys::statvfs::statvfs(&self.root).ok()?;

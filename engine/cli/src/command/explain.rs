@@ -1,10 +1,12 @@
-//! `explain`
+//! `explain`: why a stage ran, or why it did not. Asks for what concerns that stage, never for the whole run.
+
+use std::collections::BTreeSet;
 
 use llmflow_contract::{Failure, StageId};
 use llmflow_runtime::{
     address::Address,
-    event::{Event, RunId, What},
-    lineage::{PipelineRow, StageRow},
+    event::{RunId, What},
+    lineage::{Follower, Lineage, PipelineRow, StageRow, Success},
     pipeline::{self, Loaded, Overrides, SourceFile},
     plan::{Change, key},
     run::Error,
@@ -14,17 +16,22 @@ use super::{DONE, Setting, block_on, history::History};
 use crate::{
     args::ExplainArgs,
     render::{
-        explain::{self as screen, Explained},
+        explain::{self as screen, Culprit, Explained},
         when,
     },
 };
+
+/// Longest pipeline file that is read again for the places of its values, in bytes: a longer one takes too long.
+const LONGEST_FILE: usize = 256 << 10;
+/// Stages that are asked on the way up to a culprit.
+const MOST_ASKED: usize = 200;
 
 /// Says why a stage ran, or why it did not.
 pub fn explain(args: ExplainArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
         let history = History::open(setting.home.as_deref()).await?;
-        let (run, stages, wanted) = history.lineage.find_stage(&Address::parse(&args.address)?).await?;
-        let it = explained(&history, run, &stages, wanted, setting).await?;
+        let (run, stage) = history.lineage.find_stage(&Address::parse(&args.address)?).await?;
+        let it = explained(&history.lineage, run, stage, setting).await?;
         let out = setting.screen;
         if out.json {
             out.print_json(&it);
@@ -36,37 +43,110 @@ pub fn explain(args: ExplainArgs, setting: &Setting) -> Result<u8, Error> {
 }
 
 async fn explained(
-    history: &History,
+    lineage: &Lineage,
     run: RunId,
-    stages: &[StageRow],
-    wanted: usize,
+    stage: StageRow,
     setting: &Setting<'_>,
 ) -> Result<Explained, Failure> {
-    let stage = &stages[wanted];
-    let lineage = &history.lineage;
     let components = lineage.components_of(&run, &stage.stage).await?;
     let before = lineage.success_before(&run, &stage.stage).await?;
     let mut changes = match (&components, &before) {
         (Some(now), Some(before)) => key::changes(&before.components, now),
         _ => Vec::new(),
     };
-    let loaded = reload(&lineage.pipeline_of(&run).await?, setting);
-    let back = trace_origins(&mut changes, stage, &loaded);
-    let (then, same) = following(stages, &stage.stage);
-    let reason = reason(lineage.events(&run).await?, stage);
+    let mut culprits = match &before {
+        Some(before) => culprits(lineage, &run, before, &stage, &changes).await?,
+        None => Vec::new(),
+    };
+    let mut origins = Origins { lineage, run: &run, setting, loaded: None };
+    for change in &mut changes {
+        change.origin = match change.part.strip_prefix("in.") {
+            Some(port) => makers(&stage, port),
+            None => origins.of(&stage.stage, change).await?,
+        };
+    }
+    for culprit in &mut culprits {
+        culprit.change.origin = origins.of(&culprit.stage, &culprit.change).await?;
+    }
+    let own = changes.iter().filter(|change| !change.part.starts_with("in.")).map(|change| (&stage.stage, change));
+    let all: Vec<(&StageId, &Change)> =
+        own.chain(culprits.iter().map(|culprit| (&culprit.stage, &culprit.change))).collect();
+    let back = way_back(&all);
+    let (then, same) = following(lineage.following(&run, &stage.stage).await?);
     Ok(Explained {
-        stage: stage.stage.clone(),
-        status: stage.status.clone(),
+        reason: reason(lineage, &run, &stage).await?,
         then_seconds: then.iter().filter_map(|stage| stage.seconds).sum(),
-        then: then.iter().map(|stage| stage.stage.clone()).collect(),
-        same: same.iter().map(|stage| stage.stage.clone()).collect(),
+        then: then.into_iter().map(|stage| stage.stage).collect(),
+        same: same.into_iter().map(|stage| stage.stage).collect(),
         before: before.map(|before| (before.run.to_string(), before.started_ms)),
         run: run.to_string(),
+        stage: stage.stage,
+        status: stage.status,
         components,
         changes,
+        culprits,
         back,
-        reason,
     })
+}
+
+/// Of inputs whose bytes changed: what changed in the stages that gave them, or above those.
+async fn culprits(
+    lineage: &Lineage,
+    run: &RunId,
+    before: &Success,
+    stage: &StageRow,
+    changes: &[Change],
+) -> Result<Vec<Culprit>, Failure> {
+    let mut found = Vec::new();
+    let mut asked: BTreeSet<StageId> = BTreeSet::new();
+    let mut queue = makers_of(stage, changes);
+    while let Some(maker) = queue.pop() {
+        if asked.len() == MOST_ASKED || !asked.insert(maker.clone()) {
+            continue;
+        }
+        let Some(row) = lineage.stage_of_run(run, &maker).await? else { continue };
+        let (now, then) =
+            (lineage.components_of(run, &maker).await?, lineage.components_of(&before.run, &maker).await?);
+        let (Some(now), Some(then)) = (now, then) else { continue };
+        let changes = key::changes(&then, &now);
+        queue.extend(makers_of(&row, &changes));
+        let own = changes.into_iter().filter(|change| !change.part.starts_with("in."));
+        found.extend(own.map(|change| Culprit { stage: maker.clone(), change }));
+    }
+    Ok(found)
+}
+
+/// The stages behind those inputs that changed.
+fn makers_of(stage: &StageRow, changes: &[Change]) -> Vec<StageId> {
+    let ports: BTreeSet<&str> = changes.iter().filter_map(|change| change.part.strip_prefix("in.")).collect();
+    let inputs = stage.inputs.iter().filter(|input| ports.contains(input.port.as_str()));
+    inputs.map(|input| input.from_stage.clone()).collect()
+}
+
+/// Where the values of params come from: as the run's plan noted it, else as its file says.
+struct Origins<'a> {
+    lineage: &'a Lineage,
+    run: &'a RunId,
+    setting: &'a Setting<'a>,
+    loaded: Option<Option<Box<Loaded>>>,
+}
+
+impl Origins<'_> {
+    async fn of(&mut self, stage: &StageId, change: &Change) -> Result<Option<String>, Failure> {
+        let Some(param) = change.part.strip_prefix("with.") else { return Ok(None) };
+        let noted = self.lineage.because_of(self.run, stage).await?;
+        if let Some(noted) = noted.into_iter().find(|noted| noted.part == change.part && noted.now == change.now) {
+            return Ok(noted.origin);
+        }
+        if self.loaded.is_none() {
+            let recorded = self.lineage.pipeline_of(self.run).await?;
+            let is_short = recorded.text.len() <= LONGEST_FILE;
+            self.loaded = Some(is_short.then(|| Box::new(reload(&recorded, self.setting))));
+        }
+        let Some(Some(loaded)) = &self.loaded else { return Ok(None) };
+        let def = loaded.stages.iter().find(|def| def.id == *stage);
+        Ok(def.and_then(|def| def.origin_of(param)).map(|origin| origin.describe(&loaded.pipeline.source)))
+    }
 }
 
 /// The run's own file, read again: it knows where each value comes from.
@@ -75,22 +155,24 @@ pub fn reload(recorded: &PipelineRow, setting: &Setting) -> Loaded {
     pipeline::load(source, &Overrides::from(recorded.set.as_slice()), setting.registry)
 }
 
-/// Notes where new values come from; gives the `--set` that bring back the old ones, if all can be brought back so.
-fn trace_origins(changes: &mut [Change], stage: &StageRow, loaded: &Loaded) -> Vec<String> {
-    let def = loaded.stages.iter().find(|def| def.id == stage.stage);
+/// The `--set` that bring back the old values, if all can be brought back so.
+fn way_back(changes: &[(&StageId, &Change)]) -> Vec<String> {
     let mut back = Vec::new();
-    for change in changes.iter_mut() {
-        if let Some(port) = change.part.strip_prefix("in.") {
-            change.origin = makers(stage, port);
+    for (stage, change) in changes {
+        let (Some(param), Some(before)) = (change.part.strip_prefix("with."), &change.before) else {
+            return Vec::new();
+        };
+        let origin = change.origin.as_deref().unwrap_or_default().split(',').next().unwrap_or_default();
+        let set = match origin.split_once('.') {
+            Some(("params", name)) => format!("--set {name}={before}"),
+            Some(("matrix", _)) => return Vec::new(), // another value is another stage
+            _ => format!("--set {stage}.{param}={before}"),
+        };
+        if !back.contains(&set) {
+            back.push(set);
         }
-        let origin = change.part.strip_prefix("with.").and_then(|param| def?.origin_of(param));
-        if let Some(origin) = origin {
-            change.origin = Some(origin.describe(&loaded.pipeline.source));
-        }
-        let set = origin.and_then(|origin| Some(format!("--set {}={}", origin.param()?, change.before.as_ref()?)));
-        back.push(set);
     }
-    back.into_iter().collect::<Option<Vec<String>>>().unwrap_or_default()
+    back
 }
 
 /// The stages that gave an input: explaining one of them goes on from here.
@@ -101,31 +183,42 @@ fn makers(stage: &StageRow, port: &str) -> Option<String> {
 }
 
 /// Every stage that reads, directly or not, what this one gives: those that ran, and those that did not have to.
-fn following<'a>(stages: &'a [StageRow], first: &StageId) -> (Vec<&'a StageRow>, Vec<&'a StageRow>) {
-    let mut names = vec![first];
-    let mut found = Vec::new();
-    for stage in stages {
-        if stage.inputs.iter().any(|input| names.contains(&&input.from_stage)) {
-            names.push(&stage.stage);
-            found.push(stage);
-        }
-    }
-    found
-        .into_iter()
+fn following(all: Vec<Follower>) -> (Vec<Follower>, Vec<Follower>) {
+    all.into_iter()
         .filter(|stage| matches!(stage.status.as_str(), "ran" | "cached" | "refused" | "failed"))
         .partition(|stage| stage.status != "cached")
 }
 
 /// What the run said of a stage that gave nothing.
-fn reason(events: Vec<Event>, stage: &StageRow) -> Option<String> {
+async fn reason(lineage: &Lineage, run: &RunId, stage: &StageRow) -> Result<Option<String>, Failure> {
     if let Some(failure) = &stage.failure {
-        return Some(failure.to_string());
+        return Ok(Some(failure.to_string()));
     }
-    events.into_iter().rev().filter(|event| event.stage.as_ref() == Some(&stage.stage)).find_map(|event| {
-        match event.what {
-            What::Skipped { because } => Some(because),
-            What::Refused { why, .. } => Some(format!("refused: {why}")),
-            _ => None,
-        }
+    Ok(match lineage.reason_of(run, &stage.stage).await? {
+        Some(What::Skipped { because }) => Some(because),
+        Some(What::Refused { why, .. }) => Some(format!("refused: {why}")),
+        _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_back_names_the_shared_param_or_that_of_the_stage() {
+        let change = |part: &str, before: Option<&str>, origin: Option<&str>| Change {
+            part: part.into(),
+            before: before.map(str::to_owned),
+            now: Some("32".into()),
+            origin: origin.map(str::to_owned),
+        };
+        let sft = StageId::from("sft");
+        let shared = change("with.lora_r", Some("16"), Some("params.rank, a.yaml:10"));
+        let own = change("with.lora_alpha", Some("8"), None);
+        assert_eq!(way_back(&[(&sft, &shared), (&sft, &shared)]), ["--set rank=16"]);
+        assert_eq!(way_back(&[(&sft, &own)]), ["--set sft.lora_alpha=8"]);
+        assert!(way_back(&[(&sft, &own), (&sft, &change("source.path", Some("aa"), None))]).is_empty());
+        assert!(way_back(&[(&sft, &change("with.x", None, None))]).is_empty(), "a default has no value to set");
+    }
 }

@@ -32,20 +32,37 @@ impl History {
 
     /// The same, looked for from another folder: that of a pipeline file.
     pub async fn open_from(explicit: Option<&Path>, start: &Path) -> Result<Self, Failure> {
-        let start = if start.as_os_str().is_empty() { Path::new(".") } else { start };
-        let start = start.canonicalize().map_err(|error| Failure::io("opening", start, &error))?;
-        let is_there = match explicit {
-            Some(path) => path.exists(),
-            None => start.ancestors().any(|folder| folder.join(".llmflow").exists()),
-        };
-        if !is_there {
-            let message = "nothing has run here yet: there is no `.llmflow` in this folder or above it";
-            return Err(Failure::input("home/none", message)
-                .help("llmflow run FILE.yaml, or name the folder that holds the state: --home FOLDER"));
+        let (home, store) = places(explicit, start)?;
+        if !home.database().exists() {
+            let known = store.run_names().await?.len();
+            if known > 0 {
+                let message = format!("the history, `lineage.db`, is gone; the store remembers {known} runs");
+                return Err(Failure::environment("lineage/gone", message)
+                    .help("llmflow doctor --rebuild makes it anew from the store; no result is lost"));
+            }
         }
-        let home = Home::open(explicit, &start)?;
-        let store = Store::open_local(&home.store())?.in_home(&home.work());
         let lineage = Lineage::open(&home).await?;
         Ok(Self { home, lineage, store })
     }
+}
+
+/// The home and its store, whatever the state of its history.
+///
+/// # Errors
+/// `home/none` if there is no home.
+pub fn places(explicit: Option<&Path>, start: &Path) -> Result<(Home, Store), Failure> {
+    let start = if start.as_os_str().is_empty() { Path::new(".") } else { start };
+    let start = start.canonicalize().map_err(|error| Failure::io("opening", start, &error))?;
+    let is_there = match explicit {
+        Some(path) => path.exists(),
+        None => start.ancestors().any(|folder| folder.join(".llmflow").exists()),
+    };
+    if !is_there {
+        let message = "nothing has run here yet: there is no `.llmflow` in this folder or above it";
+        return Err(Failure::input("home/none", message)
+            .help("llmflow run FILE.yaml, or name the folder that holds the state: --home FOLDER"));
+    }
+    let home = Home::open(explicit, &start)?;
+    let store = Store::open_local(&home.store())?.in_home(&home.work());
+    Ok((home, store))
 }

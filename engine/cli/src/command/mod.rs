@@ -3,6 +3,7 @@
 mod chat;
 mod check;
 mod devices;
+mod diff;
 mod explain;
 mod export;
 mod gc;
@@ -12,6 +13,7 @@ mod logs;
 mod operators;
 mod pipeline_file;
 mod plan;
+mod rebuild;
 mod resume;
 mod rows;
 mod run;
@@ -58,6 +60,8 @@ pub fn dispatch(cli: Cli, registry: &Registry, screen: &Screen) -> u8 {
         Command::Show(args) => show::show(args, &setting),
         Command::Lineage(args) => lineage::lineage(args, &setting),
         Command::Logs(args) => logs::logs(args, &setting),
+        Command::Doctor(_) => rebuild::rebuild(&setting),
+        Command::Diff(args) => diff::diff(args, &setting),
         Command::Explain(args) => explain::explain(args, &setting),
         Command::Export(args) => export::export(args, &setting),
         Command::Verify(args) => verify::verify(args, &setting),

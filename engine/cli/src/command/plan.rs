@@ -3,7 +3,10 @@
 use llmflow_runtime::run::{self, Error};
 
 use super::{DONE, Setting, block_on, pipeline_file};
-use crate::{args::PlanArgs, render::plan as screen};
+use crate::{
+    args::PlanArgs,
+    render::{graph, plan as screen},
+};
 
 /// Exit code of `--exit-code` where work is pending.
 const PENDING: u8 = 4;
@@ -17,6 +20,8 @@ pub fn plan(args: PlanArgs, setting: &Setting) -> Result<u8, Error> {
     let out = setting.screen;
     if out.json {
         out.print_json(&serde_json::json!({ "pipeline": name, "compute": compute, "stages": view.stages }));
+    } else if let Some(format) = args.graph {
+        out.print(&graph::draw(&view, format, out.width, out.paint));
     } else {
         out.print(&screen::plan(&name, &view, &compute, out.width, out.paint));
     }

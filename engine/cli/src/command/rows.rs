@@ -58,8 +58,8 @@ fn contains(row: &Row, text: &str) -> bool {
 
 /// The rows a stage dropped or set aside, with the rule and what it saw.
 pub async fn dropped(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> Result<(), Failure> {
-    let (run, stages, wanted) = history.lineage.find_stage(&Address::parse(&args.address)?).await?;
-    let stage = &stages[wanted];
+    let (run, stage) = history.lineage.find_stage(&Address::parse(&args.address)?).await?;
+    let stage = &stage;
     let records = trace_of(history, stage).await?.ok_or_else(|| {
         Failure::input("show/trace", format!("`{}` keeps no trace of its rows", stage.stage))
             .help(format!("llmflow show {run}/{}", stage.stage))

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use llmflow_contract::{Failure, Kind, Registry, StageId};
 use llmflow_runtime::{
     event::{Event, RunId, RunStatus},
+    lineage::RunFilter,
     pipeline::{InputRef, Loaded},
     run::{self, Cancel, Error, Outcome, StageStatus},
 };
@@ -28,7 +29,7 @@ const STOPPING: &str = "stopping: every running stage saves its work first; Ctrl
 /// Runs a pipeline.
 pub fn run(args: RunArgs, setting: &Setting) -> Result<u8, Error> {
     if args.dry_run {
-        let args = PlanArgs { pipeline: args.pipeline, selection: args.selection, exit_code: false };
+        let args = PlanArgs { pipeline: args.pipeline, selection: args.selection, exit_code: false, graph: None };
         return plan::plan(args, setting);
     }
     let mut options = pipeline_file::options(&args.pipeline, setting.home.as_deref())?;
@@ -165,7 +166,10 @@ fn deployed(loaded: &Loaded, registry: &Registry) -> Result<Deployed, Failure> {
 
 /// The newest run of this pipeline that is done: where a run with nothing to do has its results.
 async fn newest_done(history: &History, pipeline: &str) -> Result<RunId, Failure> {
-    let runs = history.lineage.runs(u32::MAX).await?;
-    let done = runs.into_iter().find(|row| row.pipeline == pipeline && row.status == RunStatus::Done);
-    done.map(|row| row.run).ok_or_else(|| Failure::input("lineage/run", "no run of this pipeline is done yet"))
+    let filter = RunFilter { pipeline: Some(pipeline.to_owned()), status: Some(RunStatus::Done), limit: Some(1) };
+    let done = history.lineage.runs(&filter).await?;
+    done.into_iter()
+        .next()
+        .map(|row| row.run)
+        .ok_or_else(|| Failure::input("lineage/run", "no run of this pipeline is done yet"))
 }

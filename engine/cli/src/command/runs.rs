@@ -1,7 +1,11 @@
 //! `runs`
 
+use std::collections::BTreeMap;
+
+use llmflow_contract::Failure;
 use llmflow_runtime::{
-    lineage::{Lineage, RunRow},
+    event::RunStatus,
+    lineage::{Lineage, RunFilter, RunRow},
     run::Error,
 };
 
@@ -9,40 +13,48 @@ use super::{DONE, Setting, block_on, history::History};
 use crate::{
     args::RunsArgs,
     render::{
-        runs::{self as screen, Listed},
+        runs::{self as screen, FIGURES, Listed},
         when,
     },
 };
 
-/// Metrics that have a column where a run has them, and the column's head. Of several stages the last counts.
-const FIGURES: [(&str, &str); 3] = [("acc", "acc"), ("eval_loss", "loss"), ("perplexity", "ppl")];
-
 /// Lists the newest runs.
 pub fn runs(args: RunsArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
-        let lineage = History::open(setting.home.as_deref()).await?.lineage;
+        let history = History::open(setting.home.as_deref()).await?;
+        let filter = RunFilter {
+            pipeline: args.pipeline.clone(),
+            status: args.status.as_deref().map(RunStatus::from_name),
+            limit: Some(args.limit),
+        };
+        let mut tags = history.store.tags_of_runs().await?;
         let mut list = Vec::new();
-        let all = lineage.runs(u32::MAX).await?;
-        for (number, row) in all.iter().enumerate().take(args.limit as usize) {
-            let is_first = all[number + 1..].iter().all(|older| older.pipeline != row.pipeline);
-            list.push(listed(&lineage, row.clone(), is_first).await?);
+        for row in history.lineage.runs(&filter).await? {
+            list.push(listed(&history.lineage, row, &mut tags).await?);
         }
         let out = setting.screen;
         if out.json {
             out.print_json(&list);
+        } else if list.is_empty() && (args.pipeline.is_some() || args.status.is_some()) {
+            out.say("no such run: llmflow runs lists all of them");
         } else {
-            out.print(&screen::runs(&list, &FIGURES, &when::now(), out.width, out.paint));
+            out.print(&screen::runs(&list, &when::now(), out.width, out.paint));
         }
         Ok(DONE)
     })
 }
 
-async fn listed(lineage: &Lineage, row: RunRow, is_first: bool) -> Result<Listed, Error> {
-    let stages = lineage.stages_of_run(&row.run).await?;
-    let broken = stages.iter().find(|stage| matches!(stage.status.as_str(), "failed" | "refused"));
-    let figures = FIGURES.iter().filter_map(|(name, _)| {
-        let value = stages.iter().rev().find_map(|stage| stage.metrics.get(*name))?;
-        Some(((*name).to_owned(), *value))
-    });
-    Ok(Listed { at: broken.map(|stage| stage.stage.to_string()), figures: figures.collect(), is_first, row })
+async fn listed(lineage: &Lineage, row: RunRow, tags: &mut BTreeMap<String, Vec<String>>) -> Result<Listed, Failure> {
+    let broken = match row.failed {
+        0 => None,
+        _ => lineage.broken_stages(&row.run, 1).await?.pop(),
+    };
+    let names: Vec<&str> = FIGURES.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+    Ok(Listed {
+        figures: lineage.figures_of_run(&row.run, &names).await?,
+        failure: broken.as_ref().and_then(|stage| stage.failure.as_ref()).map(|failure| failure.message.clone()),
+        at: broken.map(|stage| stage.stage.to_string()),
+        tags: tags.remove(&row.run.0).unwrap_or_default(),
+        row,
+    })
 }

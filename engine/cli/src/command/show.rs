@@ -3,18 +3,13 @@
 use std::{collections::BTreeMap, process::Stdio};
 
 use llmflow_contract::Failure;
-use llmflow_runtime::{
-    address::Address,
-    event::{RunId, What},
-    lineage::StageRow,
-    run::Error,
-};
+use llmflow_runtime::{address::Address, event::RunId, lineage::StageRow, run::Error};
 
 use super::{DONE, Setting, block_on, explain::reload, history::History, rows};
 use crate::{
     args::ShowArgs,
     render::{
-        run::{self as run_screen, ShownRun},
+        run::{self as run_screen, ShownRun, Stages},
         stage::{self as stage_screen, ShownArtifact, ShownStage},
         when,
     },
@@ -36,7 +31,7 @@ pub fn show(args: ShowArgs, setting: &Setting) -> Result<u8, Error> {
                 let message = "rows belong to a stage, and the address names a run";
                 return Err(Failure::input("lineage/address", message).help("llmflow show @/STAGE --rows").into());
             }
-            show_run(&history, &address, setting).await?;
+            show_run(&history, &args, setting).await?;
         } else if args.dropped {
             rows::dropped(&history, &args, setting).await?;
         } else if wants_rows {
@@ -70,20 +65,26 @@ async fn open_report(history: &History, address: &Address, setting: &Setting<'_>
     Ok(())
 }
 
-async fn show_run(history: &History, address: &Address, setting: &Setting<'_>) -> Result<(), Failure> {
+async fn show_run(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> Result<(), Failure> {
     let lineage = &history.lineage;
-    let run = lineage.find_run(&address.run).await?;
+    let run = lineage.find_run(&Address::parse(&args.address)?.run).await?;
+    let counts = lineage.stage_counts(&run).await?;
+    let total: u32 = counts.iter().map(|count| count.stages).sum();
     let recorded = lineage.pipeline_of(&run).await?;
-    let published = lineage.events(&run).await?.into_iter().filter_map(|event| match event.what {
-        What::Published { path, .. } => Some(path),
-        _ => None,
-    });
+    let stages = match total > run_screen::MANY && !args.all {
+        true => Stages::Counted {
+            counts,
+            broken: lineage.broken_stages(&run, run_screen::LISTED).await?,
+            slowest: lineage.slowest_stages(&run, run_screen::LISTED).await?,
+        },
+        false => Stages::All { stages: lineage.stages_of_run(&run).await? },
+    };
     let shown = ShownRun {
         row: lineage.run(&run).await?,
         file: recorded.path,
-        set: recorded.set,
-        published: published.collect(),
-        stages: lineage.stages_of_run(&run).await?,
+        tags: history.store.tags_of_runs().await?.remove(&run.0).unwrap_or_default(),
+        published: lineage.published_by(&run).await?,
+        stages,
     };
     let out = setting.screen;
     if out.json {
@@ -95,8 +96,8 @@ async fn show_run(history: &History, address: &Address, setting: &Setting<'_>) -
 }
 
 async fn show_stage(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> Result<(), Failure> {
-    let (run, stages, wanted) = history.lineage.find_stage(&Address::parse(&args.address)?).await?;
-    let shown = gather(history, &run, &stages, wanted, setting).await?;
+    let (run, stage) = history.lineage.find_stage(&Address::parse(&args.address)?).await?;
+    let shown = gather(history, &run, stage, setting).await?;
     let out = setting.screen;
     if out.json {
         out.print_json(&shown);
@@ -112,15 +113,8 @@ async fn show_stage(history: &History, args: &ShowArgs, setting: &Setting<'_>) -
 }
 
 /// What lineage and the store know of a stage. What the store no longer has is left out.
-async fn gather(
-    history: &History,
-    run: &RunId,
-    stages: &[StageRow],
-    wanted: usize,
-    setting: &Setting<'_>,
-) -> Result<ShownStage, Failure> {
+async fn gather(history: &History, run: &RunId, row: StageRow, setting: &Setting<'_>) -> Result<ShownStage, Failure> {
     let (lineage, store) = (&history.lineage, &history.store);
-    let row = stages[wanted].clone();
     let components = lineage.components_of(run, &row.stage).await?.unwrap_or_default();
     let mut series = Vec::new();
     for name in lineage.series_names(run, &row.stage).await? {
@@ -143,12 +137,11 @@ async fn gather(
         Some(record) => store.report(record).await.unwrap_or_default(),
         None => None,
     };
-    let reads = |stage: &&StageRow| stage.inputs.iter().any(|input| input.from_stage == row.stage);
     Ok(ShownStage {
         run: run.to_string(),
         origins: origins(&lineage.pipeline_of(run).await?, &row, setting),
         defaults: defaults(&row, &components, setting),
-        used_by: stages.iter().filter(reads).map(|stage| stage.stage.to_string()).collect(),
+        used_by: lineage.readers_of(run, &row.stage).await?.iter().map(ToString::to_string).collect(),
         machine: record.map(|record| record.machine),
         row,
         components,

@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use super::{change, format, style::Paint, table::Table, when};
 
+/// Changes above, and stages below, that are listed.
+const MOST: usize = 12;
+
 /// Why a stage did what it did.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explained {
@@ -19,6 +22,8 @@ pub struct Explained {
     /// The success it is compared with: its run and when that started.
     pub before: Option<(String, u64)>,
     pub changes: Vec<Change>,
+    /// Where inputs changed: what changed in the stages above.
+    pub culprits: Vec<Culprit>,
     /// Stages that followed it, and the seconds they took.
     pub then: Vec<StageId>,
     pub then_seconds: f64,
@@ -28,6 +33,14 @@ pub struct Explained {
     pub back: Vec<String>,
     /// Why it was skipped or failed.
     pub reason: Option<String>,
+}
+
+/// A change above a stage that made its inputs other ones.
+#[derive(Clone, Debug, Serialize)]
+pub struct Culprit {
+    pub stage: StageId,
+    #[serde(flatten)]
+    pub change: Change,
 }
 
 /// The whole screen.
@@ -40,6 +53,15 @@ pub fn explain(it: &Explained, now: &ZonedDateTime, width: usize, paint: Paint) 
     for change in &it.changes {
         let origin = change.origin.as_deref().map(format::clean).unwrap_or_default();
         table.row([format!(" {}", format::clean(&change.part)), paint.bold(&change::values(change)), origin]);
+    }
+    for Culprit { stage, change } in it.culprits.iter().take(MOST) {
+        let part = change.part.strip_prefix("with.").unwrap_or(&change.part);
+        let origin = change.origin.as_deref().map(format::clean).unwrap_or_default();
+        let name = format!("   ↳ {}.{}", format::clean(stage.as_str()), format::clean(part));
+        table.row([name, paint.bold(&change::values(change)), origin]);
+    }
+    if it.culprits.len() > MOST {
+        table.line(format!("    ↳ {} more above", it.culprits.len() - MOST));
     }
     lines.extend(table.lines(width));
     if let Some(components) = it.components.as_ref().filter(|_| it.before.is_some()) {
@@ -57,8 +79,7 @@ pub fn explain(it: &Explained, now: &ZonedDateTime, width: usize, paint: Paint) 
 
 /// What followed; of a stage that did not run, nothing did.
 fn then(it: &Explained) -> Option<String> {
-    let names =
-        |stages: &[StageId]| stages.iter().map(|stage| format::clean(stage.as_str())).collect::<Vec<_>>().join(", ");
+    let names = |stages: &[StageId]| format::clean(&format::listed(stages.iter().map(StageId::as_str), MOST));
     match (it.status.as_str(), it.then.is_empty(), it.same.is_empty()) {
         ("cached", ..) | (_, true, true) => None,
         (_, false, _) => Some(format!("then: {}   (took {})", names(&it.then), format::duration(it.then_seconds))),
@@ -139,6 +160,7 @@ mod tests {
             ]),
             before: Some(("quiet-otter".into(), 1_795_414_920_000)),
             changes,
+            culprits: Vec::new(),
             then: vec![StageId::from("merged"), StageId::from("gguf")],
             then_seconds: 460.0,
             same: Vec::new(),
@@ -170,6 +192,22 @@ mod tests {
         then: merged, gguf   (took 7m40s)
         back: --set rank=16 finds the finished result again
         ");
+    }
+
+    #[test]
+    fn an_input_that_changed_leads_to_what_changed_above() {
+        let changed = |part: &str, before: &str, now: &str, origin: &str| Change {
+            part: part.into(),
+            before: Some(before.into()),
+            now: Some(now.into()),
+            origin: Some(origin.into()),
+        };
+        let mut it = explained("ran", vec![changed("in.model", "aa", "bb", "given by base")]);
+        let change = changed("with.dtype", "float32", "float16", "");
+        it.culprits = vec![Culprit { stage: StageId::from("base"), change }];
+        let text = shown(&it);
+        assert!(text.contains("  in.model          changed            given by base\n"), "{text}");
+        assert!(text.contains("    ↳ base.dtype    float32 → float16\n"), "{text}");
     }
 
     #[test]

@@ -63,6 +63,17 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// Whole numbers whole, others in about three digits.
+pub fn figure(value: f64) -> String {
+    if value.fract() == 0.0 && (0.0..1e15).contains(&value) { count(value as u64) } else { number(value) }
+}
+
+/// A difference, with its sign: `+0.27`, `-3`.
+pub fn signed(value: f64) -> String {
+    let sign = if value < 0.0 { '-' } else { '+' };
+    format!("{sign}{}", figure(value.abs()))
+}
+
 /// The last `width` values as a line of blocks. Values that are not finite are left out.
 pub fn sparkline(values: &[f64], width: usize) -> String {
     const BLOCKS: [char; 7] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇'];
@@ -136,6 +147,16 @@ pub fn names<'a>(names: impl IntoIterator<Item = &'a str>, most: usize) -> Strin
     let mut text = all[..all.len().min(most)].join(" ");
     if all.len() > most {
         let _ = write!(text, " … {} more", all.len() - most);
+    }
+    text
+}
+
+/// The same with commas: `merged, pairs and 5 more`.
+pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>, most: usize) -> String {
+    let all: Vec<&str> = names.into_iter().collect();
+    let mut text = all[..all.len().min(most)].join(", ");
+    if all.len() > most {
+        let _ = write!(text, " and {} more", all.len() - most);
     }
     text
 }

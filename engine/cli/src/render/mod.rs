@@ -3,14 +3,17 @@
 //! Must not know: how anything is computed. Text of stages, files and models is cleaned of control characters here.
 
 pub mod change;
+pub mod diff;
 pub mod end;
 pub mod error;
 pub mod events;
 pub mod explain;
 pub mod format;
+pub mod graph;
 pub mod header;
 pub mod lineage;
 pub mod live;
+pub mod open_lineage;
 pub mod operators;
 pub mod plain;
 pub mod plan;

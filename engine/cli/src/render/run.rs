@@ -1,12 +1,19 @@
-//! The screen of `show RUN`: one run and all its stages.
+//! The screen of `show RUN`: one run and its stages; of many stages how they stand, and those that failed.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use jiff::ZonedDateTime;
-use llmflow_runtime::lineage::{RunRow, StageRow};
+use llmflow_runtime::lineage::{RunRow, StageCount, StageRow};
 use serde::Serialize;
 
 use super::{format, style::Paint, table::Table, when};
+
+/// Stages from which on they are counted, not listed.
+pub const MANY: u32 = 60;
+/// Stages that failed, or took longest, that are listed among many.
+pub const LISTED: u32 = 10;
+/// Operators that are listed among many stages.
+const OPERATORS: usize = 30;
 
 /// A run with its stages.
 #[derive(Clone, Debug, Serialize)]
@@ -14,35 +21,112 @@ pub struct ShownRun {
     #[serde(flatten)]
     pub row: RunRow,
     pub file: PathBuf,
-    pub set: Vec<String>,
-    pub stages: Vec<StageRow>,
+    pub tags: Vec<String>,
+    #[serde(flatten)]
+    pub stages: Stages,
     pub published: Vec<PathBuf>,
+}
+
+/// Each stage; of many, how many stand how.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Stages {
+    All { stages: Vec<StageRow> },
+    Counted { counts: Vec<StageCount>, broken: Vec<StageRow>, slowest: Vec<StageRow> },
 }
 
 /// The whole screen.
 pub fn run(shown: &ShownRun, now: &ZonedDateTime, width: usize, paint: Paint) -> String {
     let row = &shown.row;
     let time = row.seconds.map(|seconds| format!(" · {}", format::duration(seconds))).unwrap_or_default();
+    let tags: String =
+        shown.tags.iter().map(|tag| format!(" · {}", paint.bold(&format!("[{}]", format::clean(tag))))).collect();
     let (pipeline, status) = (format::clean(&row.pipeline), paint.status(row.status.name()));
-    let mut lines = vec![format!("{pipeline} · run {} · {status} · {}{time}", row.run, when::ago(row.started_ms, now))];
-    let set: String = shown.set.iter().map(|set| format!("  --set {}", format::clean(set))).collect();
+    let mut lines =
+        vec![format!("{pipeline} · run {} · {status} · {}{time}{tags}", row.run, when::ago(row.started_ms, now))];
+    let set: String = row.set.iter().map(|set| format!("  --set {}", format::clean(set))).collect();
     lines.push(format!(" file      {}{set}", format::clean(&shown.file.display().to_string())));
+    if let Some(run) = &row.resumes {
+        lines.push(format!(" goes on   with {run}"));
+    }
     if !row.changed.is_empty() {
         lines.push(format!(" changed   {}", format::fit(&row.changed, width.saturating_sub(11))));
     }
-    let mut table = Table::new(["stage", "status", "time", "result"]).right(&[2]);
-    for stage in &shown.stages {
-        let name = format::clean(stage.stage.as_str());
-        table.row([name, paint.status(&stage.status), time_of(stage), result_of(stage)]);
+    match &shown.stages {
+        Stages::All { stages } => lines.extend(listed(stages, width, paint)),
+        Stages::Counted { counts, broken, slowest } => {
+            lines.extend(broken_ones(broken, row, width, paint));
+            lines.extend(counted(counts, width, paint));
+            if !slowest.is_empty() {
+                let words = slowest.iter().map(|stage| {
+                    let name = format::fit(stage.stage.as_str(), 24);
+                    format!("{name} {}", format::clock(stage.seconds.unwrap_or_default()))
+                });
+                let words: Vec<String> = words.collect();
+                lines.push(format!(" longest   {}", format::fit(&words.join(" · "), width.saturating_sub(11))));
+            }
+        }
     }
-    lines.extend(table.lines(width));
     if !shown.published.is_empty() {
         let paths: Vec<String> =
             shown.published.iter().map(|path| format::clean(&path.display().to_string())).collect();
         lines.push(format!("published {}", paths.join("  ")));
     }
-    lines.push(paint.dim(&format!("one stage: llmflow show {}/STAGE", row.run)));
+    let every = if matches!(shown.stages, Stages::Counted { .. }) { " · every stage: --all" } else { "" };
+    lines.push(paint.dim(&format!("one stage: llmflow show {}/STAGE{every}", row.run)));
     lines.join("\n") + "\n"
+}
+
+fn listed(stages: &[StageRow], width: usize, paint: Paint) -> Vec<String> {
+    let mut table = Table::new(["stage", "status", "time", "result"]).right(&[2]);
+    for stage in stages {
+        let name = format::clean(stage.stage.as_str());
+        table.row([name, paint.status(&stage.status), time_of(stage), result_of(stage)]);
+    }
+    table.lines(width)
+}
+
+/// What failed comes first: it is what is looked for.
+fn broken_ones(broken: &[StageRow], row: &RunRow, width: usize, paint: Paint) -> Vec<String> {
+    if broken.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = listed(broken, width, paint);
+    let more = (row.failed as usize).saturating_sub(broken.len());
+    if more > 0 {
+        lines.push(format!(" … {} more failed", format::count(more as u64)));
+    }
+    lines.push(String::new());
+    lines
+}
+
+/// One line an operator: how its stages stand.
+fn counted(counts: &[StageCount], width: usize, paint: Paint) -> Vec<String> {
+    let mut operators: Vec<&str> = Vec::new();
+    let mut by_operator: BTreeMap<&str, Vec<&StageCount>> = BTreeMap::new();
+    for count in counts {
+        let of = by_operator.entry(&count.operator).or_default();
+        if of.is_empty() {
+            operators.push(&count.operator);
+        }
+        of.push(count);
+    }
+    let mut table = Table::new(["operator", "stages", "time", "status"]).right(&[1, 2]);
+    for operator in operators.iter().take(OPERATORS) {
+        let of = &by_operator[operator];
+        let total: u32 = of.iter().map(|count| count.stages).sum();
+        let seconds: f64 = of.iter().map(|count| count.seconds).sum();
+        let time = if seconds > 0.0 { format::clock(seconds) } else { "–".to_owned() };
+        let stand = of.iter().map(|count| {
+            paint.status_of(&count.status, &format!("{} {}", format::count(u64::from(count.stages)), count.status))
+        });
+        let stand = stand.collect::<Vec<_>>().join(" · ");
+        table.row([format::clean(operator), format::count(u64::from(total)), time, stand]);
+    }
+    if operators.len() > OPERATORS {
+        table.line(format!(" … {} more operators", operators.len() - OPERATORS));
+    }
+    table.lines(width)
 }
 
 /// The time a stage took in this run; nothing for one that did not run.
@@ -78,18 +162,15 @@ mod tests {
             summary: summary.into(),
             attempts: 1,
             failure: (status == "failed").then(|| Failure::input("x", "no rows\u{1b}[2J")),
-            needs: Vec::new(),
             outputs: Vec::new(),
             inputs: Vec::new(),
             metrics: Default::default(),
+            needs: Vec::new(),
         }
     }
 
-    #[test]
-    fn a_run_is_shown_with_every_stage() {
-        let now = jiff::Timestamp::from_millisecond(1_795_500_000_000).unwrap();
-        let now = now.to_zoned_datetime(jiff::tz::TimeZone::UTC);
-        let row = RunRow {
+    fn row() -> RunRow {
+        RunRow {
             run: RunId("calm-heron".into()),
             pipeline: "assistant".into(),
             status: RunStatus::Failed,
@@ -100,21 +181,37 @@ mod tests {
             failed: 1,
             skipped: 1,
             changed: "sft.lora_r 16 → 32".into(),
-        };
-        let shown = ShownRun {
-            row,
-            file: "/srv/assistant.yaml".into(),
             set: vec!["rank=32".into()],
-            stages: vec![
-                stage("rows", "cached", "298 rows"),
-                stage("clean", "ran", "290 kept"),
-                stage("sft", "failed", ""),
-                stage("gguf", "skipped", ""),
-            ],
+            resumes: None,
+            machine: String::new(),
+            version: String::new(),
+            is_first: false,
+        }
+    }
+
+    fn now() -> ZonedDateTime {
+        let now = jiff::Timestamp::from_millisecond(1_795_500_000_000).unwrap();
+        now.to_zoned_datetime(jiff::tz::TimeZone::UTC)
+    }
+
+    #[test]
+    fn a_run_is_shown_with_every_stage() {
+        let shown = ShownRun {
+            row: row(),
+            file: "/srv/assistant.yaml".into(),
+            tags: vec!["assistant:prod".into()],
+            stages: Stages::All {
+                stages: vec![
+                    stage("rows", "cached", "298 rows"),
+                    stage("clean", "ran", "290 kept"),
+                    stage("sft", "failed", ""),
+                    stage("gguf", "skipped", ""),
+                ],
+            },
             published: vec!["/srv/out/report.html".into()],
         };
-        insta::assert_snapshot!(run(&shown, &now, 80, Paint(false)), @r"
-        assistant · run calm-heron · failed · 5 min ago · 7m31s
+        insta::assert_snapshot!(run(&shown, &now(), 80, Paint(false)), @r"
+        assistant · run calm-heron · failed · 5 min ago · 7m31s · [assistant:prod]
          file      /srv/assistant.yaml  --set rank=32
          changed   sft.lora_r 16 → 32
          stage  status   time  result
@@ -125,5 +222,32 @@ mod tests {
         published /srv/out/report.html
         one stage: llmflow show calm-heron/STAGE
         ");
+    }
+
+    #[test]
+    fn of_many_stages_those_that_failed_come_first_and_the_rest_are_counted() {
+        let count = |operator: &str, status: &str, stages, seconds| StageCount {
+            operator: operator.into(),
+            status: status.into(),
+            stages,
+            seconds,
+        };
+        let shown = ShownRun {
+            row: RunRow { failed: 12, ..row() },
+            file: "/srv/assistant.yaml".into(),
+            tags: Vec::new(),
+            stages: Stages::Counted {
+                counts: vec![
+                    count("data.load", "cached", 1, 0.0),
+                    count("data.filter", "ran", 9_000, 1_812.0),
+                    count("data.filter", "failed", 12, 3.0),
+                    count("data.filter", "skipped", 987, 0.0),
+                ],
+                broken: vec![stage("f0007", "failed", "")],
+                slowest: vec![stage("f0815", "ran", ""), stage("f0816", "ran", "")],
+            },
+            published: Vec::new(),
+        };
+        insta::assert_snapshot!(run(&shown, &now(), 80, Paint(false)), @"");
     }
 }

@@ -1,34 +1,55 @@
 //! The screen of `runs`.
 
+use std::collections::BTreeMap;
+
 use jiff::ZonedDateTime;
 use llmflow_runtime::lineage::RunRow;
 use serde::Serialize;
 
 use super::{format, style::Paint, table::Table, when};
 
+/// Columns from which on there is room for the counts of stages.
+const WIDE: usize = 96;
+/// Longest name of a stage that is shown whole, in characters.
+const MOST_NAME: usize = 20;
+
+/// Columns of figures, and the metrics they may show: of each the first that a listed run has.
+pub const FIGURES: [(&str, &[&str]); 4] = [
+    ("acc", &["acc", "acc_norm", "exact_match", "f1", "win_rate"]),
+    ("loss", &["eval_loss", "train_loss", "loss"]),
+    ("ppl", &["perplexity"]),
+    ("reward", &["reward", "reward_mean"]),
+];
+
 /// One run with the figures that are compared.
 #[derive(Clone, Debug, Serialize)]
 pub struct Listed {
     #[serde(flatten)]
     pub row: RunRow,
-    /// No run of this pipeline came before it.
-    pub is_first: bool,
-    /// The stage at which it failed or was refused.
+    /// The stage at which it failed or was refused, and why.
     pub at: Option<String>,
+    pub failure: Option<String>,
+    pub tags: Vec<String>,
     /// By name; a run without one has a gap.
-    pub figures: Vec<(String, f64)>,
+    pub figures: BTreeMap<String, f64>,
 }
 
-/// The newest runs. `figures`: the metrics that have a column, by name and head.
-pub fn runs(list: &[Listed], figures: &[(&str, &str)], now: &ZonedDateTime, width: usize, paint: Paint) -> String {
+/// The newest runs.
+pub fn runs(list: &[Listed], now: &ZonedDateTime, width: usize, paint: Paint) -> String {
     if list.is_empty() {
         return "no runs yet: llmflow run FILE.yaml\n".to_owned();
     }
-    let mut table = Table::new(["run", "when", "status", "stages", "time", "changed"]);
+    let mut table = Table::new(["run", "when", "status", "time", "changed"]);
+    // Where there is no room, what is left out is what `show` says too.
+    let is_wide = width >= WIDE;
+    if is_wide {
+        table.insert_before_last("stages");
+    }
     let several = list.iter().any(|listed| listed.row.pipeline != list[0].row.pipeline);
-    let shown: Vec<&(&str, &str)> =
-        figures.iter().filter(|(name, _)| list.iter().any(|listed| figure(listed, name).is_some())).collect();
-    for (_, head) in &shown {
+    let has = |name: &str| list.iter().any(|listed| listed.figures.contains_key(name));
+    let columns = FIGURES.iter().filter_map(|(head, names)| Some((*head, *names.iter().find(|name| has(name))?)));
+    let shown: Vec<(&str, &str)> = columns.collect();
+    for (head, _) in &shown {
         table.insert_before_last(head);
     }
     if several {
@@ -37,24 +58,26 @@ pub fn runs(list: &[Listed], figures: &[(&str, &str)], now: &ZonedDateTime, widt
     for listed in list {
         let row = &listed.row;
         let status = match &listed.at {
-            Some(stage) => format!("{} {}", row.status.name(), format::clean(stage)),
+            Some(stage) => format!("{} {}", row.status.name(), format::fit(stage, MOST_NAME)),
             None => row.status.name().to_owned(),
         };
         let time = row.seconds.map_or("–".to_owned(), format::duration);
-        let mut cells =
-            vec![row.run.to_string(), when::ago(row.started_ms, now), paint.status(&status), stages(row), time];
-        cells.extend(shown.iter().map(|(name, _)| figure(listed, name).map_or("–".to_owned(), format::number)));
+        let mut cells = vec![row.run.to_string(), when::ago(row.started_ms, now), paint.status(&status), time];
+        if is_wide {
+            cells.push(stages(row));
+        }
+        cells.extend(shown.iter().map(|(_, name)| figure(listed, name).map_or("–".to_owned(), format::number)));
         if several {
             cells.push(format::clean(&row.pipeline));
         }
-        cells.push(changed(listed));
+        cells.push(changed(listed, paint));
         table.row_of(cells);
     }
     table.lines(width).join("\n") + "\n"
 }
 
 fn figure(listed: &Listed, name: &str) -> Option<f64> {
-    listed.figures.iter().find(|(own, _)| own == name).map(|(_, value)| *value)
+    listed.figures.get(name).copied()
 }
 
 /// `8 ran 10 cached 1 failed`.
@@ -65,9 +88,30 @@ fn stages(row: &RunRow) -> String {
     if words.is_empty() { "–".to_owned() } else { words.join(" ") }
 }
 
-/// What differed from the last success; a first run has nothing to differ from.
-fn changed(listed: &Listed) -> String {
-    if listed.is_first { "first".to_owned() } else { format::clean(&listed.row.changed) }
+/// In words: why it failed, what was set, what differed from the last success; a first run has nothing to differ from.
+/// Its tags stand behind.
+fn changed(listed: &Listed, paint: Paint) -> String {
+    let row = &listed.row;
+    let words = match &listed.failure {
+        Some(failure) => format::clean(failure),
+        None if !row.set.is_empty() => {
+            row.set.iter().map(|set| format!("--set {}", format::clean(set))).collect::<Vec<_>>().join(" ")
+        }
+        None if row.is_first => "first".to_owned(),
+        None => match (causes(&row.changed), &row.resumes) {
+            (words, Some(run)) if words.is_empty() => format!("goes on with {run}"),
+            (words, _) => words,
+        },
+    };
+    let tags: Vec<String> = listed.tags.iter().map(|tag| paint.bold(&format!("[{}]", format::clean(tag)))).collect();
+    [words, tags.join(" ")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
+}
+
+/// Without what only follows: `sft.in.data` of `unique.threshold 0.8 → 0.9, sft.in.data`.
+fn causes(changed: &str) -> String {
+    let parts: Vec<&str> = changed.split(", ").collect();
+    let causes: Vec<&str> = parts.iter().copied().filter(|part| !part.contains(".in.")).collect();
+    format::clean(&(if causes.is_empty() { parts } else { causes }).join(", "))
 }
 
 #[cfg(test)]
@@ -77,7 +121,7 @@ mod tests {
     use super::*;
 
     fn listed(run: &str, status: RunStatus, changed: &str, figures: &[(&str, f64)]) -> Listed {
-        let at = (status == RunStatus::Failed).then(|| "sft".to_owned());
+        let has_failed = status == RunStatus::Failed;
         let row = RunRow {
             run: RunId(run.into()),
             pipeline: "assistant".into(),
@@ -86,14 +130,20 @@ mod tests {
             seconds: Some(451.0),
             ran: 8,
             cached: u32::from(!changed.is_empty()) * 10,
-            failed: u32::from(status == RunStatus::Failed),
+            failed: u32::from(has_failed),
             skipped: 0,
             changed: changed.into(),
+            set: Vec::new(),
+            resumes: None,
+            machine: String::new(),
+            version: String::new(),
+            is_first: changed.is_empty(),
         };
         Listed {
             row,
-            at,
-            is_first: changed.is_empty(),
+            at: has_failed.then(|| "sft".to_owned()),
+            failure: has_failed.then(|| "out of memory".to_owned()),
+            tags: Vec::new(),
             figures: figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
         }
     }
@@ -102,16 +152,18 @@ mod tests {
     fn runs_are_listed_with_what_changed_and_what_came_of_it() {
         let now =
             jiff::Timestamp::from_millisecond(1_795_500_000_000).unwrap().to_zoned_datetime(jiff::tz::TimeZone::UTC);
-        let list = [
-            listed("calm-heron", RunStatus::Done, "sft.lora_r 16 → 32", &[("acc", 0.7), ("eval_loss", 1.42)]),
-            listed("quiet-otter", RunStatus::Failed, "", &[("eval_loss", 1.47)]),
+        let both = [("acc", 0.7), ("eval_loss", 1.42)];
+        let mut list = [
+            listed("calm-heron", RunStatus::Done, "sft.lora_r 16 → 32", &both),
+            listed("late-wren", RunStatus::Done, "unique.threshold 0.8 → 0.9, sft.in.data", &both),
+            listed("quiet-otter", RunStatus::Done, "", &[("eval_loss", 1.47), ("loss", 9.0)]),
+            listed("brave-newt", RunStatus::Failed, "", &[]),
         ];
-        let figures = [("acc", "acc"), ("eval_loss", "loss"), ("perplexity", "ppl")];
-        insta::assert_snapshot!(runs(&list, &figures, &now, 120, Paint(false)), @r"
-        run          when       status      stages           time   acc   loss  changed
-        calm-heron   5 min ago  done        8 ran 10 cached  7m31s  0.70  1.42  sft.lora_r 16 → 32
-        quiet-otter  5 min ago  failed sft  8 ran 1 failed   7m31s  –     1.47  first
-        ");
-        assert_eq!(runs(&[], &figures, &now, 80, Paint(false)), "no runs yet: llmflow run FILE.yaml\n");
+        list[0].row.set = vec!["rank=32".into()];
+        list[2].tags = vec!["assistant:prod".into()];
+        insta::assert_snapshot!(runs(&list, &now, 120, Paint(false)), @"");
+        assert_eq!(runs(&[], &now, 80, Paint(false)), "no runs yet: llmflow run FILE.yaml\n");
+        let narrow = runs(&list, &now, 80, Paint(false));
+        assert!(narrow.lines().all(|line| console::measure_text_width(line) <= 80), "{narrow}");
     }
 }

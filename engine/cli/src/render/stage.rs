@@ -168,21 +168,13 @@ fn curve(values: &[f64]) -> String {
 
 fn metrics(metrics: &BTreeMap<String, f64>, all: bool) -> String {
     let most = if all { metrics.len() } else { FEW };
-    let shown = metrics.iter().take(most).map(|(name, value)| format!("{} {}", format::clean(name), exact(*value)));
+    let shown =
+        metrics.iter().take(most).map(|(name, value)| format!("{} {}", format::clean(name), format::figure(*value)));
     let mut words: Vec<String> = shown.collect();
     if metrics.len() > most {
         words.push(format!("{} more: --all", metrics.len() - most));
     }
     words.join(" · ")
-}
-
-/// Whole numbers whole, others in about three digits.
-fn exact(value: f64) -> String {
-    if value.fract() == 0.0 && (0.0..1e15).contains(&value) {
-        format::count(value as u64)
-    } else {
-        format::number(value)
-    }
 }
 
 /// What a stage has to tell besides figures: its tables and samples.

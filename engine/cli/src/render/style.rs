@@ -26,13 +26,17 @@ impl Paint {
     pub fn cyan(self, text: &str) -> String {
         self.with("36", text)
     }
-    /// The name of a status in its colour.
+    /// The name of a status in its colour; words may follow it.
     pub fn status(self, name: &str) -> String {
-        match name.split_whitespace().next().unwrap_or_default() {
-            "ran" | "done" => self.green(name),
-            "failed" | "refused" => self.red(name),
-            "interrupted" | "skipped" | "running" => self.yellow(name),
-            _ => self.dim(name),
+        self.status_of(name.split_whitespace().next().unwrap_or_default(), name)
+    }
+    /// A text in the colour of a status.
+    pub fn status_of(self, status: &str, text: &str) -> String {
+        match status {
+            "ran" | "done" => self.green(text),
+            "failed" | "refused" => self.red(text),
+            "interrupted" | "skipped" | "running" => self.yellow(text),
+            _ => self.dim(text),
         }
     }
 }

@@ -3,15 +3,23 @@
 //! Owns: the database, its migrations, and every SQL statement. One process writes for a run: the engine.
 //! Must not know: how a stage runs. The store is the truth: losing this file loses history, never a result.
 
-mod query;
+mod address;
+mod artifacts;
+mod columns;
+mod health;
+mod rebuild;
 mod recall;
+mod record;
 mod recorder;
+pub mod ro_crate;
 mod row;
+mod runs;
+mod stages;
 #[cfg(test)]
 mod tests;
 mod write;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use llmflow_contract::Failure;
 use sqlx::{
@@ -19,9 +27,15 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+pub use artifacts::{Descendant, Descendants};
+use health::{failed, unmigrated, unreadable};
+pub use rebuild::{Rebuilt, rebuild};
 pub use recall::Success;
+pub use record::{RunRecord, StageRecord};
 pub use recorder::Recorder;
 pub use row::{InputRow, OutputRow, PipelineRow, RunRow, StageRow, Whereabouts};
+pub use runs::RunFilter;
+pub use stages::{Follower, StageCount};
 pub use write::{Note, PlannedRow};
 
 use crate::{event::RunId, home::Home};
@@ -39,24 +53,25 @@ impl Lineage {
     /// Opens, or makes, the home's `lineage.db`, and notes which runs died without saying so.
     ///
     /// # Errors
-    /// `lineage/database` if it cannot be opened, or was written by a newer LLMflow.
+    /// Those of [`health`]: damaged, locked, written by a newer LLMflow, no space left.
     pub async fn open(home: &Home) -> Result<Self, Failure> {
+        let lineage = Self::open_file(&home.database(), BUSY).await?;
+        lineage.bury_the_dead(home).await?;
+        Ok(lineage)
+    }
+
+    /// `busy`: how long a statement waits for another process that writes.
+    async fn open_file(path: &Path, busy: Duration) -> Result<Self, Failure> {
         let options = SqliteConnectOptions::new()
-            .filename(home.database())
+            .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY)
+            .busy_timeout(busy)
             .foreign_keys(true);
         let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.map_err(failed)?;
-        sqlx::migrate!("../../migrations").run(&pool).await.map_err(|error| {
-            Failure::environment("lineage/database", "the history cannot be brought up to date")
-                .cause(error)
-                .help("use the LLMflow that wrote it, or move `lineage.db` away: results in the store stay")
-        })?;
-        let lineage = Self { pool };
-        lineage.bury_the_dead(home).await?;
-        Ok(lineage)
+        sqlx::migrate!("../../migrations").run(&pool).await.map_err(unmigrated)?;
+        Ok(Self { pool })
     }
 
     /// Runs that say `running` while no process holds them were killed.
@@ -84,23 +99,4 @@ impl Lineage {
         }
         Ok(())
     }
-}
-
-/// A failure of the database.
-fn failed(error: sqlx::Error) -> Failure {
-    // <https://sqlite.org/rescode.html>: 13 is SQLITE_FULL, 11 SQLITE_CORRUPT, 26 SQLITE_NOTADB.
-    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
-    let failure = match code.as_str() {
-        "13" => Failure::environment("disk/full", "no space left while writing the history, `lineage.db`")
-            .help("free some space, or move the state with `--home FOLDER`; then run the same command again"),
-        "11" | "26" => Failure::environment("lineage/database", "the history in `lineage.db` is damaged")
-            .help("move `lineage.db` away and run again: history starts anew, results in the store stay"),
-        _ => Failure::environment("lineage/database", "the history in `lineage.db` does not answer"),
-    };
-    failure.cause(error)
-}
-
-/// A JSON column that this program wrote and can no longer read.
-fn unreadable(error: serde_json::Error) -> Failure {
-    Failure::environment("lineage/database", "the history in `lineage.db` holds something unreadable").cause(error)
 }

@@ -1,10 +1,41 @@
-//! Reading: what the keys of past stages were made of, and which curves they drew.
+//! Reading: what past runs were told, what their keys were made of, which curves they drew, what they said.
 
-use llmflow_contract::StageId;
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+};
+
+use llmflow_contract::{Digest, StageId};
 use sqlx::Row;
 
-use super::*;
-use crate::plan::Component;
+use super::{
+    columns::{digest, json, stage_id, text},
+    runs::no_run,
+    *,
+};
+use crate::{
+    event::{Event, What},
+    plan::{Change, Component, LastSuccess},
+};
+
+pub(super) const LAST_SUCCESSES: &str =
+    "SELECT s.stage, s.components, s.seconds FROM json_each(?2) wanted JOIN stages s ON s.rowid = (
+         SELECT s.rowid FROM stages s JOIN runs r ON r.run = s.run
+         WHERE s.stage = wanted.value AND r.pipeline = ?1
+             AND s.status IN ('ran', 'cached', 'refused') AND s.components IS NOT NULL
+         ORDER BY r.number DESC LIMIT 1)";
+pub(super) const SUCCESS_BEFORE: &str = "SELECT r.run, r.started_ms, s.components FROM stages s
+    JOIN runs r ON r.run = s.run JOIN runs this ON this.run = ?1
+    WHERE r.pipeline = this.pipeline AND r.number < this.number AND s.stage = ?2
+        AND s.status IN ('ran', 'cached', 'refused') AND s.components IS NOT NULL
+    ORDER BY r.number DESC LIMIT 1";
+pub(super) const PUBLISHED: &str = "SELECT json FROM events INDEXED BY events_that_tell
+    WHERE run = ?1 AND json ->> '$.event' = 'published'
+        AND json ->> '$.event' IN ('refused', 'skipped', 'published', 'run_started') ORDER BY id";
+pub(super) const FIGURES: &str = "SELECT value AS name, (
+        SELECT m.value FROM metrics m INDEXED BY metrics_by_what
+        WHERE m.run = ?1 AND m.name = wanted.value AND m.step IS NULL ORDER BY m.id DESC LIMIT 1) AS value
+    FROM json_each(?2) wanted";
 
 /// A success of a stage, before another.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,42 +48,118 @@ pub struct Success {
 }
 
 impl Lineage {
+    /// The file a run was started with.
+    pub async fn pipeline_of(&self, run: &RunId) -> Result<PipelineRow, Failure> {
+        let row = sqlx::query("SELECT path, pipeline, text, set_json, params, resumes FROM runs WHERE run = ?")
+            .bind(&run.0)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?
+            .ok_or_else(|| no_run(run))?;
+        Ok(PipelineRow {
+            path: PathBuf::from(text(&row, "path")?),
+            name: text(&row, "pipeline")?,
+            text: text(&row, "text")?,
+            set: json(&row, "set_json")?.unwrap_or_default(),
+            params: json(&row, "params")?.unwrap_or_default(),
+            resumes: row.try_get::<Option<String>, _>("resumes").map_err(failed)?.map(RunId),
+        })
+    }
+
+    /// The last time each of these stages of a pipeline succeeded.
+    pub async fn last_successes(
+        &self,
+        pipeline: &str,
+        stages: &[&StageId],
+    ) -> Result<HashMap<StageId, LastSuccess>, Failure> {
+        let rows: Vec<(String, String, Option<f64>)> = sqlx::query_as(LAST_SUCCESSES)
+            .bind(pipeline)
+            .bind(serde_json::to_string(stages).map_err(unreadable)?)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        rows.into_iter()
+            .map(|(stage, components, seconds)| {
+                let components = serde_json::from_str(&components).map_err(unreadable)?;
+                let last = LastSuccess { components, seconds: seconds.unwrap_or_default() };
+                Ok((StageId::new(stage), last))
+            })
+            .collect()
+    }
+
+    /// The key of each stage's last success.
+    pub async fn last_keys(&self, pipeline: &str, stages: &[&StageId]) -> Result<Vec<(StageId, Digest)>, Failure> {
+        let rows = sqlx::query(
+            "SELECT s.stage, s.key FROM json_each(?2) wanted JOIN stages s ON s.rowid = (
+                 SELECT s.rowid FROM stages s JOIN runs r ON r.run = s.run
+                 WHERE s.stage = wanted.value AND r.pipeline = ?1
+                     AND s.status IN ('ran', 'cached', 'refused') AND s.key IS NOT NULL
+                 ORDER BY r.number DESC LIMIT 1)",
+        )
+        .bind(pipeline)
+        .bind(serde_json::to_string(stages).map_err(unreadable)?)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        let mut keys = Vec::new();
+        for row in &rows {
+            if let Some(key) = digest(row, "key")? {
+                keys.push((stage_id(row, "stage")?, key));
+            }
+        }
+        Ok(keys)
+    }
+
     /// What a stage's key was made of; nothing if the run never came so far.
     pub async fn components_of(&self, run: &RunId, stage: &StageId) -> Result<Option<Vec<Component>>, Failure> {
-        let row: Option<(Option<String>,)> =
-            sqlx::query_as("SELECT components FROM stages WHERE run = ? AND stage = ?")
-                .bind(&run.0)
-                .bind(stage.as_str())
-                .fetch_optional(&self.pool)
-                .await
-                .map_err(failed)?;
-        let text = row.and_then(|(text,)| text);
-        text.map(|text| serde_json::from_str(&text).map_err(unreadable)).transpose()
+        let row = sqlx::query("SELECT components FROM stages WHERE run = ? AND stage = ?")
+            .bind(&run.0)
+            .bind(stage.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
+        row.map_or(Ok(None), |row| json(&row, "components"))
+    }
+
+    /// Why a stage was going to run, as the plan of its run said it; nothing for one that had to wait and see.
+    pub async fn because_of(&self, run: &RunId, stage: &StageId) -> Result<Vec<Change>, Failure> {
+        let row = sqlx::query("SELECT because FROM stages WHERE run = ? AND stage = ?")
+            .bind(&run.0)
+            .bind(stage.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
+        let changes = row.map_or(Ok(None), |row| json(&row, "because"))?;
+        Ok(changes.unwrap_or_default())
     }
 
     /// The last success of this stage in an earlier run of the same pipeline.
     pub async fn success_before(&self, run: &RunId, stage: &StageId) -> Result<Option<Success>, Failure> {
-        let row = sqlx::query(
-            "SELECT r.run, r.started_ms, s.components FROM stages s JOIN runs r ON r.run = s.run
-             JOIN runs this ON this.run = ?
-             WHERE r.pipeline = this.pipeline AND r.number < this.number AND s.stage = ?
-                 AND s.status IN ('ran', 'cached', 'refused') AND s.components IS NOT NULL
-             ORDER BY r.number DESC LIMIT 1",
-        )
-        .bind(&run.0)
-        .bind(stage.as_str())
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(failed)?;
+        let row = sqlx::query(SUCCESS_BEFORE)
+            .bind(&run.0)
+            .bind(stage.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
         row.map(|row| {
-            let components: String = row.try_get("components").map_err(failed)?;
             Ok(Success {
-                run: RunId(row.try_get("run").map_err(failed)?),
+                run: RunId(text(&row, "run")?),
                 started_ms: row.try_get::<i64, _>("started_ms").map_err(failed)? as u64,
-                components: serde_json::from_str(&components).map_err(unreadable)?,
+                components: json(&row, "components")?.unwrap_or_default(),
             })
         })
         .transpose()
+    }
+
+    /// The last word of a run on each of these metrics: that of the stage that ended last.
+    pub async fn figures_of_run(&self, run: &RunId, names: &[&str]) -> Result<BTreeMap<String, f64>, Failure> {
+        let rows: Vec<(String, Option<f64>)> = sqlx::query_as(FIGURES)
+            .bind(&run.0)
+            .bind(serde_json::to_string(names).map_err(unreadable)?)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        Ok(rows.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
     }
 
     /// The metrics of which a stage has values over steps, in the order in which they were first heard of.
@@ -66,5 +173,45 @@ impl Lineage {
         .await
         .map_err(failed)?;
         Ok(rows.into_iter().map(|(name,)| name).collect())
+    }
+
+    /// A metric's values over steps, one a step: of an attempt that went back to a checkpoint the last.
+    pub async fn series(&self, run: &RunId, stage: &StageId, name: &str) -> Result<Vec<(u64, f64)>, Failure> {
+        let rows: Vec<(i64, Option<f64>)> = sqlx::query_as(
+            "SELECT step, value FROM metrics WHERE run = ? AND stage = ? AND name = ? AND step IS NOT NULL ORDER BY id",
+        )
+        .bind(&run.0)
+        .bind(stage.as_str())
+        .bind(name)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        let points: BTreeMap<u64, f64> =
+            rows.into_iter().filter_map(|(step, value)| Some((step as u64, value?))).collect();
+        Ok(points.into_iter().collect())
+    }
+
+    /// Everything that happened in a run, in order; points of series are in [`Self::series`].
+    pub async fn events(&self, run: &RunId) -> Result<Vec<Event>, Failure> {
+        let rows: Vec<(String,)> = sqlx::query_as("SELECT json FROM events WHERE run = ? ORDER BY id")
+            .bind(&run.0)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        rows.iter().map(|(json,)| serde_json::from_str(json).map_err(unreadable)).collect()
+    }
+
+    /// The paths a run published to, in order.
+    pub async fn published_by(&self, run: &RunId) -> Result<Vec<PathBuf>, Failure> {
+        let rows: Vec<(String,)> =
+            sqlx::query_as(PUBLISHED).bind(&run.0).fetch_all(&self.pool).await.map_err(failed)?;
+        let mut paths = Vec::new();
+        for (json,) in rows {
+            let event: Event = serde_json::from_str(&json).map_err(unreadable)?;
+            if let What::Published { path, .. } = event.what {
+                paths.push(path);
+            }
+        }
+        Ok(paths)
     }
 }

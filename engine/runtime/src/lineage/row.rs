@@ -38,6 +38,16 @@ pub struct RunRow {
     pub skipped: u32,
     /// What differed from the last success, in one line; empty for a first run.
     pub changed: String,
+    /// `--set`, as typed.
+    pub set: Vec<String>,
+    /// The run that this one goes on with.
+    pub resumes: Option<RunId>,
+    /// Where it ran: the host's name.
+    pub machine: String,
+    /// Of LLMflow.
+    pub version: String,
+    /// No run of this pipeline came before it.
+    pub is_first: bool,
 }
 
 /// One stage of a run.

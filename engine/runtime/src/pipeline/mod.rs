@@ -10,7 +10,7 @@ mod condition;
 mod cycles;
 mod def;
 mod demand;
-mod diagnostic;
+pub(crate) mod diagnostic;
 mod expression;
 mod fields;
 mod file;

@@ -34,10 +34,10 @@ impl Engine {
         let Published { paths: published, report_to, failures: unpublished } =
             self.publish(status == RunStatus::Done).await?;
         if self.is_recorded {
-            self.save_run_record(true).await?;
             self.emit(None, What::RunFinished { status, seconds });
         }
         self.end_recording().await?;
+        self.save_run_record(true).await?; // of all that is written down by now
         if let Some(question) =
             self.ask.question.as_ref().filter(|_| status == RunStatus::Done && unpublished.is_empty())
         {

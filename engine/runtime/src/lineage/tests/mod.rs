@@ -1,3 +1,9 @@
+//! What is written down is found again.
+
+mod health;
+mod queries;
+mod rebuild;
+
 use std::collections::BTreeMap;
 
 use llmflow_contract::{Digest, Kind, Port, StageId};
@@ -218,4 +224,42 @@ async fn a_key_is_compared_with_the_success_before_it_not_with_its_own() {
     assert_eq!(lineage.success_before(&first, &sft).await.unwrap(), None);
     assert_eq!(lineage.components_of(&first, &StageId::from("load")).await.unwrap(), None);
     assert_eq!(lineage.series_names(&second, &sft).await.unwrap(), ["loss"]);
+}
+
+#[tokio::test]
+async fn one_stage_is_found_with_what_stands_around_it() {
+    let (_folder, home) = home();
+    let lineage = Lineage::open(&home).await.unwrap();
+    let run = start(&lineage, "quiet-otter").await;
+    tell(&lineage, &run, Some("load"), What::Finished(gave("data", b"rows"))).await;
+    tell(&lineage, &run, Some("sft"), What::Skipped { because: "`load` was late".into() }).await;
+    let all = lineage.stages_of_run(&run).await.unwrap();
+    for expected in &all {
+        let one = lineage.stage_of_run(&run, &expected.stage).await.unwrap().unwrap();
+        assert_eq!(serde_json::to_value(one).unwrap(), serde_json::to_value(expected).unwrap());
+    }
+    let (load, sft) = (StageId::from("load"), StageId::from("sft"));
+    assert_eq!(lineage.readers_of(&run, &load).await.unwrap(), [sft.clone()]);
+    assert_eq!(lineage.following(&run, &load).await.unwrap()[0].stage, sft);
+    assert!(lineage.following(&run, &sft).await.unwrap().is_empty());
+    let reason = lineage.reason_of(&run, &sft).await.unwrap();
+    assert!(matches!(reason, Some(What::Skipped { because }) if because == "`load` was late"));
+    let failure = lineage.find_stage(&Address::parse("@/sfT").unwrap()).await.unwrap_err();
+    assert!(failure.message.ends_with("the nearest is `sft`"), "{failure}");
+}
+
+#[tokio::test]
+async fn what_was_made_of_an_artifact_is_followed_through_every_run() {
+    let (_folder, home) = home();
+    let lineage = Lineage::open(&home).await.unwrap();
+    let (first, second) = (start(&lineage, "first-otter").await, start(&lineage, "second-otter").await);
+    for (run, weights) in [(&first, b"one"), (&second, b"two")] {
+        tell(&lineage, run, Some("load"), What::Finished(gave("data", b"rows"))).await;
+        tell(&lineage, run, Some("sft"), What::Finished(gave("adapter", weights))).await;
+    }
+    let found = lineage.descendants(&Digest::of(b"rows")).await.unwrap();
+    let named: Vec<_> = found.all.iter().map(|made| (made.digest, made.runs[0].clone())).collect();
+    assert_eq!(named, [(Digest::of(b"two"), second), (Digest::of(b"one"), first)], "newest run first");
+    assert_eq!((found.first.as_slice(), found.is_cut), (&[0, 1][..], false));
+    assert!(lineage.descendants(&Digest::of(b"one")).await.unwrap().all.is_empty());
 }

@@ -1,0 +1,192 @@
+//! What somebody changed between two runs: the causes, not what follows from them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use llmflow_contract::StageId;
+use llmflow_runtime::{
+    lineage::StageRow,
+    pipeline::Loaded,
+    plan::{Change, key},
+};
+
+use super::{Pair, Side};
+use crate::{
+    command::{Setting, explain::reload},
+    render::diff::Cause,
+};
+
+/// Everything that can differ, as the screen names it.
+const AREAS: [&str; 6] = ["params", "data", "program", "machine", "seed", "stages"];
+
+/// The causes, those of the file's params first.
+pub(super) fn causes(before: &Side, now: &Side, pairs: &[Pair<'_>], setting: &Setting<'_>) -> Vec<Cause> {
+    let mut causes = Causes::default();
+    if before.only.is_none() {
+        params(before, now, &mut causes);
+        stages(before, now, &mut causes);
+    }
+    causes.add("program", "LLMflow".into(), Some(before.row.version.clone()), Some(now.row.version.clone()));
+    causes.add("machine", "machine".into(), Some(before.row.machine.clone()), Some(now.row.machine.clone()));
+    let changed: BTreeSet<String> = causes.list.iter().map(|cause| cause.what.clone()).collect();
+    let mut loaded = None;
+    for pair in pairs {
+        let (Some(old), Some(new)) = (before.components.get(&pair.before.stage), now.components.get(&pair.now.stage))
+        else {
+            continue;
+        };
+        for change in key::changes(old, new) {
+            let is_explained = change.part.starts_with("with.") && !changed.is_empty() && {
+                let loaded = loaded.get_or_insert_with(|| reload(&now.file, setting));
+                param_of(loaded, pair.now, &change).is_some_and(|param| changed.contains(&format!("params.{param}")))
+            };
+            if !is_explained {
+                causes.part(pair, change);
+            }
+        }
+    }
+    causes.list
+}
+
+/// The areas in which nothing changed.
+pub(super) fn same(causes: &[Cause]) -> Vec<&'static str> {
+    AREAS.into_iter().filter(|area| causes.iter().all(|cause| cause.area != *area)).collect()
+}
+
+#[derive(Default)]
+struct Causes {
+    list: Vec<Cause>,
+    /// Where a change that may concern many stages stands in the list.
+    shared: HashMap<(String, Option<String>, Option<String>), usize>,
+}
+
+impl Causes {
+    fn add(&mut self, area: &'static str, what: String, before: Option<String>, now: Option<String>) {
+        if before != now {
+            self.list.push(Cause { area, what, before, now, stages: 1 });
+        }
+    }
+
+    /// One part of a stage's key. The same change in many stages is one cause.
+    fn part(&mut self, pair: &Pair<'_>, change: Change) {
+        let part = change.part.as_str();
+        let (area, short) = match part.split_once('.') {
+            Some(("with", param)) => ("params", param),
+            Some(("source", _)) => ("data", part),
+            Some(("in", port)) => return self.wiring(pair, port),
+            _ => match part {
+                "operator" => ("program", part),
+                "numerics" => ("machine", part),
+                "seed" => ("seed", part),
+                other => ("stages", other),
+            },
+        };
+        let key = (change.part.clone(), change.before.clone(), change.now.clone());
+        if let Some(index) = self.shared.get(&key) {
+            let cause = &mut self.list[*index];
+            cause.stages += 1;
+            cause.what = short.to_owned();
+            return;
+        }
+        self.shared.insert(key, self.list.len());
+        // The content of a source is a digest: that it changed says enough.
+        let (before, now) = if area == "data" { (None, None) } else { (change.before, change.now) };
+        self.list.push(Cause { area, what: format!("{}.{short}", pair.name()), before, now, stages: 1 });
+    }
+
+    /// An input: other bytes follow from another cause, another stage is one.
+    fn wiring(&mut self, pair: &Pair<'_>, port: &str) {
+        let (before, now) = (read_at(pair.before, port), read_at(pair.now, port));
+        self.add("stages", format!("{}.in.{port}", pair.name()), Some(before), Some(now));
+    }
+}
+
+/// What a port reads: `clean.data, replay.data`.
+fn read_at(stage: &StageRow, port: &str) -> String {
+    let inputs = stage.inputs.iter().filter(|input| input.port.as_str() == port);
+    inputs.map(|input| format!("{}.{}", input.from_stage, input.from_port)).collect::<Vec<_>>().join(", ")
+}
+
+/// The file's param that gave a stage's param its value.
+fn param_of(loaded: &Loaded, stage: &StageRow, change: &Change) -> Option<String> {
+    let def = loaded.stages.iter().find(|def| def.id == stage.stage)?;
+    def.origin_of(change.part.strip_prefix("with.")?)?.param().map(ToString::to_string)
+}
+
+fn params(before: &Side, now: &Side, causes: &mut Causes) {
+    let names: BTreeSet<&String> = before.file.params.keys().chain(now.file.params.keys()).collect();
+    for name in names {
+        let of = |side: &Side| side.file.params.get(name).map(ToString::to_string);
+        causes.add("params", format!("params.{name}"), of(before), of(now));
+    }
+}
+
+fn stages(before: &Side, now: &Side, causes: &mut Causes) {
+    let names = |side: &Side| side.stages.iter().map(|stage| stage.stage.clone()).collect::<BTreeSet<_>>();
+    let (old, new) = (names(before), names(now));
+    let operator =
+        |side: &Side, name: &StageId| side.stages.iter().find(|row| row.stage == *name).map(|row| row.operator.clone());
+    for name in new.difference(&old) {
+        causes.add("stages", format!("stage {name}"), None, operator(now, name));
+    }
+    for name in old.difference(&new) {
+        causes.add("stages", format!("stage {name}"), operator(before, name), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use llmflow_contract::Port;
+    use llmflow_runtime::lineage::InputRow;
+
+    use super::*;
+
+    fn stage(name: &str, from: &str) -> StageRow {
+        StageRow {
+            stage: StageId::from(name),
+            operator: "a.b".into(),
+            version: 1,
+            status: "ran".into(),
+            key: None,
+            seconds: None,
+            summary: String::new(),
+            attempts: 1,
+            failure: None,
+            needs: Vec::new(),
+            outputs: Vec::new(),
+            inputs: vec![InputRow {
+                port: Port::from("data"),
+                from_stage: StageId::from(from),
+                from_port: Port::from("rows"),
+                digest: None,
+            }],
+            metrics: Default::default(),
+        }
+    }
+
+    fn change(part: &str, before: &str, now: &str) -> Change {
+        Change { part: part.into(), before: Some(before.into()), now: Some(now.into()), origin: None }
+    }
+
+    #[test]
+    fn other_bytes_on_an_input_are_no_cause_and_another_stage_on_it_is_one() {
+        let (old, new, rewired) = (stage("sft", "clean"), stage("sft", "clean"), stage("sft", "unique"));
+        let mut causes = Causes::default();
+        causes.part(&Pair { before: &old, now: &new }, change("in.data", "aa", "bb"));
+        assert_eq!(causes.list, []);
+        causes.part(&Pair { before: &old, now: &rewired }, change("in.data", "aa", "bb"));
+        assert_eq!(causes.list[0].what, "sft.in.data");
+        assert_eq!(causes.list[0].now.as_deref(), Some("unique.rows"));
+        assert_eq!(same(&causes.list), ["params", "data", "program", "machine", "seed"]);
+    }
+
+    #[test]
+    fn one_change_in_many_stages_is_one_cause() {
+        let rows: Vec<StageRow> = ["a", "b", "c"].map(|name| stage(name, "x")).into();
+        let mut causes = Causes::default();
+        for row in &rows {
+            causes.part(&Pair { before: row, now: row }, change("seed", "42", "43"));
+        }
+        let cause = &causes.list[0];
+        assert_eq!((causes.list.len(), cause.what.as_str(), cause.area, cause.stages), (1, "seed", "seed", 3));
+    }
+}

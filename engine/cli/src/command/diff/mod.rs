@@ -1,0 +1,129 @@
+//! `diff`: two runs side by side.
+
+mod answers;
+mod cause;
+mod figures;
+mod rows;
+
+use std::collections::HashMap;
+
+use llmflow_contract::{Failure, StageId};
+use llmflow_runtime::{
+    address::Address,
+    event::RunId,
+    lineage::{PipelineRow, RunRow, StageRow},
+    plan::Component,
+    run::Error,
+};
+
+use super::{DONE, Setting, block_on, history::History};
+use crate::{
+    args::DiffArgs,
+    render::diff::{self as screen, Diff, Wanted},
+};
+
+/// Says why two runs, or two stages, differ, and in what.
+pub fn diff(args: DiffArgs, setting: &Setting) -> Result<u8, Error> {
+    block_on(async {
+        let history = History::open(setting.home.as_deref()).await?;
+        let (before, now) = sides(&history, &args).await?;
+        let stages = before.only.clone().zip(now.only.clone());
+        let wanted = Wanted { answers: args.answers, rows: args.rows, all: args.all };
+        let pairs = pairs(&before, &now);
+        let answers = answers::answers(&history, &pairs).await?;
+        let it = Diff {
+            causes: cause::causes(&before, &now, &pairs, setting),
+            same: Vec::new(),
+            figures: figures::figures(&pairs, &answers),
+            times: figures::times(&before, &now, &pairs),
+            answers: answers.into_iter().map(|compared| compared.shown).collect(),
+            data: rows::data(&history, &pairs, wanted).await?,
+            before: before.row.run,
+            now: now.row.run,
+            stages,
+        };
+        let it = Diff { same: cause::same(&it.causes), ..it };
+        let out = setting.screen;
+        if out.json {
+            out.print_json(&it);
+        } else {
+            out.say(&format!("{} → {}", it.before, it.now));
+            out.print(&screen::diff(&it, wanted, out.width, out.paint));
+        }
+        Ok(DONE)
+    })
+}
+
+/// One of the two, with all that is compared.
+struct Side {
+    row: RunRow,
+    file: PipelineRow,
+    stages: Vec<StageRow>,
+    components: HashMap<StageId, Vec<Component>>,
+    /// The stage that is compared, where it is not the whole run.
+    only: Option<StageId>,
+}
+
+impl Side {
+    async fn of(history: &History, run: &RunId, only: Option<StageId>) -> Result<Self, Failure> {
+        let lineage = &history.lineage;
+        let (stages, components) = match &only {
+            Some(stage) => {
+                let components = lineage.components_of(run, stage).await?;
+                let row = lineage.stage_of_run(run, stage).await?;
+                (row.into_iter().collect(), components.map(|parts| (stage.clone(), parts)).into_iter().collect())
+            }
+            None => (lineage.stages_of_run(run).await?, lineage.components_of_run(run).await?),
+        };
+        Ok(Self { row: lineage.run(run).await?, file: lineage.pipeline_of(run).await?, stages, components, only })
+    }
+}
+
+/// The stages that stand for one another.
+struct Pair<'a> {
+    before: &'a StageRow,
+    now: &'a StageRow,
+}
+
+impl Pair<'_> {
+    fn name(&self) -> &str {
+        self.now.stage.as_str()
+    }
+}
+
+fn pairs<'a>(before: &'a Side, now: &'a Side) -> Vec<Pair<'a>> {
+    if let (Some(_), [before], [now]) = (&now.only, before.stages.as_slice(), now.stages.as_slice()) {
+        return vec![Pair { before, now }];
+    }
+    let by_name: HashMap<&StageId, &StageRow> = before.stages.iter().map(|stage| (&stage.stage, stage)).collect();
+    let pair = |now: &'a StageRow| Some(Pair { before: by_name.get(&now.stage).copied()?, now });
+    now.stages.iter().filter_map(pair).collect()
+}
+
+/// Which two are meant: the newest run and the one before it of the same pipeline, unless the arguments say otherwise.
+async fn sides(history: &History, args: &DiffArgs) -> Result<(Side, Side), Failure> {
+    let lineage = &history.lineage;
+    let first = Address::parse(args.before.as_deref().unwrap_or("@"))?;
+    let Some(second) = &args.now else {
+        let (run, stage) = meant(history, &first).await?;
+        let before = lineage.run_before(&run).await?.ok_or_else(|| {
+            Failure::input("diff/first", format!("run `{run}` is the first of its pipeline: there is none before it"))
+                .help("llmflow diff RUN RUN compares any two; llmflow runs lists them")
+        })?;
+        return Ok((Side::of(history, &before, stage.clone()).await?, Side::of(history, &run, stage).await?));
+    };
+    let second = Address::parse(second)?;
+    if first.stage.is_some() != second.stage.is_some() {
+        return Err(Failure::input("diff/form", "one address names a stage, the other a whole run")
+            .help("llmflow diff RUN RUN, or llmflow diff RUN/STAGE RUN/STAGE"));
+    }
+    let ((before, old), (now, new)) = (meant(history, &first).await?, meant(history, &second).await?);
+    Ok((Side::of(history, &before, old).await?, Side::of(history, &now, new).await?))
+}
+
+async fn meant(history: &History, address: &Address) -> Result<(RunId, Option<StageId>), Failure> {
+    match &address.stage {
+        Some(_) => history.lineage.find_stage(address).await.map(|(run, stage)| (run, Some(stage.stage))),
+        None => Ok((history.lineage.find_run(&address.run).await?, None)),
+    }
+}

@@ -1,0 +1,44 @@
+//! `doctor --rebuild`
+
+use std::path::Path;
+
+use llmflow_contract::Failure;
+use llmflow_runtime::{lineage, run::Error};
+
+use super::{DONE, Setting, block_on, history};
+use crate::render::format;
+
+/// Makes the history anew from what the store remembers. The old one need not be readable, nor there.
+pub fn rebuild(setting: &Setting) -> Result<u8, Error> {
+    block_on(async {
+        let (home, store) = history::places(setting.home.as_deref(), Path::new("."))?;
+        let rebuilt = lineage::rebuild(&home, &store).await?;
+        let out = setting.screen;
+        if out.json {
+            out.print_json(&rebuilt);
+            return Ok(DONE);
+        }
+        let count = |count: usize| format::count(count as u64);
+        out.say(&format!(
+            "{} runs with {} stages are in the history again",
+            count(rebuilt.runs),
+            count(rebuilt.stages)
+        ));
+        out.say(
+            "the points of curves, and runs that left no record in the store, are not: the store does not know them",
+        );
+        if let Some(old) = &rebuilt.old {
+            out.say(&format!("the old one is kept: {}", format::clean(&old.display().to_string())));
+        }
+        match rebuilt.unreadable.as_slice() {
+            [] => Ok(DONE),
+            names => {
+                let names = format::listed(names.iter().map(String::as_str), 8);
+                let message = format!("the store's records of {names} cannot be read: these runs are left out");
+                Err(Failure::environment("lineage/records", message)
+                    .help("llmflow verify says what else is damaged")
+                    .into())
+            }
+        }
+    })
+}

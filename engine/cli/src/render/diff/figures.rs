@@ -1,0 +1,86 @@
+//! Causes and figures: what was changed, and what it did to times and metrics.
+
+use super::{Cause, Diff, FEW, Figure, INDENT, Verdict, Wanted, line};
+use crate::render::{change, format, style::Paint, table::Table};
+
+pub(super) fn causes(it: &Diff, wanted: Wanted, width: usize) -> Vec<String> {
+    let same = match it.same.len() {
+        0 => String::new(),
+        _ => format!("({}: same)", it.same.join(", ")),
+    };
+    let most = if wanted.all { it.causes.len() } else { FEW };
+    let mut texts: Vec<String> = it.causes.iter().take(most).map(cause).collect();
+    if it.causes.len() > most {
+        texts.push(format!("{} more: --all", it.causes.len() - most));
+    }
+    if texts.is_empty() {
+        texts.push("nothing that a key knows".to_owned());
+    }
+    let room = width.saturating_sub(INDENT);
+    match texts.last_mut() {
+        Some(last) if !same.is_empty() && console::measure_text_width(last) + 4 + same.chars().count() <= room => {
+            last.push_str(&format!("    {same}"));
+        }
+        _ if !same.is_empty() => texts.push(same),
+        _ => {}
+    }
+    let named =
+        |(number, text): (usize, &String)| line(if number == 0 { " cause" } else { "" }, &format::fit(text, room));
+    texts.iter().enumerate().map(named).collect()
+}
+
+fn cause(cause: &Cause) -> String {
+    let what = format::clean(&cause.what);
+    let stages = if cause.stages > 1 { format!("  (in {} stages)", cause.stages) } else { String::new() };
+    let text = match (&cause.before, &cause.now) {
+        (Some(before), Some(now)) => format!("{what} {} → {}", change::value(before), change::value(now)),
+        (None, Some(now)) => format!("{what} is new: {}", change::value(now)),
+        (Some(before), None) => format!("{what} is gone: {}", change::value(before)),
+        (None, None) => format!("{what} changed"),
+    };
+    text + &stages
+}
+
+pub(super) fn results(it: &Diff, wanted: Wanted, width: usize, paint: Paint) -> Vec<String> {
+    if it.figures.is_empty() && it.times.is_empty() {
+        return Vec::new();
+    }
+    let mut table = Table::new(["results", it.before.0.as_str(), it.now.0.as_str(), ""]).wrap(3);
+    let most = if wanted.all { it.figures.len() } else { FEW };
+    for figure in it.figures.iter().take(most) {
+        let (before, now) = (figure.before.map_or(none(), format::figure), figure.now.map_or(none(), format::figure));
+        table.row([format!(" {}", format::clean(&figure.name)), before, now, difference(figure, paint)]);
+    }
+    for time in &it.times {
+        let share = (time.now / time.before - 1.0) * 100.0;
+        let share = if share.is_finite() { format!("{share:+.0} %") } else { String::new() };
+        let name = format!(" {}", format::clean(&time.name));
+        table.row([name, format::duration(time.before), format::duration(time.now), share]);
+    }
+    let mut lines = table.lines(width);
+    if it.figures.len() > most {
+        lines.push(format!("  {} more figures: --all", it.figures.len() - most));
+    }
+    lines
+}
+
+fn none() -> String {
+    "–".to_owned()
+}
+
+/// `+0.02 (95 % -0.08…+0.12) no clear difference`.
+fn difference(figure: &Figure, paint: Paint) -> String {
+    let (Some(before), Some(now)) = (figure.before, figure.now) else { return String::new() };
+    let interval = figure
+        .interval
+        .map(|(lower, upper)| format!(" (95 % {}…{})", format::signed(lower), format::signed(upper)))
+        .unwrap_or_default();
+    let verdict = match figure.verdict {
+        None => String::new(),
+        Some(Verdict::NoClearDifference) => format!(" {}", paint.dim("no clear difference")),
+        Some(Verdict::ClearDifference) => format!(" {}", paint.bold("clear difference")),
+        Some(Verdict::ClearlyBetter) => format!(" {}", paint.green("clearly better")),
+        Some(Verdict::ClearlyWorse) => format!(" {}", paint.red("clearly worse")),
+    };
+    format!("{}{interval}{verdict}", format::signed(now - before))
+}

@@ -1,0 +1,240 @@
+//! The screen of `diff`: why two runs differ, and in what.
+
+mod content;
+mod figures;
+
+use llmflow_contract::{Digest, StageId};
+use llmflow_runtime::event::RunId;
+use serde::Serialize;
+
+use super::style::Paint;
+
+/// Columns before the text of a line.
+const INDENT: usize = 11;
+/// Figures, causes and rows that are shown without `--all`.
+const FEW: usize = 12;
+
+/// Two runs, or two stages, side by side.
+#[derive(Clone, Debug, Serialize)]
+pub struct Diff {
+    pub before: RunId,
+    pub now: RunId,
+    /// The stages that are compared, where it is not the whole runs.
+    pub stages: Option<(StageId, StageId)>,
+    pub causes: Vec<Cause>,
+    /// What did not change, of what could have: `data`, `seed`.
+    pub same: Vec<&'static str>,
+    pub figures: Vec<Figure>,
+    pub times: Vec<Time>,
+    pub answers: Vec<Answers>,
+    pub data: Vec<Data>,
+}
+
+/// What somebody changed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cause {
+    /// `params`, `data`, `program`, `machine`, `seed`, `stages`.
+    pub area: &'static str,
+    /// `params.rank`, `sft.lora_r`, `rows.source.path`.
+    pub what: String,
+    pub before: Option<String>,
+    pub now: Option<String>,
+    /// How many stages it concerns, where it is more than one.
+    pub stages: usize,
+}
+
+/// A metric of both.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Figure {
+    pub name: String,
+    pub before: Option<f64>,
+    pub now: Option<f64>,
+    /// Of the difference, with 95 % confidence.
+    pub interval: Option<(f64, f64)>,
+    pub verdict: Option<Verdict>,
+}
+
+/// Whether a difference is more than chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    NoClearDifference,
+    ClearlyBetter,
+    ClearlyWorse,
+    /// Of a figure of which it is not known which way is better.
+    ClearDifference,
+}
+
+/// Seconds that a stage, or the whole run, took.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Time {
+    pub name: String,
+    pub before: f64,
+    pub now: f64,
+}
+
+/// Questions that both answered.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Answers {
+    pub stage: StageId,
+    pub questions: usize,
+    /// The mark that tells better from worse: `acc`.
+    pub mark: String,
+    pub better: usize,
+    pub worse: usize,
+    /// Other words, the same mark.
+    pub reworded: usize,
+    pub changed: Vec<Answer>,
+}
+
+/// One question whose answer changed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Answer {
+    pub row: String,
+    pub question: String,
+    pub gold: Option<String>,
+    pub before: String,
+    pub now: String,
+    /// Above 0: better now.
+    pub gain: f64,
+}
+
+/// A dataset of both.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Data {
+    pub name: String,
+    pub before: Digest,
+    pub now: Digest,
+    pub rows_before: Option<u64>,
+    pub rows_now: Option<u64>,
+    /// Where it was looked for.
+    pub rows: Option<RowChanges>,
+}
+
+/// Rows that only one has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RowChanges {
+    pub added: u64,
+    pub removed: u64,
+    /// The first of each.
+    pub shown: Vec<RowChange>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RowChange {
+    pub id: String,
+    pub is_added: bool,
+    pub text: String,
+    /// What became of it: `dropped by too_short`.
+    pub fate: Option<String>,
+}
+
+/// What is shown of a comparison besides the whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    pub answers: bool,
+    pub rows: bool,
+    pub all: bool,
+}
+
+/// The whole screen.
+pub fn diff(it: &Diff, wanted: Wanted, width: usize, paint: Paint) -> String {
+    let mut lines = Vec::new();
+    lines.extend(figures::causes(it, wanted, width));
+    lines.extend(figures::results(it, wanted, width, paint));
+    lines.extend(it.answers.iter().flat_map(|answers| content::answers(answers, wanted, width, paint)));
+    lines.extend(content::rows(it, wanted, width, paint));
+    if lines.len() == 1 {
+        lines.push(line(" results", "the same, to the last bit"));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn line(name: &str, text: &str) -> String {
+    format!("{name:<INDENT$}{text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Diff {
+        let figure = |name: &str, before, now, interval, verdict| Figure {
+            name: name.into(),
+            before: Some(before),
+            now: Some(now),
+            interval,
+            verdict,
+        };
+        let data = |name: &str, before: &[u8], now: &[u8], rows| Data {
+            name: name.into(),
+            before: Digest::of(before),
+            now: Digest::of(now),
+            rows_before: Some(298),
+            rows_now: rows,
+            rows: None,
+        };
+        Diff {
+            before: RunId("quiet-otter".into()),
+            now: RunId("calm-heron".into()),
+            stages: None,
+            causes: vec![Cause {
+                area: "params",
+                what: "params.rank".into(),
+                before: Some("16".into()),
+                now: Some("32".into()),
+                stages: 1,
+            }],
+            same: vec!["data", "program", "machine", "seed"],
+            figures: vec![
+                figure("verdict.acc", 0.68, 0.70, Some((-0.08, 0.12)), Some(Verdict::NoClearDifference)),
+                figure("sft.eval_loss", 1.47, 1.42, None, None),
+            ],
+            times: vec![Time { name: "sft.time".into(), before: 131.0, now: 220.0 }],
+            answers: vec![Answers {
+                stage: "eval_tuned".into(),
+                questions: 60,
+                mark: "acc".into(),
+                better: 5,
+                worse: 4,
+                reworded: 0,
+                changed: vec![Answer {
+                    row: "0123456789abcdef0123456789abcdef".into(),
+                    question: "What is LLMflow?".into(),
+                    gold: Some("a program".into()),
+                    before: "a river\u{1b}[2J".into(),
+                    now: "a program".into(),
+                    gain: 1.0,
+                }],
+            }],
+            data: vec![data("split.train", b"a", b"a", Some(298)), data("unique.data", b"a", b"b", Some(301))],
+        }
+    }
+
+    #[test]
+    fn two_runs_say_what_was_changed_and_what_came_of_it() {
+        insta::assert_snapshot!(diff(&sample(), Wanted::default(), 100, Paint(false)), @"");
+        insta::assert_snapshot!(diff(&sample(), Wanted { answers: true, ..Wanted::default() }, 60, Paint(false)), @"");
+    }
+
+    #[test]
+    fn rows_are_shown_with_what_became_of_them_and_equal_runs_say_so() {
+        let mut it = sample();
+        it.data[1].rows = Some(RowChanges {
+            added: 0,
+            removed: 3,
+            shown: vec![RowChange {
+                id: "0123456789abcdef".into(),
+                is_added: false,
+                text: "hi\nthere".into(),
+                fate: Some("dropped by too_short".into()),
+            }],
+        });
+        let text = diff(&it, Wanted { rows: true, ..Wanted::default() }, 80, Paint(false));
+        assert!(text.contains("unique.data 298 → 301 rows (+0 −3) · split.train identical"), "{text}");
+        assert!(text.contains("  − 01234567  [dropped by too_short]  hi there\n    2 more: --all\n"), "{text}");
+        (it.causes, it.figures, it.times, it.answers, it.data) = Default::default();
+        let text = diff(&it, Wanted::default(), 80, Paint(false));
+        assert!(text.ends_with("results   the same, to the last bit\n"), "{text}");
+    }
+}

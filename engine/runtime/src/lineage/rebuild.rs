@@ -1,0 +1,298 @@
+//! `doctor --rebuild`: the history made anew from what the store remembers.
+//!
+//! The new database is written aside and takes the old one's place whole; the old one is kept beside it. Lost are the points
+//! of curves and the moments within a run; of runs that left no record in the store, everything: those stay in the old file.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use llmflow_contract::StageId;
+use serde::Serialize;
+use sqlx::{Sqlite, Transaction};
+
+use super::{
+    record::{RunRecord, StageRecord},
+    *,
+};
+use crate::{
+    event::{Event, RunStatus, What},
+    plan::{Component, PlanView},
+    store::{KeyRecord, Store},
+};
+
+/// What a rebuild came to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Rebuilt {
+    pub runs: usize,
+    pub stages: usize,
+    /// Records in the store that could not be read, by name.
+    pub unreadable: Vec<String>,
+    /// Where the old database is kept, if there was one.
+    pub old: Option<PathBuf>,
+}
+
+/// Makes `lineage.db` anew from the run and key records of the store.
+///
+/// # Errors
+/// `run/busy` while a run of this home is under way; of the environment if the disk or the store is unusable.
+pub async fn rebuild(home: &Home, store: &Store) -> Result<Rebuilt, Failure> {
+    if let Some(run) = home.live_run() {
+        let message = format!("run `{run}` is in progress in another process and writes to the history");
+        return Err(Failure::environment("run/busy", message).help("wait for it, or stop that process; then again"));
+    }
+    let database = home.database();
+    let aside = beside(&database, "new");
+    remove_database(&aside)?;
+    let mut rebuilt = Rebuilt::default();
+    {
+        let lineage = Lineage::open_file(&aside, BUSY).await?;
+        let mut records = read_records(store, &mut rebuilt).await?;
+        records.sort_by(|a, b| (a.started_ms, &a.run).cmp(&(b.started_ms, &b.run)));
+        for record in &records {
+            lineage.restore_run(record, store).await?;
+            rebuilt.stages += record.stages.len();
+        }
+        rebuilt.runs = records.len();
+        lineage.remember_published(&database).await;
+        // One file, without a journal beside it: it can be renamed.
+        sqlx::query("PRAGMA journal_mode = DELETE").execute(&lineage.pool).await.map_err(failed)?;
+        lineage.pool.close().await;
+    }
+    rebuilt.old = swap(&aside, &database)?;
+    Ok(rebuilt)
+}
+
+async fn read_records(store: &Store, rebuilt: &mut Rebuilt) -> Result<Vec<RunRecord>, Failure> {
+    let mut records = Vec::new();
+    for name in store.run_names().await? {
+        match store.run_record::<RunRecord>(&name).await {
+            Ok(Some(record)) if record.run.0 == name => records.push(record),
+            Ok(_) => rebuilt.unreadable.push(name), // damaged
+            Err(failure) if failure.code == "store/newer" => rebuilt.unreadable.push(name),
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(records)
+}
+
+impl Lineage {
+    /// Writes a run down as its record tells it. What was under way is over.
+    async fn restore_run(&self, record: &RunRecord, store: &Store) -> Result<(), Failure> {
+        let mut change = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+        let was_running = record.status == RunStatus::Running;
+        let status = if was_running { RunStatus::Interrupted } else { record.status };
+        sqlx::query(
+            "INSERT INTO runs (run, pipeline, path, text, set_json, params, status, started_ms, seconds, changed, machine,
+                 version, resumes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&record.run.0)
+        .bind(&record.pipeline)
+        .bind(record.path.to_string_lossy().into_owned())
+        .bind(&record.text)
+        .bind(serde_json::to_string(&record.set).map_err(unreadable)?)
+        .bind(serde_json::to_string(&record.params).map_err(unreadable)?)
+        .bind(status.name())
+        .bind(record.started_ms as i64)
+        .bind(record.seconds)
+        .bind(&record.changed)
+        .bind(&record.machine)
+        .bind(&record.version)
+        .bind(record.resumes.as_ref().map(|run| run.0.as_str()))
+        .execute(&mut *change)
+        .await
+        .map_err(failed)?;
+        let started = What::RunStarted {
+            pipeline: record.pipeline.clone(),
+            plan: PlanView::default(),
+            compute: record.compute.clone(),
+            home: PathBuf::new(),
+            disk_free_bytes: None,
+        };
+        add_event(&mut change, record, None, started).await?;
+        for (position, (stage, row)) in record.stages.iter().enumerate() {
+            let known = match (&row.key, &row.components) {
+                (Some(key), None) => store.find_record(key).await?,
+                _ => None,
+            };
+            restore_stage(&mut change, record, position, (stage, row), known).await?;
+        }
+        for path in &record.published {
+            let what = What::Published { path: path.clone(), bytes: 0, unchanged: true };
+            add_event(&mut change, record, None, what).await?;
+        }
+        change.commit().await.map_err(failed)
+    }
+
+    /// Takes over what vouches for published files, where the old database can still say it. Without it they are
+    /// written once more.
+    async fn remember_published(&self, old: &Path) {
+        if !old.is_file() {
+            return;
+        }
+        let copied = async {
+            let mut own = self.pool.acquire().await?;
+            let attach = sqlx::query("ATTACH DATABASE ? AS old").bind(old.to_string_lossy().into_owned());
+            attach.execute(&mut *own).await?;
+            sqlx::query("INSERT OR IGNORE INTO published SELECT * FROM old.published").execute(&mut *own).await?;
+            sqlx::query("DETACH DATABASE old").execute(&mut *own).await
+        };
+        let _: Result<_, sqlx::Error> = copied.await;
+    }
+}
+
+async fn restore_stage(
+    change: &mut Transaction<'_, Sqlite>,
+    run: &RunRecord,
+    position: usize,
+    (stage, row): (&StageId, &StageRecord),
+    known: Option<KeyRecord>,
+) -> Result<(), Failure> {
+    let components: Option<Vec<Component>> = row.components.clone().or_else(|| known.map(|record| record.components));
+    let is_open = matches!(row.status.as_str(), "running" | "waiting");
+    let status = if run.status == RunStatus::Running && is_open { "interrupted" } else { row.status.as_str() };
+    sqlx::query(
+        "INSERT INTO stages (run, stage, position, operator, version, status, key, components, seconds, summary, failure,
+             attempts, because, needs) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&run.run.0)
+    .bind(stage.as_str())
+    .bind(position as i64)
+    .bind(&row.operator)
+    .bind(i64::from(row.version))
+    .bind(status)
+    .bind(row.key.map(|key| key.to_string()))
+    .bind(text_of(components.as_ref())?)
+    .bind(row.seconds)
+    .bind(&row.summary)
+    .bind(text_of(row.failure.as_ref())?)
+    .bind(i64::from(row.attempts))
+    .bind(text_of(row.because.as_ref())?)
+    .bind(text_of(Some(&row.needs))?)
+    .execute(&mut **change)
+    .await
+    .map_err(failed)?;
+    restore_ports(change, run, stage, row).await?;
+    for (name, value) in &row.metrics {
+        sqlx::query("INSERT INTO metrics (run, stage, name, value) VALUES (?, ?, ?, ?)")
+            .bind(&run.run.0)
+            .bind(stage.as_str())
+            .bind(name)
+            .bind(*value)
+            .execute(&mut **change)
+            .await
+            .map_err(failed)?;
+    }
+    match &row.reason {
+        Some(what) => add_event(change, run, Some(stage), what.clone()).await,
+        None => Ok(()),
+    }
+}
+
+async fn restore_ports(
+    change: &mut Transaction<'_, Sqlite>,
+    run: &RunRecord,
+    stage: &StageId,
+    row: &StageRecord,
+) -> Result<(), Failure> {
+    for (position, (port, from_stage, from_port)) in row.inputs.iter().enumerate() {
+        sqlx::query("INSERT INTO inputs (run, stage, port, position, from_stage, from_port) VALUES (?, ?, ?, ?, ?, ?)")
+            .bind(&run.run.0)
+            .bind(stage.as_str())
+            .bind(port.as_str())
+            .bind(position as i64)
+            .bind(from_stage.as_str())
+            .bind(from_port.as_str())
+            .execute(&mut **change)
+            .await
+            .map_err(failed)?;
+    }
+    for (position, (port, kind)) in row.kinds.iter().enumerate() {
+        sqlx::query("INSERT INTO outputs (run, stage, port, position, kind, digest) VALUES (?, ?, ?, ?, ?, ?)")
+            .bind(&run.run.0)
+            .bind(stage.as_str())
+            .bind(port.as_str())
+            .bind(position as i64)
+            .bind(kind.as_str())
+            .bind(row.outputs.get(port).map(ToString::to_string))
+            .execute(&mut **change)
+            .await
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// At the moment the run began: no record knows a better one.
+async fn add_event(
+    change: &mut Transaction<'_, Sqlite>,
+    run: &RunRecord,
+    stage: Option<&StageId>,
+    what: What,
+) -> Result<(), Failure> {
+    let event = Event { at_ms: run.started_ms, run: run.run.clone(), stage: stage.cloned(), what };
+    sqlx::query("INSERT INTO events (run, at_ms, json) VALUES (?, ?, ?)")
+        .bind(&run.run.0)
+        .bind(event.at_ms as i64)
+        .bind(serde_json::to_string(&event).map_err(unreadable)?)
+        .execute(&mut **change)
+        .await
+        .map(drop)
+        .map_err(failed)
+}
+
+fn text_of<T: Serialize>(value: Option<&T>) -> Result<Option<String>, Failure> {
+    value.map(|value| serde_json::to_string(value).map_err(unreadable)).transpose()
+}
+
+/// `lineage.db` → `lineage.db.new`.
+fn beside(database: &Path, end: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(format!(".{end}"));
+    PathBuf::from(name)
+}
+
+/// The files of a database: itself, and what SQLite keeps beside it while it is in use.
+fn files_of(database: &Path) -> [PathBuf; 3] {
+    let with = |end: &str| {
+        let mut name = database.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    [database.to_owned(), with("-wal"), with("-shm")]
+}
+
+fn remove_database(database: &Path) -> Result<(), Failure> {
+    for file in files_of(database) {
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::io("removing", file, &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Puts the new database in the old one's place, which is kept. The database goes first: SQLite ignores a journal
+/// without one, so that whatever moment the power goes, no journal meets another's database.
+fn swap(new: &Path, database: &Path) -> Result<Option<PathBuf>, Failure> {
+    let old = beside(database, "old");
+    let was_there = database.exists();
+    if was_there {
+        remove_database(&old)?;
+    }
+    for (from, to) in files_of(database).iter().zip(files_of(&old)) {
+        match fs::rename(from, &to) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::io("moving", from, &error));
+            }
+            _ => {}
+        }
+    }
+    let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
+    sync(new).and_then(|()| fs::rename(new, database)).map_err(|error| Failure::io("placing", database, &error))?;
+    let folder = database.parent().unwrap_or(Path::new("."));
+    sync(folder).map_err(|error| Failure::io("syncing", folder, &error))?;
+    Ok(was_there.then_some(old))
+}

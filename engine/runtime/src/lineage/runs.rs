@@ -1,0 +1,155 @@
+//! Reading: which runs there are, and which one is meant.
+
+use sqlx::{AssertSqlSafe, Row, sqlite::SqliteRow};
+
+use super::{
+    columns::{count, json, text},
+    *,
+};
+use crate::event::RunStatus;
+
+/// Which runs are asked for, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// Of this pipeline alone.
+    pub pipeline: Option<String>,
+    /// That ended, or stand, so.
+    pub status: Option<RunStatus>,
+    /// At most so many; `None`: all.
+    pub limit: Option<u32>,
+}
+
+/// What [`RunRow`] holds; the conditions follow.
+pub(super) const RUNS: &str =
+    "SELECT run, pipeline, status, started_ms, seconds, changed, set_json, resumes, machine, version,
+        (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'ran') AS ran,
+        (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'cached') AS cached,
+        (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status IN ('failed', 'refused')) AS failed,
+        (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'skipped') AS skipped,
+        NOT EXISTS (SELECT 1 FROM runs o WHERE o.pipeline = r.pipeline AND o.number < r.number) AS is_first
+    FROM runs r";
+
+impl Lineage {
+    /// The runs of a filter, newest first.
+    pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>, Failure> {
+        let sql = format!(
+            "{RUNS} WHERE (?1 IS NULL OR pipeline = ?1) AND (?2 IS NULL OR status = ?2) ORDER BY number DESC LIMIT ?3"
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(&filter.pipeline)
+            .bind(filter.status.map(RunStatus::name))
+            .bind(filter.limit.map_or(-1, i64::from))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        rows.iter().map(run_row).collect()
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// `lineage/run` if there is none of that name.
+    pub async fn run(&self, run: &RunId) -> Result<RunRow, Failure> {
+        let row = sqlx::query(AssertSqlSafe(format!("{RUNS} WHERE run = ?")))
+            .bind(&run.0)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
+        run_row(&row.ok_or_else(|| no_run(run))?)
+    }
+
+    /// The run of the same pipeline before this one.
+    pub async fn run_before(&self, run: &RunId) -> Result<Option<RunId>, Failure> {
+        let row: Option<(String,)> = sqlx::query_as(
+            "SELECT r.run FROM runs r JOIN runs this ON this.run = ?
+             WHERE r.pipeline = this.pipeline AND r.number < this.number ORDER BY r.number DESC LIMIT 1",
+        )
+        .bind(&run.0)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed)?;
+        Ok(row.map(|(run,)| RunId(run)))
+    }
+
+    /// The run that `@` (newest), `@-N` (N before it) or a unique prefix of a name stands for.
+    ///
+    /// # Errors
+    /// `lineage/run` if there is none, or more than one.
+    pub async fn find_run(&self, text: &str) -> Result<RunId, Failure> {
+        let rows: Vec<(String,)> = match text.strip_prefix('@') {
+            Some(back) => {
+                let back: i64 = back.strip_prefix('-').map_or(Ok(0), str::parse).unwrap_or(0);
+                sqlx::query_as("SELECT run FROM runs ORDER BY number DESC LIMIT 1 OFFSET ?")
+                    .bind(back)
+                    .fetch_all(&self.pool)
+                    .await
+            }
+            None => {
+                sqlx::query_as(
+                    "SELECT run FROM runs WHERE substr(run, 1, length(?1)) = ?1 ORDER BY run <> ?1, number DESC",
+                )
+                .bind(text)
+                .fetch_all(&self.pool)
+                .await
+            }
+        }
+        .map_err(failed)?;
+        let names: Vec<&str> = rows.iter().map(|(name,)| name.as_str()).collect();
+        match names[..] {
+            [] if text.starts_with('@') => Err(Failure::input("lineage/run", "there is no such run here yet")
+                .help("llmflow run PIPELINE.yaml makes one; llmflow runs lists them")),
+            [] => {
+                Err(Failure::input("lineage/run", format!("no run is called `{text}`")).help("llmflow runs lists them"))
+            }
+            [one] => Ok(RunId(one.to_owned())),
+            [exact, ..] if exact == text => Ok(RunId(exact.to_owned())),
+            [..] => Err(Failure::input("lineage/run", format!("`{text}` could be {}", names.join(", ")))
+                .help("write more of the name")),
+        }
+    }
+
+    /// The newest run that can be resumed.
+    pub async fn newest_unfinished(&self) -> Result<Option<RunId>, Failure> {
+        let row: Option<(String,)> = sqlx::query_as(
+            "SELECT run FROM runs WHERE status IN ('interrupted', 'failed', 'refused') ORDER BY number DESC LIMIT 1",
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed)?;
+        Ok(row.map(|(run,)| RunId(run)))
+    }
+
+    /// Is this name taken?
+    pub async fn has_run(&self, run: &RunId) -> Result<bool, Failure> {
+        let row: Option<(i64,)> = sqlx::query_as("SELECT number FROM runs WHERE run = ?")
+            .bind(&run.0)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
+        Ok(row.is_some())
+    }
+}
+
+pub(super) fn no_run(run: &RunId) -> Failure {
+    Failure::input("lineage/run", format!("no run is called `{run}`")).help("llmflow runs lists them")
+}
+
+fn run_row(row: &SqliteRow) -> Result<RunRow, Failure> {
+    Ok(RunRow {
+        run: RunId(text(row, "run")?),
+        pipeline: text(row, "pipeline")?,
+        status: RunStatus::from_name(&text(row, "status")?),
+        started_ms: row.try_get::<i64, _>("started_ms").map_err(failed)? as u64,
+        seconds: row.try_get("seconds").map_err(failed)?,
+        ran: count(row, "ran")?,
+        cached: count(row, "cached")?,
+        failed: count(row, "failed")?,
+        skipped: count(row, "skipped")?,
+        changed: text(row, "changed")?,
+        set: json(row, "set_json")?.unwrap_or_default(),
+        resumes: row.try_get::<Option<String>, _>("resumes").map_err(failed)?.map(RunId),
+        machine: text(row, "machine")?,
+        version: text(row, "version")?,
+        is_first: row.try_get("is_first").map_err(failed)?,
+    })
+}

@@ -1,0 +1,123 @@
+//! Looking back: why two runs differ, where a row went, and a history that was lost.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::project::Project;
+
+const PIPELINE: &str = r#"
+name: small
+params: { least: 2 }
+stages:
+  rows:
+    op: data.load
+    with: { path: rows.jsonl, format: text }
+  clean:
+    op: data.filter
+    in: rows
+    with: { min_words: "${params.least}" }
+  unique:
+    op: data.dedup
+    in: clean
+"#;
+
+const ROWS: &str = r#"{"text": "one"}
+{"text": "two words"}
+{"text": "three words here"}
+{"text": "and now four words"}
+"#;
+
+/// Two runs that differ in one param.
+fn twice() -> Project {
+    let project = Project::with(PIPELINE);
+    project.write("rows.jsonl", ROWS);
+    project.succeeds("run pipeline.yaml");
+    project.succeeds("run pipeline.yaml --set least=3");
+    project
+}
+
+fn json(project: &Project, words: &str) -> Value {
+    serde_json::from_str(&project.succeeds(words).out).unwrap()
+}
+
+#[test]
+fn diff_names_what_was_changed_and_the_rows_that_went() {
+    let project = twice();
+    let diff = project.succeeds("diff --rows").out;
+    assert!(diff.contains("params.least 2 → 3    (data, program, machine, seed, stages: same)"), "{diff}");
+    assert!(diff.contains("clean.data 3 → 2 rows (+0 −1)") && diff.contains("rows.data identical"), "{diff}");
+    assert!(diff.contains("two words") && diff.contains("[dropped by "), "{diff}");
+    let stage = json(&project, "diff @-1/clean @/clean --json");
+    assert_eq!(stage["causes"][0]["what"], "clean.min_words");
+    let same = project.succeeds("diff @ @").out;
+    assert!(same.contains("nothing that a key knows"), "{same}");
+    let first = project.llmflow("diff @-1");
+    assert_eq!(first.code, Some(2), "{}", first.err);
+}
+
+#[test]
+fn explain_follows_an_input_up_to_what_changed_and_says_the_way_back() {
+    let project = twice();
+    let told = project.succeeds("explain @/unique").out;
+    assert!(told.contains("in.data") && told.contains("↳ clean.min_words"), "{told}");
+    assert!(told.contains("back: --set least=2"), "{told}");
+    project.succeeds("run pipeline.yaml --set least=2");
+    let plan = project.succeeds("plan pipeline.yaml --set least=2").out;
+    assert!(plan.contains("nothing to do"), "the way back leads back: {plan}");
+}
+
+#[test]
+fn a_row_is_followed_from_its_line_to_where_it_was_dropped() {
+    let project = twice();
+    let rows = project.succeeds("show @/rows --rows 4 --json").out;
+    let row: Value =
+        rows.lines().map(|line| serde_json::from_str(line).unwrap()).find(|row: &Value| row["text"] == "one").unwrap();
+    let id = row["id"].as_str().unwrap();
+    let told = project.succeeds(&format!("lineage @/rows --row {id}")).out;
+    assert!(told.contains("rows.jsonl:1") && told.contains("and then") && told.contains("dropped by"), "{told}");
+    let back = project.succeeds(&format!("lineage @/clean --row {id}")).out;
+    assert!(back.contains("rows.jsonl:1"), "{back}");
+    let both = project.succeeds("lineage @/clean").out;
+    assert!(both.contains("made of it") && both.contains("unique.data"), "{both}");
+    for format in ["mermaid", "dot", "openlineage"] {
+        let drawn = project.succeeds(&format!("lineage @ --format {format}")).out;
+        assert!(drawn.contains("unique"), "{drawn}");
+    }
+    project.succeeds("lineage @ --format ro-crate --to crate");
+    let crates: Value =
+        serde_json::from_slice(&fs::read(project.path("crate/ro-crate-metadata.json")).unwrap()).unwrap();
+    assert!(crates["@graph"].as_array().unwrap().len() > 8, "{crates}");
+    assert_eq!(project.llmflow("lineage @ --format ro-crate --to crate").code, Some(2), "a crate is a new folder");
+}
+
+#[test]
+fn a_history_that_was_deleted_is_missed_and_comes_back_as_it_was() {
+    let project = twice();
+    let before =
+        (json(&project, "runs --json"), json(&project, "show @ --json"), json(&project, "explain @/unique --json"));
+    for end in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(project.path(&format!(".llmflow/lineage.db{end}")));
+    }
+    let missed = project.llmflow("runs");
+    assert_eq!(missed.code, Some(3), "{}", missed.err);
+    assert!(missed.err.contains("llmflow doctor --rebuild"), "{}", missed.err);
+    project.succeeds("doctor --rebuild");
+    let after =
+        (json(&project, "runs --json"), json(&project, "show @ --json"), json(&project, "explain @/unique --json"));
+    assert_eq!(after, before);
+    project.succeeds("run pipeline.yaml --set least=3");
+    assert_eq!(json(&project, "runs --json"), before.0, "nothing is run again");
+}
+
+#[test]
+fn a_plan_is_drawn_before_anything_runs() {
+    let project = Project::with(PIPELINE);
+    project.write("rows.jsonl", ROWS);
+    let drawn = project.succeeds("plan pipeline.yaml --graph text").out;
+    assert_eq!(
+        drawn.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect::<Vec<_>>(),
+        ["rows", "clean", "unique"]
+    );
+    assert!(project.succeeds("plan pipeline.yaml --graph mermaid").out.starts_with("flowchart TD\n"));
+}
