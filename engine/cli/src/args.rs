@@ -114,7 +114,9 @@ pub enum Command {
     Schema,
     /// Show what this machine offers, and what of it is used
     Devices,
-    /// Repair the state: make the history anew from the store
+    /// Try out the machine and the state: a row a check, and what to do where one fails
+    ///
+    /// Ends with exit code 3 where something is broken.
     Doctor(DoctorArgs),
     /// Keep a model up as an OpenAI-compatible server
     Serve(ServeArgs),
@@ -274,7 +276,7 @@ pub enum LineageFormat {
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
     /// Make `lineage.db` anew from what the store remembers; the old file is kept beside it
-    #[arg(long, required = true)]
+    #[arg(long)]
     pub rebuild: bool,
 }
 

@@ -11,8 +11,10 @@ use crate::{CounterRng, Failure, Report, counter_rng};
 pub struct Lease {
     pub cores: u32,
     pub memory_bytes: u64,
-    /// Ordinals of the GPUs it owns.
+    /// Ordinals of the GPUs it may use, among those that the engine sees.
     pub gpus: Vec<u32>,
+    /// Memory it owns on each of them, in bytes; the rest may be another attempt's.
+    pub gpu_memory_bytes: u64,
 }
 
 /// How far a stage has come.

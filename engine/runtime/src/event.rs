@@ -125,9 +125,50 @@ pub struct Finished {
 pub struct Compute {
     pub cores: u32,
     pub memory_bytes: u64,
-    /// GPUs found by name; `usable_gpus` of them serve this build.
-    pub gpus: Vec<String>,
+    /// GPUs found; `usable_gpus` of them, the first, serve this build.
+    pub gpus: Vec<Gpu>,
     pub usable_gpus: u32,
+}
+
+impl Compute {
+    /// The GPUs that stages may be given.
+    pub fn usable(&self) -> &[Gpu] {
+        &self.gpus[..self.gpus.len().min(self.usable_gpus as usize)]
+    }
+}
+
+/// One GPU, as its driver tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "RecordedGpu")]
+pub struct Gpu {
+    /// What `CUDA_VISIBLE_DEVICES` calls it in the engine's own environment: an ordinal, or an id given by hand.
+    pub id: String,
+    pub name: String,
+    pub memory_bytes: u64,
+    /// 0 where no process may compute on it now.
+    pub free_bytes: u64,
+    /// CUDA's compute capability, such as `9.0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capability: Option<String>,
+}
+
+/// Events of the first homes hold names alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RecordedGpu {
+    Name(String),
+    Whole { id: String, name: String, memory_bytes: u64, free_bytes: u64, capability: Option<String> },
+}
+
+impl From<RecordedGpu> for Gpu {
+    fn from(recorded: RecordedGpu) -> Self {
+        match recorded {
+            RecordedGpu::Name(name) => Self { name, ..Self::default() },
+            RecordedGpu::Whole { id, name, memory_bytes, free_bytes, capability } => {
+                Self { id, name, memory_bytes, free_bytes, capability }
+            }
+        }
+    }
 }
 
 /// How a run stands.
@@ -163,4 +204,18 @@ impl RunStatus {
 /// Milliseconds since 1970 (UTC).
 pub fn now_ms() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_recorded_by_its_name_alone_is_read() {
+        let text = r#"{"cores":2,"memory_bytes":1,"gpus":["NVIDIA H100"],"usable_gpus":0}"#;
+        let old: Compute = serde_json::from_str(text).unwrap();
+        assert_eq!((old.gpus[0].name.as_str(), old.usable().len()), ("NVIDIA H100", 0));
+        let gpu = Gpu { id: "0".into(), memory_bytes: 8, capability: Some("9.0".into()), ..old.gpus[0].clone() };
+        assert_eq!(serde_json::from_str::<Gpu>(&serde_json::to_string(&gpu).unwrap()).unwrap(), gpu);
+    }
 }

@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod device;
+pub mod doctor;
 pub mod event;
 mod failpoint;
 pub mod home;

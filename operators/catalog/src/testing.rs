@@ -47,7 +47,7 @@ impl TestHost {
         self.context_with_seed(42)
     }
     pub fn context_with_seed(&self, seed: u64) -> Context<'_> {
-        let lease = Lease { cores: 2, memory_bytes: 4 << 30, gpus: Vec::new() };
+        let lease = Lease { cores: 2, memory_bytes: 4 << 30, gpus: Vec::new(), gpu_memory_bytes: 0 };
         Context::new(self, seed, lease, self.folder.path().join("scratch"), self.base())
     }
     /// The pipeline file's folder.

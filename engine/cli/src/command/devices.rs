@@ -3,21 +3,17 @@
 use llmflow_runtime::{device, run::Error};
 
 use super::{DONE, Setting, block_on};
-use crate::render::{format, header};
+use crate::render::devices::{self as screen, Devices};
 
 /// Shows what this machine offers.
 pub fn devices(setting: &Setting) -> Result<u8, Error> {
-    let compute = block_on(async { Ok(device::inventory().await) })?;
-    let screen = setting.screen;
-    if screen.json {
-        screen.print_json(&compute);
-        return Ok(DONE);
+    let compute = block_on(async { Ok(device::inventory().await?) })?;
+    let devices = Devices { compute, limits: device::bounds(), is_fake: device::is_fake() };
+    let out = setting.screen;
+    if out.json {
+        out.print_json(&devices);
+    } else {
+        out.print(&screen::devices(&devices, out.width, out.paint));
     }
-    let mut text = format!("compute  {}\n", header::compute_line(&compute));
-    text.push_str(&format!("memory   {}\n", format::bytes(compute.memory_bytes)));
-    for name in &compute.gpus {
-        text.push_str(&format!("gpu      {}\n", format::clean(name)));
-    }
-    screen.print(&text);
     Ok(DONE)
 }

@@ -51,18 +51,26 @@ impl History {
 /// # Errors
 /// `home/none` if there is no home.
 pub fn places(explicit: Option<&Path>, start: &Path) -> Result<(Home, Store), Failure> {
+    let Some(home) = home_around(explicit, start)? else {
+        let message = "nothing has run here yet: there is no `.llmflow` in this folder or above it";
+        return Err(Failure::input("home/none", message)
+            .help("llmflow run FILE.yaml, or name the folder that holds the state: --home FOLDER"));
+    };
+    let store = Store::open_local(&home.store())?.in_home(&home.work());
+    Ok((home, store))
+}
+
+/// The home that `--home` names, else the nearest above this folder; none where nothing ran yet.
+pub fn find_home(explicit: Option<&Path>) -> Result<Option<Home>, Failure> {
+    home_around(explicit, Path::new("."))
+}
+
+fn home_around(explicit: Option<&Path>, start: &Path) -> Result<Option<Home>, Failure> {
     let start = if start.as_os_str().is_empty() { Path::new(".") } else { start };
     let start = start.canonicalize().map_err(|error| Failure::io("opening", start, &error))?;
     let is_there = match explicit {
         Some(path) => path.exists(),
         None => start.ancestors().any(|folder| folder.join(".llmflow").exists()),
     };
-    if !is_there {
-        let message = "nothing has run here yet: there is no `.llmflow` in this folder or above it";
-        return Err(Failure::input("home/none", message)
-            .help("llmflow run FILE.yaml, or name the folder that holds the state: --home FOLDER"));
-    }
-    let home = Home::open(explicit, &start)?;
-    let store = Store::open_local(&home.store())?.in_home(&home.work());
-    Ok((home, store))
+    if is_there { Home::open(explicit, &start).map(Some) } else { Ok(None) }
 }

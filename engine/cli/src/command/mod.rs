@@ -4,6 +4,7 @@ mod chat;
 mod check;
 mod devices;
 mod diff;
+mod doctor;
 mod explain;
 mod export;
 mod gc;
@@ -60,7 +61,8 @@ pub fn dispatch(cli: Cli, registry: &Registry, screen: &Screen) -> u8 {
         Command::Show(args) => show::show(args, &setting),
         Command::Lineage(args) => lineage::lineage(args, &setting),
         Command::Logs(args) => logs::logs(args, &setting),
-        Command::Doctor(_) => rebuild::rebuild(&setting),
+        Command::Doctor(args) if args.rebuild => rebuild::rebuild(&setting),
+        Command::Doctor(_) => doctor::doctor(&setting),
         Command::Diff(args) => diff::diff(args, &setting),
         Command::Explain(args) => explain::explain(args, &setting),
         Command::Export(args) => export::export(args, &setting),

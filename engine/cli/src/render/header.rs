@@ -49,11 +49,12 @@ pub fn compute_line(compute: &Compute) -> String {
     let cpu = format!("CPU, {} threads, f32", compute.cores);
     match (compute.gpus.first(), compute.usable_gpus) {
         (None, _) => format!("{cpu} · no GPU"),
-        (Some(name), 0) => format!(
-            "CPU f32 · {}× {name} found, NOT used: this build has no CUDA kernels (README: GPU)",
-            compute.gpus.len()
+        (Some(gpu), 0) => format!(
+            "CPU f32 · {}× {} found, NOT used: this build has no CUDA kernels (README: GPU)",
+            compute.gpus.len(),
+            format::clean(&gpu.name)
         ),
-        (Some(name), usable) => format!("{usable}× {name} · {cpu}"),
+        (Some(gpu), usable) => format!("{usable}× {} · {cpu}", format::clean(&gpu.name)),
     }
 }
 
@@ -68,11 +69,14 @@ fn shown_home(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use llmflow_runtime::event::Gpu;
+
     use super::*;
 
     #[test]
     fn a_gpu_that_is_not_used_is_said_with_the_fix() {
-        let mut compute = Compute { cores: 2, memory_bytes: 1 << 30, gpus: vec!["H100".into()], usable_gpus: 0 };
+        let gpu = Gpu { name: "H100".into(), ..Gpu::default() };
+        let mut compute = Compute { cores: 2, memory_bytes: 1 << 30, gpus: vec![gpu], usable_gpus: 0 };
         assert!(compute_line(&compute).contains("1× H100 found, NOT used"));
         compute.gpus.clear();
         assert_eq!(compute_line(&compute), "CPU, 2 threads, f32 · no GPU");

@@ -3,7 +3,9 @@
 //! Must not know: how anything is computed. Text of stages, files and models is cleaned of control characters here.
 
 pub mod change;
+pub mod devices;
 pub mod diff;
+pub mod doctor;
 pub mod end;
 pub mod error;
 pub mod events;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use llmflow_contract::{
     Chart, Class, Digest, Facts, Failure, Funnel, Interval, Kind, Place, Port, Report, Sample, Series, StageId, Table,
 };
-use llmflow_runtime::event::{Compute, RunStatus};
+use llmflow_runtime::event::{Compute, Gpu, RunStatus};
 
 use super::data::{InputData, MachineData, OutputData, ReportData, SourceData, StageData, Status};
 
@@ -162,6 +162,7 @@ pub fn assistant() -> ReportData {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .to_vec();
     });
+    let gpu = Gpu { name: "NVIDIA H100".into(), ..Gpu::default() };
     ReportData {
         run: "quiet-otter".into(),
         pipeline: "assistant".into(),
@@ -181,7 +182,7 @@ pub fn assistant() -> ReportData {
             params: [("rank".to_owned(), 16.into()), ("lr".to_owned(), 0.002.into())].into(),
         },
         machine: MachineData {
-            compute: Compute { cores: 2, memory_bytes: 15 << 30, gpus: vec!["NVIDIA H100".into()], usable_gpus: 0 },
+            compute: Compute { cores: 2, memory_bytes: 15 << 30, gpus: vec![gpu], usable_gpus: 0 },
             home: "/home/you/assistant/.llmflow".into(),
             names: vec!["heron".into()],
             versions: vec!["0.1.0".into()],

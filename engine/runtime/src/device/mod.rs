@@ -1,53 +1,92 @@
 //! Devices: what this process may use of the machine, and the GPUs, found by a short-lived child.
 //!
-//! Owns: limits of cgroups and schedulers, the inventory through cudarc. The engine itself opens no CUDA context.
+//! Owns: limits of cgroups and schedulers, the inventory through cudarc, fake GPUs, which kind a file system is.
+//! The engine itself opens no CUDA context.
 
+mod cgroup;
+mod driver;
+mod fake;
+pub mod filesystem;
 mod limits;
 
 use std::{process::Stdio, time::Duration};
 
-use cudarc::driver::{result, sys};
+use llmflow_contract::{Failure, Lease};
 use tokio::process::Command;
 
-pub use limits::out_of_memory_kills;
+pub use cgroup::out_of_memory_kills;
+pub use driver::child_main;
+pub use limits::{Bound, Bounds, Source};
 
-use crate::event::Compute;
+use crate::event::{Compute, Gpu};
 
 /// A driver that hangs must not hold up a run.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The hidden subcommand `__devices`: prints the names of the GPUs as a JSON list. Returns the exit code.
-pub fn child_main() -> i32 {
-    std::panic::set_hook(Box::new(|_| {})); // a broken driver means no GPU, not a crash report
-    let names = std::panic::catch_unwind(gpu_names).unwrap_or_default();
-    println!("{}", serde_json::Value::from(names));
-    0
-}
+/// Replaces the GPUs of this machine: `4x80GiB`, or `2x24GiB,1x80GiB`.
+const FAKE: &str = "LLMFLOW_FAKE_GPUS";
 
-/// No driver, or one that fails: none.
-fn gpu_names() -> Vec<String> {
-    // SAFETY: looks for the driver's library and loads it; nothing of it is called.
-    if !unsafe { sys::is_culib_present() } || result::init().is_err() {
-        return Vec::new();
-    }
-    let count = result::device::get_count().unwrap_or(0);
-    (0..count).filter_map(|ordinal| result::device::get_name(result::device::get(ordinal).ok()?).ok()).collect()
-}
+/// How a process is told which GPUs are its own.
+pub const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 
-/// Cores and memory of this process, without a look for GPUs: no child starts.
+/// Cores and memory of this process, without a look for GPUs: no child starts. Fake GPUs are there from the start.
 pub fn limits() -> Compute {
-    Compute { cores: limits::cores(), memory_bytes: limits::memory_bytes(), gpus: Vec::new(), usable_gpus: 0 }
+    let bounds = bounds();
+    let gpus = fakes().and_then(Result::ok).unwrap_or_default();
+    Compute { cores: bounds.cores(), memory_bytes: bounds.memory_bytes(), usable_gpus: gpus.len() as u32, gpus }
 }
 
-/// What this process may compute on. No GPU serves a build without CUDA.
-pub async fn inventory() -> Compute {
-    let gpus = ask_child().await.unwrap_or_default();
-    Compute { gpus, ..limits() }
+/// Every limit on this process, with who set it.
+pub fn bounds() -> Bounds {
+    Bounds::of_this_process()
 }
 
-async fn ask_child() -> Option<Vec<String>> {
+/// What this process may compute on. No GPU but a fake one serves a build without CUDA.
+///
+/// # Errors
+/// Class `input` if `LLMFLOW_FAKE_GPUS` is not as it should be written.
+pub async fn inventory() -> Result<Compute, Failure> {
+    let found = fakes().transpose()?;
+    let limits = limits();
+    match found {
+        Some(_) => Ok(limits),
+        None => Ok(Compute { gpus: ask_child().await.unwrap_or_default(), ..limits }),
+    }
+}
+
+/// Whether the GPUs are those of `LLMFLOW_FAKE_GPUS`.
+pub fn is_fake() -> bool {
+    fakes().is_some()
+}
+
+/// The value of [`VISIBLE`] for a worker that holds `lease`: its GPUs alone, none without a lease of one. The worker
+/// numbers them from 0.
+pub fn visible(lease: &Lease, gpus: &[Gpu]) -> String {
+    let ids = lease.gpus.iter().filter_map(|ordinal| gpus.get(*ordinal as usize));
+    ids.map(|gpu| gpu.id.as_str()).collect::<Vec<_>>().join(",")
+}
+
+fn fakes() -> Option<Result<Vec<Gpu>, Failure>> {
+    std::env::var(FAKE).ok().map(|text| fake::gpus(&text))
+}
+
+async fn ask_child() -> Option<Vec<Gpu>> {
     let mut command = Command::new(std::env::current_exe().ok()?);
     command.arg("__devices").stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(PATIENCE, command.output()).await.ok()?.ok()?;
     serde_json::from_slice(&output.stdout).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_sees_the_gpus_of_its_lease_by_the_names_the_engine_was_given() {
+        let gpu = |id: &str| Gpu { id: id.into(), ..Gpu::default() };
+        let gpus = [gpu("2"), gpu("MIG-5c1a"), gpu("GPU-9f")];
+        let lease = |gpus: &[u32]| Lease { cores: 1, memory_bytes: 0, gpus: gpus.to_vec(), gpu_memory_bytes: 0 };
+        assert_eq!(visible(&lease(&[0, 1]), &gpus), "2,MIG-5c1a");
+        assert_eq!(visible(&lease(&[]), &gpus), "", "no lease, no GPU");
+    }
 }

@@ -7,6 +7,7 @@ mod address;
 mod artifacts;
 mod columns;
 mod health;
+mod integrity;
 mod rebuild;
 mod recall;
 mod record;
@@ -38,7 +39,7 @@ pub use runs::RunFilter;
 pub use stages::{Follower, StageCount};
 pub use write::{Note, PlannedRow};
 
-use crate::{event::RunId, home::Home};
+use crate::{device::filesystem, event::RunId, home::Home};
 
 /// How long a statement waits for another process that writes.
 const BUSY: Duration = Duration::from_secs(30);
@@ -62,10 +63,15 @@ impl Lineage {
 
     /// `busy`: how long a statement waits for another process that writes.
     async fn open_file(path: &Path, busy: Duration) -> Result<Self, Failure> {
+        // Memory shared between hosts is what a write-ahead log cannot have: on a network a journal that rolls back serves.
+        let journal = match filesystem::kind(path.parent().unwrap_or(path)) {
+            filesystem::Kind::Network(_) => SqliteJournalMode::Delete,
+            _ => SqliteJournalMode::Wal,
+        };
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
+            .journal_mode(journal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(busy)
             .foreign_keys(true);

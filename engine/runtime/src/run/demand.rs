@@ -1,26 +1,66 @@
 //! What a stage asks of the machine: a number in `resources` is a demand, `auto` what its operator can use here.
 
-use llmflow_contract::{Failure, StageId};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::schedule::Candidate;
+use llmflow_contract::{Failure, Gpus, StageId};
+
+use super::schedule::{Candidate, Capacity, TooFewGpus};
 use crate::{
     event::Compute,
     pipeline::{Demand, Resources},
     plan::Planned,
 };
 
+/// What stages may use at once. Each matrix with a `max_parallel` is a group of its own.
+pub(super) fn capacity(compute: &Compute, jobs: Option<u32>, groups: Vec<u32>) -> Capacity {
+    Capacity {
+        cores: compute.cores,
+        memory_bytes: compute.memory_bytes,
+        gpus: compute.usable().iter().map(|gpu| gpu.free_bytes).collect(),
+        jobs: jobs.unwrap_or(u32::MAX),
+        groups,
+    }
+}
+
+/// The group of each stage, and how many stages of each group may run at once.
+pub(super) fn groups(stages: &[Planned]) -> (Vec<Option<usize>>, Vec<u32>) {
+    let (mut limits, mut known) = (Vec::new(), HashMap::new());
+    let of_stage = stages.iter().map(|stage| {
+        let limit = stage.def.shared.matrix.as_ref()?.max_parallel?;
+        let group = known.entry(Arc::as_ptr(&stage.def.shared)).or_insert_with(|| {
+            limits.push(limit);
+            limits.len() - 1
+        });
+        Some(*group)
+    });
+    let of_stage = of_stage.collect();
+    (of_stage, limits)
+}
+
 /// The candidate that the scheduler sees.
-pub(super) fn candidate(index: usize, stage: &Planned, urgency: f64, compute: &Compute) -> Candidate {
-    let needs = stage.settled.plan.needs;
-    let cores = match stage.def.resources().cores {
+pub(super) fn candidate(index: usize, stage: &Planned, group: Option<usize>, urgency: f64) -> Candidate {
+    let (needs, wanted) = (stage.settled.plan.needs, stage.def.resources());
+    let cores = match wanted.cores {
         Demand::Exactly(cores) => cores,
         Demand::Auto => needs.cores,
     };
-    let memory_bytes = match stage.def.resources().memory_bytes {
+    let memory_bytes = match wanted.memory_bytes {
         Demand::Exactly(bytes) => bytes,
         Demand::Auto => needs.memory_bytes,
     };
-    Candidate { index, cores: cores.clamp(1, compute.cores.max(1)), memory_bytes, urgency }
+    let gpus = match wanted.gpus {
+        Demand::Exactly(count) => Gpus { min: count, max: count, ..needs.gpus },
+        Demand::Auto => needs.gpus,
+    };
+    let expected = stage.last.as_ref().and_then(|last| Duration::try_from_secs_f64(last.seconds).ok());
+    Candidate { index, cores, memory_bytes, gpus, group, urgency, expected }
+}
+
+/// No machine state will ever let the stage start.
+pub(super) fn too_few_gpus(stage: &StageId, lacking: TooFewGpus) -> Failure {
+    let TooFewGpus { wanted, fitting } = lacking;
+    let message = format!("`{stage}` needs {wanted} GPUs with enough memory; this build can use {fitting}");
+    Failure::environment("resources/gpus", message).help("look at what is there: llmflow devices")
 }
 
 /// What this machine cannot give.

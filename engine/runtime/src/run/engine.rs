@@ -74,7 +74,10 @@ pub(super) struct Engine {
     recorder: Option<Recorder>,
     readers: UnboundedSender<Event>,
     scheduler: Scheduler,
+    began: Instant,
     urgency: Vec<f64>,
+    /// What each stage's matrix limits, if it does.
+    groups: Vec<Option<usize>>,
     /// Needs of each waiting stage that have not ended.
     unmet: Vec<u32>,
     dependants: Vec<Vec<u32>>,
@@ -108,12 +111,15 @@ impl Engine {
         for (index, needs) in needs.iter().enumerate() {
             needs.iter().for_each(|need| dependants[*need as usize].push(index as u32));
         }
+        let (groups, limits) = demand::groups(&plan.stages);
         // A run in which nothing happens leaves no trace; one that is refused does.
         let is_recorded = plan.has_work() || plan.stages.iter().any(super::is_refused);
         Ok(Self {
             urgency: urgencies(&plan.order, &needs, &seconds),
             pool: Pool::new(compute.cores)?,
-            scheduler: Scheduler::new(compute.cores, compute.memory_bytes, ask.jobs),
+            scheduler: Scheduler::new(demand::capacity(&compute, ask.jobs, limits)),
+            groups,
+            began: Instant::now(),
             recorder: Some(Recorder::start(is_recorded.then(|| place.lineage.clone()), readers.clone())),
             readers,
             states: vec![State::Waiting; count],
@@ -145,7 +151,6 @@ impl Engine {
     /// # Errors
     /// The engine's own trouble: store, lineage, workers that do not start.
     pub async fn run(mut self) -> Result<Outcome, Failure> {
-        let began = Instant::now();
         let mut _lock = self.begin().await?;
         self.carry().await?;
         while self.cancel.requests() == 0 && self.finds_damage().await? {
@@ -159,7 +164,8 @@ impl Engine {
             self.carry().await?;
         }
         let was_stopped = self.cancel.requests() > 0;
-        self.finish(began.elapsed().as_secs_f64(), was_stopped).await
+        let seconds = self.began.elapsed().as_secs_f64();
+        self.finish(seconds, was_stopped).await
     }
 
     /// Starts what is ready and watches what runs, until nothing is left to do.
@@ -265,7 +271,7 @@ impl Engine {
             && !matches!(state, State::Running(_))
         {
             self.working.remove(&attempt.worker);
-            self.scheduler.finished(&attempt.lease);
+            self.scheduler.finished(index);
         }
         let is_at_work = matches!(state, State::Ready | State::Running(_));
         if !is_at_work && self.claims.remove(&index).is_some() {
@@ -403,8 +409,11 @@ impl Engine {
         if let Some(failure) = demand::unmet(&stage.def.id, stage.def.resources(), &self.compute) {
             return self.set(index, State::Failed(failure));
         }
-        self.states[index] = State::Ready;
-        self.scheduler.push(demand::candidate(index, stage, self.urgency[index], &self.compute));
+        let candidate = demand::candidate(index, stage, self.groups[index], self.urgency[index]);
+        match self.scheduler.push(candidate) {
+            Ok(()) => self.states[index] = State::Ready,
+            Err(lacking) => self.set(index, State::Failed(demand::too_few_gpus(&stage.def.id, lacking))),
+        }
     }
 
     /// Learns what a stage gave and judges its `require`.
@@ -436,11 +445,11 @@ impl Engine {
 
     async fn start_ready(&mut self) -> Result<(), Failure> {
         while !(self.ask.fail_fast && self.has_failed) {
-            let Some((index, lease)) = self.scheduler.next() else { break };
+            let Some((index, lease)) = self.scheduler.next(self.began.elapsed()) else { break };
             if matches!(self.states[index], State::Ready) {
                 self.start(index, lease).await?;
             } else {
-                self.scheduler.finished(&lease);
+                self.scheduler.finished(index);
             }
         }
         Ok(())
@@ -462,7 +471,7 @@ impl Engine {
             params: stage.settled.params(),
             inputs,
             seed: stage.settled.seed,
-            lease: lease.clone(),
+            lease,
             key,
             components,
             checkpoint: key,
@@ -475,7 +484,7 @@ impl Engine {
         };
         let worker = self.pool.assign(assignment).await?;
         self.working.insert(worker, index);
-        self.set(index, State::Running(Attempt { worker, since: Instant::now(), lease, ending: None }));
+        self.set(index, State::Running(Attempt { worker, since: Instant::now(), ending: None }));
         Ok(())
     }
 }

@@ -282,7 +282,7 @@ async fn start(
     let plan =
         Plan::build(source, overrides, selection, registry, &opened.store, Some(&opened.lineage), machine_of(&limits))
             .await?;
-    let compute = if !plan.has_work() { limits } else { device::inventory().await };
+    let compute = if !plan.has_work() { limits } else { device::inventory().await? };
     let Opened { home, store, lineage } = opened;
     let place = engine::Place { home, store, lineage };
     let engine = engine::Engine::new(plan, place, compute, ask, events, cancel)?;
@@ -305,7 +305,7 @@ pub async fn plan(options: Options, registry: &Registry) -> Result<(PlanView, Co
     )
     .await?;
     let view = plan.view();
-    let compute = if view.to_run() == 0 { limits } else { device::inventory().await };
+    let compute = if view.to_run() == 0 { limits } else { device::inventory().await? };
     Ok((view, compute))
 }
 

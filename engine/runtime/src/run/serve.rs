@@ -51,7 +51,7 @@ pub async fn serve(
         params,
         inputs: vec![(served.port, vec![digest])],
         seed: 0,
-        lease: Lease { cores: limits.cores, memory_bytes: limits.memory_bytes, gpus: Vec::new() },
+        lease: Lease { cores: limits.cores, memory_bytes: limits.memory_bytes, gpus: Vec::new(), gpu_memory_bytes: 0 },
         key: digest,
         components: Vec::new(),
         checkpoint: digest,

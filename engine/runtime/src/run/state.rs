@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use llmflow_contract::{Class, Failure, Lease};
+use llmflow_contract::{Class, Failure};
 
 use super::pool::WorkerId;
 use crate::event::{Finished, What};
@@ -39,7 +39,6 @@ pub(super) enum State {
 pub(super) struct Attempt {
     pub worker: WorkerId,
     pub since: Instant,
-    pub lease: Lease,
     /// It was asked to end: when, and as what it will count.
     pub ending: Option<(Instant, Class)>,
 }

@@ -17,6 +17,7 @@ mod gc;
 mod history;
 mod location;
 mod objects;
+mod probe;
 mod publish;
 mod read;
 mod record;

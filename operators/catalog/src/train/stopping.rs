@@ -20,7 +20,7 @@ impl<'a> Stopping<'a> {
         Self { inner, left: AtomicUsize::new(asked) }
     }
     pub fn context(&self) -> Context<'_> {
-        let lease = Lease { cores: 2, memory_bytes: 4 << 30, gpus: Vec::new() };
+        let lease = Lease { cores: 2, memory_bytes: 4 << 30, gpus: Vec::new(), gpu_memory_bytes: 0 };
         Context::new(self, 42, lease, self.inner.base(), self.inner.base())
     }
 }

@@ -55,7 +55,8 @@ fn facts(data: &ReportData) -> Vec<(String, String)> {
     if compute.cores > 0 {
         add("processor", format!("{} threads, {} of memory", compute.cores, bytes(compute.memory_bytes)));
     }
-    add("GPUs", gpus(&compute.gpus, compute.usable_gpus));
+    let names: Vec<String> = compute.gpus.iter().map(|gpu| gpu.name.clone()).collect();
+    add("GPUs", gpus(&names, compute.usable_gpus));
     add("file", data.source.path.display().to_string());
     add("home", data.machine.home.display().to_string());
     let published: Vec<String> = data.published.iter().map(|path| path.display().to_string()).collect();

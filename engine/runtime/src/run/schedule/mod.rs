@@ -1,0 +1,177 @@
+//! Which ready stages start now, and on what: a pure function of what is ready, what runs, and what is free.
+//!
+//! Owns: leases of cores, memory and GPUs; the order of starts. Has no clock: the caller says what time it is.
+//! Must not know: what a stage does, how it is carried out. Start at [`Scheduler::next`].
+//!
+//! The longest path of work goes first. The most urgent stage that does not fit holds a reservation: a less urgent one
+//! may pass it only where it cannot be delayed by that, so wide stages are never starved by narrow ones.
+//! Source: Mu'alem and Feitelson 2001, "EASY" backfilling; what passes by resources alone is counted against the
+//! reservation until it ends, so that wrong estimates of time cannot starve either.
+
+mod queue;
+mod reservation;
+mod room;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use llmflow_contract::{Gpus, Lease};
+
+use queue::Ready;
+use reservation::{Pass, Reservation};
+use room::{Hold, Room};
+
+/// How many kinds of ready stages one call looks at: those of one kind ask for the same, so there are few kinds.
+const LOOK: usize = 64;
+
+/// The end of a stage of which nothing is known.
+const UNKNOWN: Duration = Duration::MAX;
+
+/// What may be in use at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    pub cores: u32,
+    pub memory_bytes: u64,
+    /// Memory of each GPU, by its ordinal.
+    pub gpus: Vec<u64>,
+    /// Stages at once (`--jobs`).
+    pub jobs: u32,
+    /// Stages at once of each group (`max_parallel`).
+    pub groups: Vec<u32>,
+}
+
+/// A stage that could start: all it reads exists.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    pub index: usize,
+    /// What is more than the machine has counts as all of it: such a stage runs alone.
+    pub cores: u32,
+    pub memory_bytes: u64,
+    /// `memory_bytes` of 0: not known, so each GPU is taken whole. Otherwise others may share it.
+    pub gpus: Gpus,
+    /// Whose limit it counts against, in [`Capacity::groups`].
+    pub group: Option<usize>,
+    /// Length of the longest path of work behind it, itself included: higher goes first.
+    pub urgency: f64,
+    /// How long it took before.
+    pub expected: Option<Duration>,
+}
+
+/// No machine state will ever let the stage start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{wanted} GPUs are wanted where {fitting} would serve")]
+pub struct TooFewGpus {
+    pub wanted: u32,
+    /// GPUs with as much memory as is wanted.
+    pub fitting: u32,
+}
+
+/// What runs, what waits, and what is free.
+#[derive(Debug)]
+pub struct Scheduler {
+    whole: Room,
+    free: Room,
+    ready: Ready,
+    /// By expected end.
+    running: BTreeMap<(Duration, usize), Running>,
+    ends: HashMap<usize, Duration>,
+}
+
+#[derive(Debug)]
+struct Running {
+    hold: Hold,
+    group: Option<usize>,
+    /// The reservation it was let past on the word that it takes nothing of it.
+    beside: Option<usize>,
+}
+
+impl Scheduler {
+    pub fn new(capacity: Capacity) -> Self {
+        let whole = Room::new(&capacity);
+        Self {
+            free: whole.clone(),
+            whole,
+            ready: Ready::new(capacity.groups),
+            running: BTreeMap::new(),
+            ends: HashMap::new(),
+        }
+    }
+
+    /// Adds a stage that could start.
+    ///
+    /// # Errors
+    /// [`TooFewGpus`] if the machine can never serve it; it is not added.
+    pub fn push(&mut self, candidate: Candidate) -> Result<(), TooFewGpus> {
+        let candidate = self.whole.clamp(candidate);
+        let fitting = self.whole.serving(&candidate.gpus).count() as u32;
+        if fitting < candidate.gpus.min {
+            return Err(TooFewGpus { wanted: candidate.gpus.min, fitting });
+        }
+        self.ready.push(candidate);
+        Ok(())
+    }
+
+    /// The next stage to start, and what it may use; call again until there is none. `now` runs from any fixed moment.
+    ///
+    /// Costs as much as there are kinds of ready stages, at most [`LOOK`], and stages that run: not as there are ready.
+    pub fn next(&mut self, now: Duration) -> Option<(usize, Lease)> {
+        if !self.free.has_slot() {
+            return None;
+        }
+        let mut reservation: Option<Reservation> = None;
+        let mut beside = None;
+        let found = self.ready.heads().take(LOOK).find_map(|head| {
+            if !self.free.fits(head) {
+                reservation.get_or_insert_with(|| self.reserve(head, now));
+                return None;
+            }
+            let is_alone = reservation.is_none() && self.ready.waiting_for_gpus() == 1;
+            let hold = self.free.hold(head, if is_alone { head.gpus.max } else { head.gpus.min });
+            if let Some(reservation) = &reservation
+                && reservation.pass(head, &hold, now)? == Pass::Beside
+            {
+                beside = Some(reservation.index());
+            }
+            Some((queue::rank(head), hold))
+        });
+        let (rank, hold) = found?;
+        let candidate = self.ready.take(rank)?;
+        let index = candidate.index;
+        self.free.take(&hold);
+        let lease = hold.lease();
+        let end = candidate.expected.map_or(UNKNOWN, |expected| now.saturating_add(expected));
+        self.running.insert((end, index), Running { hold, group: candidate.group, beside });
+        self.ends.insert(index, end);
+        Some((index, lease))
+    }
+
+    /// A stage that was started has ended, however it did.
+    pub fn finished(&mut self, index: usize) {
+        let end = self.ends.remove(&index);
+        if let Some(running) = end.and_then(|end| self.running.remove(&(end, index))) {
+            self.free.give(&running.hold);
+            self.ready.left(running.group);
+        }
+    }
+
+    /// When and beside what a stage that does not fit now will.
+    fn reserve(&self, candidate: &Candidate, now: Duration) -> Reservation {
+        let ends = self.running.iter().map(|((end, _), running)| (*end, running));
+        Reservation::new(candidate, &self.free, ends, now)
+    }
+}
+
+/// Urgency of every stage: its own seconds plus the most urgent one behind it. `order` is topological.
+pub fn urgencies(order: &[u32], needs: &[impl AsRef<[u32]>], seconds: &[f64]) -> Vec<f64> {
+    let mut urgency = seconds.to_vec();
+    for stage in order.iter().rev().map(|stage| *stage as usize) {
+        for need in needs[stage].as_ref().iter().map(|need| *need as usize) {
+            urgency[need] = urgency[need].max(seconds[need] + urgency[stage]);
+        }
+    }
+    urgency
+}
