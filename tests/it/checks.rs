@@ -4,18 +4,20 @@ use serde_json::Value;
 
 use crate::project::{Project, repository};
 
-const TEACHING: [&str; 3] = ["tiny", "assistant", "assistant_control"];
+/// The files, each with how many stages it has at least.
+const TEACHING: [(&str, usize); 4] =
+    [("tiny", 13), ("assistant", 13), ("assistant_control", 13), ("with_your_trainer", 4)];
 
 #[test]
 fn every_teaching_pipeline_passes_check_and_can_be_planned() {
     let project = Project::teaching();
-    for name in TEACHING {
+    for (name, least) in TEACHING {
         let checked = project.succeeds(&format!("check pipelines/{name}.yaml"));
         assert!(checked.err.contains("ok: "), "{}", checked.err);
         let plan: Value =
             serde_json::from_str(&project.succeeds(&format!("plan pipelines/{name}.yaml --json")).out).unwrap();
         let stages = plan["stages"].as_array().unwrap();
-        assert!(stages.len() > 12, "{name} has {} stages", stages.len());
+        assert!(stages.len() >= least, "{name} has {} stages", stages.len());
         assert!(stages.iter().all(|stage| stage["will"]["will"] != "cached"), "{name}: nothing has run yet");
     }
     assert_eq!(project.committed(), 0, "neither command runs anything");
@@ -26,7 +28,7 @@ fn no_teaching_pipeline_is_left_out_of_these_tests() {
     let folder = std::fs::read_dir(repository().join("pipelines")).unwrap();
     let names = folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".yaml").map(str::to_owned));
     for name in names {
-        assert!(TEACHING.contains(&name.as_str()), "{name}.yaml is tested nowhere");
+        assert!(TEACHING.iter().any(|(known, _)| *known == name), "{name}.yaml is tested nowhere");
     }
 }
 

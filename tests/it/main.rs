@@ -5,9 +5,12 @@
 
 mod bad_input;
 mod checks;
+mod examples;
 mod history;
 mod kill;
 mod layers;
 mod project;
+mod secrets;
 mod store;
 mod tiny;
+mod with_your_trainer;

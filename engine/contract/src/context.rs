@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CounterRng, Failure, Report, counter_rng};
+use crate::{CounterRng, Failure, Report, Secret, SecretName, counter_rng};
 
 /// What an attempt may use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub trait Host: Send + Sync {
     fn output(&self, port: &str) -> Result<PathBuf, Failure>;
     fn restore(&self) -> Result<Option<Checkpoint>, Failure>;
     fn save(&self, write: &mut dyn FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure>;
+    fn secret(&self, name: &SecretName) -> Result<Secret, Failure>;
+    fn recall(&self, question: &[u8]) -> Result<Option<Vec<u8>>, Failure>;
+    fn remember(&self, question: &[u8], answer: &[u8]) -> Result<(), Failure>;
 }
 
 /// An operator's only door to the engine. `Sync`; never blocks on a runtime.
@@ -114,6 +117,23 @@ impl<'a> Context<'a> {
     /// Saves the state that `write` puts into the folder it is given; durable on return.
     pub fn save(&self, mut write: impl FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
         self.host.save(&mut write)
+    }
+    /// The value of a secret that a param of role secret names.
+    ///
+    /// # Errors
+    /// A bug for a name that no such param holds: a worker is given no other.
+    pub fn secret(&self, name: &SecretName) -> Result<Secret, Failure> {
+        self.host.secret(name)
+    }
+    /// The answer once paid for to this question of this operator and VERSION, in whichever run.
+    ///
+    /// The question holds all that the answer depends on.
+    pub fn recall(&self, question: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        self.host.recall(question)
+    }
+    /// Keeps an answer that cost something (a call, minutes of work); durable on return.
+    pub fn remember(&self, question: &[u8], answer: &[u8]) -> Result<(), Failure> {
+        self.host.remember(question, answer)
     }
 }
 

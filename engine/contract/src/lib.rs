@@ -18,6 +18,7 @@ mod ports;
 mod registry;
 mod report;
 mod rng;
+mod secret;
 
 pub use artifact::{AnyArtifact, AnyMade, Artifact, Facts, FileEntry, Made, Manifest, Use};
 pub use context::{Checkpoint, Context, Host, Lease, Progress, write_report};
@@ -29,10 +30,11 @@ pub use needs::{Gpus, Machine, Needs, Work};
 pub use operator::Operator;
 pub use params::{ParamInfo, ParamType, Params, Role, params_of};
 pub use plan::{Known, KnownInput, MetricSpec, Numerics, Source, StagePlan};
-pub use ports::{Arity, Bound, Inputs, Outputs, PortSpec};
+pub use ports::{Arity, Bound, Inputs, Named, Outputs, PortSpec};
 pub use registry::{Entry, Registry, Served};
 pub use report::{Chart, Funnel, Interval, Report, Sample, Series, Table};
 pub use rng::{CounterRng, counter_rng};
+pub use secret::{Secret, SecretName};
 
 #[doc(hidden)]
 pub use ports::{InputField, OutputField};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::{Context, Failure, Inputs, Known, Outputs, Params, StagePlan};
+use crate::{Context, Failure, Inputs, Known, Outputs, Params, Port, StagePlan};
 
 /// One kind of step: reads typed artifacts, writes typed artifacts, and touches nothing else.
 pub trait Operator: Sized + 'static {
@@ -24,8 +24,16 @@ pub trait Operator: Sized + 'static {
         Ok(StagePlan::derived::<Self>())
     }
 
+    /// Names of the outputs, main output first, where params name them (`Outputs` is [`crate::Named`]).
+    fn named_outputs(_params: &Self::Params) -> Vec<Port> {
+        Vec::new()
+    }
+
     /// Blocking, in a worker. May own threads.
     fn run(params: Self::Params, inputs: Self::Inputs, ctx: &Context) -> Result<Self::Outputs, Failure>;
+
+    /// Whether it runs code of the user's: a worker that did is not used again.
+    const IS_FOREIGN: bool = false;
 
     /// Kinds it can keep up as a service; `serve`, `chat` and `run --serve` look them up in the registry.
     const SERVES: &'static [&'static str] = &[];

@@ -40,6 +40,8 @@ pub enum ParamType {
     Choice(Vec<String>),
     List(Box<ParamType>),
     Object(Vec<ParamInfo>),
+    /// Names of the user's own, each with a value of this type.
+    Map(Box<ParamType>),
     /// One of several shapes.
     Either(Vec<ParamType>),
     Any,
@@ -76,6 +78,7 @@ impl ParamType {
                 let names: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
                 format!("a map of {}", names.join(", "))
             }
+            Self::Map(item) => format!("a map of names, each {}", item.describe()),
             Self::Either(types) => types.iter().map(Self::describe).collect::<Vec<_>>().join(", or "),
             Self::Any => "any value".into(),
         }
@@ -151,6 +154,9 @@ fn named_type(name: &str, schema: &Value) -> ParamType {
         "string" => ParamType::String,
         "array" => ParamType::List(Box::new(type_of(&schema["items"]).0)),
         "object" if schema["properties"].is_object() => ParamType::Object(fields_of(schema)),
+        "object" if schema["additionalProperties"].is_object() => {
+            ParamType::Map(Box::new(type_of(&schema["additionalProperties"]).0))
+        }
         _ => ParamType::Any,
     }
 }
@@ -204,6 +210,8 @@ mod tests {
         names: Option<Vec<String>>,
         #[serde(default)]
         keep: Keep,
+        #[serde(default)]
+        env: std::collections::BTreeMap<String, String>,
     }
     fn eight() -> u32 {
         8
@@ -221,6 +229,7 @@ mod tests {
         assert_eq!(find("shape").kind, ParamType::Choice(vec!["circle".into(), "square".into()]));
         assert_eq!(find("names").kind, ParamType::List(Box::new(ParamType::String)));
         assert!(find("names").nullable);
+        assert_eq!(find("env").kind, ParamType::Map(Box::new(ParamType::String)));
         assert!(matches!(&find("keep").kind, ParamType::Object(fields) if fields[0].name == "min_overlap"));
     }
 }

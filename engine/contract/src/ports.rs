@@ -55,10 +55,16 @@ impl Bound {
     fn take(&mut self, port: &str) -> Vec<AnyArtifact> {
         self.0.remove(port).unwrap_or_default()
     }
+    /// Every port that was given, by name.
+    pub fn into_ports(self) -> BTreeMap<Port, Vec<AnyArtifact>> {
+        self.0
+    }
 }
 
 /// The inputs of an operator; made by [`crate::inputs!`].
 pub trait Inputs: Sized {
+    /// Whether the user names the ports; the operator's `plan` types them.
+    const BY_NAME: bool = false;
     fn specs() -> Vec<PortSpec>;
     /// # Errors
     /// A bug: the planner lets no stage start whose required input is absent.
@@ -67,10 +73,37 @@ pub trait Inputs: Sized {
 
 /// The outputs of an operator; made by [`crate::outputs!`].
 pub trait Outputs: Sized {
+    /// Whether params name the ports: [`crate::Operator::named_outputs`].
+    const BY_NAME: bool = false;
     /// Whether the first output is the one that a stage's name alone means.
     const HAS_MAIN: bool = true;
     fn specs() -> Vec<PortSpec>;
     fn into_made(self) -> Vec<(Port, AnyMade)>;
+}
+
+/// For operators whose inputs are named by the user.
+impl Inputs for Bound {
+    const BY_NAME: bool = true;
+    fn specs() -> Vec<PortSpec> {
+        Vec::new()
+    }
+    fn bind(bound: Bound) -> Result<Self, Failure> {
+        Ok(bound)
+    }
+}
+
+/// Outputs that params name, main output first.
+#[derive(Debug, Default)]
+pub struct Named(pub Vec<(Port, AnyMade)>);
+
+impl Outputs for Named {
+    const BY_NAME: bool = true;
+    fn specs() -> Vec<PortSpec> {
+        Vec::new()
+    }
+    fn into_made(self) -> Vec<(Port, AnyMade)> {
+        self.0
+    }
 }
 
 /// For operators that only report.

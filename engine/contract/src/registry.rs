@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use serde_json::Value;
 
 use crate::{
-    AnyMade, Arity, Bound, Context, Failure, Inputs, Kind, Known, Operator, Outputs, ParamInfo, Port, PortSpec,
-    StagePlan, params_of,
+    AnyMade, Arity, Bound, Context, Failure, Inputs, Kind, Known, Operator, Outputs, ParamInfo, Port, PortSpec, Role,
+    SecretName, StagePlan, params_of,
 };
 
 type PlanFn = fn(Value, &Known) -> Result<(Value, StagePlan), Failure>;
@@ -24,9 +24,16 @@ pub struct Entry {
     pub schema: Value,
     pub inputs: Vec<PortSpec>,
     pub outputs: Vec<PortSpec>,
+    /// Whether the user names the inputs; `inputs` is then empty.
+    pub inputs_by_name: bool,
+    /// Whether params name the outputs; `outputs` is then empty.
+    pub outputs_by_name: bool,
     /// Whether a stage's name alone means the first output.
     pub has_main_output: bool,
     pub serves: &'static [&'static str],
+    /// Whether it runs code of the user's.
+    pub is_foreign: bool,
+    named_outputs: fn(&Value) -> Option<Vec<Port>>,
     plan: PlanFn,
     run: RunFn,
     serve: ServeFn,
@@ -54,6 +61,18 @@ impl Entry {
         ready: &dyn Fn(SocketAddr),
     ) -> Result<(), Failure> {
         (self.serve)(params, inputs, ctx, ready)
+    }
+    /// The outputs these params name, main output first; `None` if the params are refused.
+    pub fn named_outputs(&self, params: &Value) -> Option<Vec<Port>> {
+        (self.named_outputs)(params)
+    }
+    /// The secrets that params of role secret name: those a worker is given.
+    pub fn secrets(&self, params: &Value) -> Vec<SecretName> {
+        let mut names = Vec::new();
+        for param in self.params.iter().filter(|param| param.role == Role::Secret) {
+            SecretName::collect(&params[&param.name], &mut names);
+        }
+        names
     }
     /// First line of the doc.
     pub fn summary(&self) -> &str {
@@ -94,8 +113,12 @@ impl Registry {
             schema: crate::params::schema_of::<O::Params>(),
             inputs: O::Inputs::specs(),
             outputs: O::Outputs::specs(),
+            inputs_by_name: O::Inputs::BY_NAME,
+            outputs_by_name: O::Outputs::BY_NAME,
             has_main_output: O::Outputs::HAS_MAIN,
             serves: O::SERVES,
+            is_foreign: O::IS_FOREIGN,
+            named_outputs: |params| Some(O::named_outputs(&parse::<O>(params.clone()).ok()?)),
             plan: |params, known| {
                 let mut params = parse::<O>(params)?;
                 let plan = O::plan(&mut params, known)?;

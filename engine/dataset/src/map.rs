@@ -6,7 +6,7 @@ use llmflow_contract::{Context, Failure, Funnel};
 use rayon::prelude::*;
 use serde_json::Value;
 
-use crate::{Dataset, DatasetError, DatasetWriter, Fate, Row, TraceRecord, TraceWriter};
+use crate::{Dataset, DatasetError, DatasetWriter, Fate, Numbering, Row, TraceRecord, TraceWriter};
 
 /// Rows judged between two looks at cancellation.
 const CHUNK_ROWS: usize = 512;
@@ -83,6 +83,20 @@ impl Tally {
     }
 }
 
+/// What became of a row, and the rows made from it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    pub verdict: Verdict,
+    /// They follow the row.
+    pub made: Vec<Row>,
+}
+
+impl From<Verdict> for Judged {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, made: Vec::new() }
+    }
+}
+
 /// Judges every row on all threads and writes what is kept in the order of the input.
 ///
 /// # Errors
@@ -91,39 +105,106 @@ pub fn map_rows(
     ctx: &Context,
     dataset: &Dataset,
     writer: &mut DatasetWriter,
-    mut trace: TraceWriter,
+    trace: TraceWriter,
     judge: impl Fn(&Row) -> Result<Verdict, Failure> + Sync,
 ) -> Result<Funnel, Failure> {
-    let total = dataset.len();
-    let mut rows = dataset.rows();
-    let (mut done, written_before) = (0, writer.rows());
+    let mut record = Record { before: writer.rows(), writer, trace, numbering: None };
+    each_chunk(ctx, dataset, CHUNK_ROWS, &mut record, |chunk| {
+        let verdicts: Vec<_> = chunk.par_iter().map(|row| judge(row).map(Judged::from)).collect();
+        verdicts.into_iter().collect()
+    })?;
+    record.finish(dataset.len())
+}
+
+/// Judges rows `batch_rows` at a time, `at_once` batches side by side; batches begin at the same rows whatever runs.
+/// Rows that are changed or made get ids of their own.
+///
+/// # Errors
+/// As [`map_rows`]; a bug if a batch gives another number of verdicts than it has rows.
+pub fn map_batches(
+    ctx: &Context,
+    dataset: &Dataset,
+    writer: &mut DatasetWriter,
+    trace: TraceWriter,
+    (batch_rows, at_once): (usize, usize),
+    judge: impl Fn(&[Row]) -> Result<Vec<Judged>, Failure> + Sync,
+) -> Result<Funnel, Failure> {
+    let mut record = Record { before: writer.rows(), writer, trace, numbering: Some(Numbering::new()) };
+    each_chunk(ctx, dataset, batch_rows.max(1) * at_once.max(1), &mut record, |chunk| {
+        let batches: Vec<_> = std::thread::scope(|scope| {
+            let running: Vec<_> = chunk.chunks(batch_rows.max(1)).map(|batch| scope.spawn(|| judge(batch))).collect();
+            running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
+        });
+        let judged: Vec<Vec<Judged>> = batches.into_iter().collect::<Result<_, _>>()?;
+        Ok(judged.into_iter().flatten().collect())
+    })?;
+    record.finish(dataset.len())
+}
+
+fn panicked() -> Failure {
+    Failure::bug("a thread that judged rows panicked")
+}
+
+fn each_chunk(
+    ctx: &Context,
+    dataset: &Dataset,
+    chunk_rows: usize,
+    record: &mut Record,
+    judge: impl Fn(&[Row]) -> Result<Vec<Judged>, Failure>,
+) -> Result<(), Failure> {
+    let (mut rows, mut done) = (dataset.rows(), 0);
     loop {
         ctx.check()?;
-        let chunk: Vec<Row> = rows.by_ref().take(CHUNK_ROWS).collect::<Result<_, _>>()?;
+        let chunk: Vec<Row> = rows.by_ref().take(chunk_rows).collect::<Result<_, _>>()?;
         if chunk.is_empty() {
-            break;
+            return Ok(());
         }
-        let verdicts: Vec<Result<Verdict, Failure>> = chunk.par_iter().map(&judge).collect();
+        let judged = judge(&chunk)?;
+        if judged.len() != chunk.len() {
+            return Err(Failure::bug(format!("{} rows were given {} verdicts", chunk.len(), judged.len())));
+        }
         done += chunk.len() as u64;
-        for (row, verdict) in chunk.into_iter().zip(verdicts) {
-            match verdict? {
-                Verdict::Keep => {
-                    trace.push(TraceRecord::kept(&row.id))?;
-                    writer.push(row)?;
-                }
-                Verdict::Drop { rule, evidence } => trace.push(TraceRecord::dropped(&row.id, rule, evidence))?,
-                Verdict::Change { row: changed, rule } => {
-                    let parents = vec![row.id.to_string()];
-                    trace.push(TraceRecord::new(&changed.id, parents, Fate::Changed).why(rule, Value::Null))?;
-                    writer.push(changed)?;
-                }
-                Verdict::SetAside { rule, evidence } => {
-                    let parents = vec![row.id.to_string()];
-                    trace.push(TraceRecord::new(&row.id, parents, Fate::SetAside).why(rule, evidence))?;
-                }
+        for (row, judged) in chunk.into_iter().zip(judged) {
+            record.push(row, judged)?;
+        }
+        ctx.progress(done, Some(dataset.len()), "rows");
+    }
+}
+
+/// Writes rows and what became of them.
+struct Record<'a> {
+    writer: &'a mut DatasetWriter,
+    trace: TraceWriter,
+    numbering: Option<Numbering>,
+    /// Rows that were written before this loop.
+    before: u64,
+}
+
+impl Record<'_> {
+    fn push(&mut self, row: Row, Judged { verdict, made }: Judged) -> Result<(), Failure> {
+        let parent = row.id.to_string();
+        match verdict {
+            Verdict::Keep => self.write(row, &parent, Fate::Kept, None)?,
+            Verdict::Change { row, rule } => self.write(row, &parent, Fate::Changed, Some(rule))?,
+            Verdict::Drop { rule, evidence } => self.trace.push(TraceRecord::dropped(&row.id, rule, evidence))?,
+            Verdict::SetAside { rule, evidence } => {
+                let aside = TraceRecord::new(&row.id, vec![parent.clone()], Fate::SetAside);
+                self.trace.push(aside.why(rule, evidence))?;
             }
         }
-        ctx.progress(done, Some(total), "rows");
+        made.into_iter().try_for_each(|row| self.write(row, &parent, Fate::Made, None))
     }
-    trace.finish(total, writer.rows() - written_before)
+
+    fn write(&mut self, mut row: Row, parent: &str, fate: Fate, rule: Option<&str>) -> Result<(), Failure> {
+        if let Some(numbering) = &mut self.numbering {
+            row.id = numbering.unique(row.id);
+        }
+        let record = TraceRecord::new(&row.id, vec![parent.to_owned()], fate);
+        self.trace.push(TraceRecord { rule: rule.map(str::to_owned), ..record })?;
+        self.writer.push(row)
+    }
+
+    fn finish(self, rows_in: u64) -> Result<Funnel, Failure> {
+        self.trace.finish(rows_in, self.writer.rows() - self.before)
+    }
 }

@@ -54,11 +54,23 @@ impl Numbering {
     pub fn new() -> Self {
         Self::default()
     }
-    /// `id` itself the first time, `id#n` the n-th.
+    /// `id` itself the first time, `id#n` the n-th; never one that was given before.
     pub fn unique(&mut self, id: RowId) -> RowId {
-        let count = self.0.entry(id.clone()).or_insert(0);
-        *count += 1;
-        if *count == 1 { id } else { RowId(format!("{id}#{count}")) }
+        let Some(count) = self.0.get_mut(&id) else {
+            self.0.insert(id.clone(), 1);
+            return id;
+        };
+        let mut number = *count;
+        let repeat = loop {
+            number += 1;
+            let repeat = RowId(format!("{id}#{number}"));
+            if !self.0.contains_key(&repeat) {
+                break repeat;
+            }
+        };
+        self.0.insert(repeat.clone(), 1);
+        self.0.insert(id, number);
+        repeat
     }
 }
 
@@ -72,6 +84,8 @@ mod tests {
         let id = RowId::new("a");
         let given: Vec<_> = (0..3).map(|_| numbering.unique(id.clone()).to_string()).collect();
         assert_eq!(given, ["a", "a#2", "a#3"]);
+        assert_eq!(numbering.unique(RowId::new("a#2")).as_str(), "a#2#2", "one that came numbered is told apart too");
+        assert_eq!(numbering.unique(id).as_str(), "a#4");
         let parents = [RowId::new("a"), RowId::new("b")];
         assert_ne!(RowId::made(&parents, 0), RowId::made(&parents, 1));
         assert_ne!(RowId::made(&parents, 0), RowId::made(&parents[..1], 0));

@@ -12,19 +12,23 @@ mod http;
 pub mod language_model;
 pub mod model;
 pub mod quantize;
+pub mod run;
 pub mod synth;
 pub mod tokenizer;
 pub mod train;
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 pub(crate) mod testing;
 
 use llmflow_contract::Registry;
 
-/// Every operator, in life-cycle order: data, synth, model, tokenizer, train, align, eval, quantize, deploy.
+/// Every operator, in life-cycle order: data, synth, model, tokenizer, train, align, eval, quantize, deploy, run.
 pub fn registry() -> Registry {
     Registry::new()
         .with::<data::load::Load>()
+        .with::<data::map::Map>()
         .with::<data::filter::Filter>()
         .with::<data::dedup::Dedup>()
         .with::<data::split::Split>()
@@ -41,4 +45,5 @@ pub fn registry() -> Registry {
         .with::<eval::compare::Compare>()
         .with::<quantize::gguf::QuantizeGguf>()
         .with::<deploy::serve::Serve>()
+        .with::<run::command::RunCommand>()
 }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use llmflow_contract::{
-    AnyArtifact, AnyMade, Checkpoint, Context, Digest, Facts, Failure, FileEntry, Host, Known, KnownInput, Lease,
-    Machine, Made, Manifest, Port, Progress, Report, StageId, kinds,
+    AnyArtifact, AnyMade, Checkpoint, Class, Context, Digest, Facts, Failure, FileEntry, Host, Known, KnownInput,
+    Lease, Machine, Made, Manifest, Port, Progress, Report, Secret, SecretName, StageId, kinds,
 };
 use llmflow_dataset::{DatasetWriter, Row, RowKind};
 
@@ -23,7 +23,10 @@ pub(crate) struct TestHost {
     progress: Mutex<Vec<Progress>>,
     outputs: Mutex<BTreeMap<String, PathBuf>>,
     checkpoints: Mutex<Vec<PathBuf>>,
+    secrets: Mutex<BTreeMap<String, String>>,
+    memo: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
     cancelled: AtomicBool,
+    dies: AtomicBool,
 }
 
 impl TestHost {
@@ -38,7 +41,10 @@ impl TestHost {
             progress: Mutex::default(),
             outputs: Mutex::default(),
             checkpoints: Mutex::default(),
+            secrets: Mutex::default(),
+            memo: Mutex::default(),
             cancelled: AtomicBool::new(false),
+            dies: AtomicBool::new(false),
         }
     }
 
@@ -60,6 +66,14 @@ impl TestHost {
         fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a folder");
         fs::write(path, text).expect("a written file");
     }
+    /// Sets a secret for the stage.
+    pub fn set_secret(&self, variable: &str, value: &str) {
+        self.secrets.lock().expect("no test panicked").insert(variable.to_owned(), value.to_owned());
+    }
+    /// Answers that were paid for.
+    pub fn remembered(&self) -> usize {
+        self.memo.lock().expect("no test panicked").len()
+    }
     /// From now on the stage is asked to stop.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
@@ -67,6 +81,20 @@ impl TestHost {
     /// The last value of a reproducible metric.
     pub fn metric(&self, name: &str) -> Option<f64> {
         self.metrics.lock().expect("no test panicked").get(name).copied()
+    }
+    /// Every reproducible metric with its last value.
+    pub fn metrics_told(&self) -> BTreeMap<String, f64> {
+        self.metrics.lock().expect("no test panicked").clone()
+    }
+    /// From now on the worker dies the moment something was made durable, once.
+    pub fn die_at_next_save(&self, dies: bool) {
+        self.dies.store(dies, Ordering::SeqCst);
+    }
+    fn survive(&self) -> Result<(), Failure> {
+        match self.dies.swap(false, Ordering::SeqCst) {
+            true => Err(Failure::new(Class::Lost, "worker/lost", "the worker process was killed by SIGKILL")),
+            false => Ok(()),
+        }
     }
     pub fn progress_seen(&self) -> Vec<Progress> {
         self.progress.lock().expect("no test panicked").clone()
@@ -116,7 +144,18 @@ impl Host for TestHost {
         let folder = self.output("checkpoint")?;
         write(&folder)?;
         self.checkpoints.lock().expect("no test panicked").push(folder);
-        Ok(())
+        self.survive()
+    }
+    fn secret(&self, name: &SecretName) -> Result<Secret, Failure> {
+        let value = self.secrets.lock().expect("no test panicked").get(name.variable()).cloned();
+        value.map(Secret::new).ok_or_else(|| Failure::bug("no such secret"))
+    }
+    fn recall(&self, question: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(self.memo.lock().expect("no test panicked").get(question).cloned())
+    }
+    fn remember(&self, question: &[u8], answer: &[u8]) -> Result<(), Failure> {
+        self.memo.lock().expect("no test panicked").insert(question.to_owned(), answer.to_owned());
+        self.survive()
     }
 }
 

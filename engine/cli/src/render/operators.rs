@@ -16,7 +16,8 @@ pub fn list(entries: &[&Entry], width: usize, paint: Paint) -> String {
         }
         family = own;
         let does = sentence(entry.doc);
-        table.row([paint.bold(entry.name), ports(&entry.inputs), ports(&entry.outputs), does]);
+        let (takes, gives) = (ports(&entry.inputs, entry.inputs_by_name), ports(&entry.outputs, entry.outputs_by_name));
+        table.row([paint.bold(entry.name), takes, gives, does]);
     }
     let mut lines = table.lines(width);
     lines.push(String::new());
@@ -30,7 +31,10 @@ fn sentence(doc: &str) -> String {
     paragraph.split(". ").next().unwrap_or_default().trim_end_matches('.').to_owned()
 }
 
-fn ports(specs: &[PortSpec]) -> String {
+fn ports(specs: &[PortSpec], by_name: bool) -> String {
+    if by_name {
+        return "as named".to_owned();
+    }
     if specs.is_empty() {
         return "–".to_owned();
     }
@@ -94,7 +98,7 @@ fn kind(param: &ParamInfo) -> String {
         ParamType::String => "text".to_owned(),
         ParamType::Choice(_) => "choice".to_owned(),
         ParamType::List(_) => "list".to_owned(),
-        ParamType::Object(_) => "map".to_owned(),
+        ParamType::Object(_) | ParamType::Map(_) => "map".to_owned(),
         ParamType::Either(_) => "either".to_owned(),
         ParamType::Any => "any".to_owned(),
     };
@@ -121,7 +125,7 @@ fn does(param: &ParamInfo) -> String {
     }
     match param.role {
         Role::Tuning => text.push_str(" (changes no byte of the result)"),
-        Role::Secret => text.push_str(" (the name of a secret)"),
+        Role::Secret => text.push_str(" (secrets, by name)"),
         _ => {}
     }
     text

@@ -248,7 +248,8 @@ impl<'a> Scope<'a> {
                 let help = "name it where it is used, in a param that takes a secret: `with: {api_key: \"${secret.API_KEY}\"}`";
                 return Err(error("secret/outside", format!("`{reference}` would be recorded here")).help(help));
             }
-            "secret" => (Some(Value::String(key.to_owned())), named(None, None)),
+            // The name stays as it was written: the value is known to the worker alone.
+            "secret" => (Some(Value::String(format!("${{{reference}}}"))), named(None, None)),
             "matrix" => match &self.cell {
                 Some(cell) => {
                     let (value, span) = cell.look_up(key).map_err(|diagnostic| diagnostic.at(at))?;

@@ -14,7 +14,7 @@ use super::{
     diagnostic::Diagnostic,
     names::Target,
     source::{At, Span},
-    stage::{Ref, Wiring},
+    stage::{Ref, Stage, Wiring},
 };
 
 /// References of a whole file that gather matrices: each holds its stages.
@@ -44,6 +44,9 @@ impl PortPlan {
 impl Checker<'_> {
     /// What the ports of an entry of `stages` read, in the order the operator declares them.
     pub(super) fn port_plans(&mut self, from: usize, wiring: &Wiring, entry: &Entry) -> Vec<PortPlan> {
+        if entry.inputs_by_name {
+            return self.named_plans(from, wiring);
+        }
         let stage = self.names.groups[from].stage;
         let mut given: Vec<(Port, Span, &[Ref])> = Vec::new();
         match wiring {
@@ -93,12 +96,43 @@ impl Checker<'_> {
             let reader = format!("`{}.{port}`", stage.name.value);
             let pieces: Vec<Piece> =
                 refs.iter().filter_map(|reference| self.piece(from, reference, &reader, takes_many)).collect();
-            let is_fixed = pieces.iter().all(|piece| !matches!(piece.target, Target::Paired(_)));
-            let mut plan = PortPlan { port: port.clone(), pieces, fixed: None };
-            plan.fixed = is_fixed.then(|| self.read_by(&plan, 0));
-            plans.push(plan);
+            plans.push(self.plan(port.clone(), pieces));
         }
         plans
+    }
+
+    /// What inputs read that the user names; one given without a name goes by that of its stage.
+    fn named_plans(&mut self, from: usize, wiring: &Wiring) -> Vec<PortPlan> {
+        let given: Vec<(Port, Span, &[Ref])> = match wiring {
+            Wiring::None => Vec::new(),
+            Wiring::Main(refs) => {
+                let named = |reference: &Ref| Port::from(reference.value.split(['.', '@']).next().unwrap_or_default());
+                refs.iter().map(|one| (named(one), one.span, std::slice::from_ref(one))).collect()
+            }
+            Wiring::Ports(ports) => {
+                ports.iter().map(|(port, refs)| (port.value.clone(), port.span, &refs[..])).collect()
+            }
+        };
+        let mut plans: Vec<PortPlan> = Vec::with_capacity(given.len());
+        for (port, span, refs) in given {
+            let name = &self.names.groups[from].stage.name.value;
+            let reader = format!("`{name}.{port}`");
+            if refs.len() > 1 || plans.iter().any(|plan| plan.port == port) {
+                let message = format!("{reader} takes one input, more are given");
+                let help = "give each input a name of its own: `in: {first: STAGE, second: STAGE}`";
+                self.diagnostics.push(Diagnostic::new("stage/too-many-inputs", message, span).help(help));
+            }
+            let pieces = refs.iter().filter_map(|reference| self.piece(from, reference, &reader, false)).collect();
+            plans.push(self.plan(port, pieces));
+        }
+        plans
+    }
+
+    fn plan(&self, port: Port, pieces: Vec<Piece>) -> PortPlan {
+        let is_fixed = pieces.iter().all(|piece| !matches!(piece.target, Target::Paired(_)));
+        let mut plan = PortPlan { port, pieces, fixed: None };
+        plan.fixed = is_fixed.then(|| self.read_by(&plan, 0));
+        plan
     }
 
     /// The inputs of one combination.
@@ -142,7 +176,11 @@ impl Checker<'_> {
         let group = &self.names.groups[group];
         let name = &group.stage.name.value;
         let Some(entry) = group.entry else { return Some(Port::from(port.unwrap_or("unknown"))) };
-        let outputs: Vec<&str> = entry.outputs.iter().map(|spec| spec.port.as_str()).collect();
+        let named = if entry.outputs_by_name { Some(named_outputs(group.stage, entry)?) } else { None };
+        let outputs: Vec<&str> = match &named {
+            Some(ports) => ports.iter().map(Port::as_str).collect(),
+            None => entry.outputs.iter().map(|spec| spec.port.as_str()).collect(),
+        };
         let Some(port) = port else {
             if entry.has_main_output {
                 return Some(Port::from(outputs.first().copied().unwrap_or(SIDE_PORTS[0])));
@@ -260,6 +298,15 @@ impl Checker<'_> {
             .nearest(port.value.as_str(), names.iter().copied());
         self.diagnostics.push(diagnostic.help(format!("it takes {}", names.join(", "))));
     }
+}
+
+/// The outputs of a stage whose params name them; nothing where those are refused, which is reported.
+fn named_outputs(stage: &Stage, entry: &Entry) -> Option<Vec<Port>> {
+    let with = stage.with.iter().filter_map(|(name, value)| {
+        let first = value.as_ref()?.values().first()?;
+        Some((name.value.clone(), first.to_json()))
+    });
+    entry.named_outputs(&serde_json::Value::Object(with.collect()))
 }
 
 fn indices(target: &Target, combination: u32) -> impl Iterator<Item = u32> + use<> {

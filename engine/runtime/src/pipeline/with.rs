@@ -255,6 +255,14 @@ impl Checker<'_> {
                 self.at = at;
                 return (self.found.len() == before).then_some(json);
             }
+            (ParamType::Map(item), Value::Map(entries)) => {
+                let values = entries.iter().map(|(key, node)| {
+                    let name = join(name, &key.value);
+                    self.places.0.push((name.clone(), GivenAt { span: node.span, origin: node.origin.clone() }));
+                    Some((key.value.clone(), self.typed(item, node, &name)?))
+                });
+                return values.collect::<Vec<_>>().into_iter().collect::<Option<Map<_, _>>>().map(Json::Object);
+            }
             (ParamType::Either(kinds), _) => return self.either(kinds, kind, node, name),
             _ => {}
         }

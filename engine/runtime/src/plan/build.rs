@@ -70,7 +70,7 @@ impl Plan {
         if !diagnostics.is_empty() {
             return Err(PlanError::Bad(diagnostics));
         }
-        let read = sources.into_seen().into_iter().collect();
+        let read = sources.into_seen();
         let mut plan = Self { pipeline, stages, order: order.topological, machine, base, outputs, read };
         if let Some(lineage) = lineage {
             plan.recall(lineage).await?;

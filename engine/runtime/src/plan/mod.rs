@@ -15,11 +15,12 @@ mod sources;
 mod view;
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use llmflow_contract::{Arity, Entry, Failure, Machine, Use};
+use llmflow_contract::{Arity, Digest, Entry, Failure, Machine, Source, Use};
 use serde_json::Value;
 
 pub use build::PlanError;
@@ -48,7 +49,7 @@ pub struct Plan {
     pub base: PathBuf,
     pub outputs: Outputs,
     /// What was read from outside: files with their digests.
-    pub read: Vec<(PathBuf, llmflow_contract::Digest)>,
+    pub read: HashMap<PathBuf, Digest>,
 }
 
 /// One stage of a plan.
@@ -165,7 +166,17 @@ impl Plan {
         })?;
         settled.share(&stage.settled.plan);
         self.stages[index].settled = settled;
+        self.read.extend(sources.into_seen());
         Ok(())
+    }
+
+    /// The files that a stage reads from outside, with the content that is in its key.
+    pub fn sources_of(&self, index: usize) -> Vec<(PathBuf, Digest)> {
+        let files = self.stages[index].settled.plan.sources.iter().filter_map(|source| match source {
+            Source::File { path, .. } => files_of(path).ok(),
+            Source::Pinned { .. } => None,
+        });
+        files.flatten().filter_map(|(_, file)| self.read.get(&file).map(|digest| (file, *digest))).collect()
     }
 
     /// Do rows that may never reach training go into this stage's outputs?

@@ -53,7 +53,7 @@ impl Engine {
             FromWorker::Hello(_) | FromWorker::Serving(_) => {}
             FromWorker::Done(record) => {
                 self.note_time(index);
-                self.pool.free(worker);
+                self.pool.free(worker).await;
                 self.succeed(index, record.into(), false).await?;
             }
             FromWorker::Failed(failure) => {

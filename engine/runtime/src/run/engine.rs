@@ -18,10 +18,12 @@ use super::{
     pool::{Pool, WorkerId},
     record::RunRecords,
     schedule::{Scheduler, urgencies},
+    secret::Secrets,
     state::{Attempt, State},
     unchanged::Question,
 };
 use crate::{
+    device,
     event::{Compute, Event, RunId, What, now_ms},
     home::{Home, RunLock},
     lineage::{Lineage, Note, PipelineRow, PlannedRow, Recorder},
@@ -406,7 +408,9 @@ impl Engine {
 
     pub(super) fn queue(&mut self, index: usize) {
         let stage = &self.plan.stages[index];
-        if let Some(failure) = demand::unmet(&stage.def.id, stage.def.resources(), &self.compute) {
+        let unmet = demand::unmet(&stage.def.id, stage.def.resources(), &self.compute);
+        let unset = || Secrets::read(&stage.entry.secrets(&stage.settled.params())).err();
+        if let Some(failure) = unmet.or_else(unset) {
             return self.set(index, State::Failed(failure));
         }
         let candidate = demand::candidate(index, stage, self.groups[index], self.urgency[index]);
@@ -462,7 +466,9 @@ impl Engine {
         let Some(((key, components), inputs)) = key else {
             return Err(Failure::bug(format!("`{}` started without a key", stage.def.id)));
         };
+        let secrets = Secrets::read(&stage.entry.secrets(&stage.settled.params()))?; // they were there when it was queued
         let marks_eval = self.plan.marks_eval(index);
+        let visible = device::visible(&lease, &self.compute.gpus);
         let assignment = Assignment {
             stage: stage.def.id.clone(),
             attempt: self.attempts[index],
@@ -480,9 +486,12 @@ impl Engine {
             base: self.plan.base.clone(),
             marks_eval,
             replaces: stage.is_forced(),
+            sources: self.plan.sources_of(index),
+            secrets,
+            is_foreign: stage.entry.is_foreign,
             serve: false,
         };
-        let worker = self.pool.assign(assignment).await?;
+        let worker = self.pool.assign(assignment, &visible).await?;
         self.working.insert(worker, index);
         self.set(index, State::Running(Attempt { worker, since: Instant::now(), ending: None }));
         Ok(())

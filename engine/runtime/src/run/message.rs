@@ -6,6 +6,7 @@ use llmflow_contract::{Digest, Failure, Lease, Port, Progress, StageId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::secret::Secrets;
 use crate::{plan::Component, store::KeyRecord};
 
 /// A self-contained piece of work: nothing else is needed to do it.
@@ -33,6 +34,12 @@ pub struct Assignment {
     pub marks_eval: bool,
     /// Its record takes the place of one that is there.
     pub replaces: bool,
+    /// Files read from outside, with the content that is in the key.
+    pub sources: Vec<(PathBuf, Digest)>,
+    /// For this worker alone.
+    pub secrets: Secrets,
+    /// Its operator runs code of the user's.
+    pub is_foreign: bool,
     /// Keep the operator's service up instead of running it.
     pub serve: bool,
 }

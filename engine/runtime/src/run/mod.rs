@@ -13,6 +13,7 @@ mod pool;
 mod publish;
 mod record;
 mod schedule;
+mod secret;
 mod serve;
 mod state;
 mod unchanged;

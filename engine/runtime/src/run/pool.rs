@@ -32,6 +32,8 @@ struct Worker {
     child: Child,
     writer: OwnedWriteHalf,
     busy: Option<StageId>,
+    /// It held a secret, used a GPU or ran foreign code: it is not used again.
+    is_spent: bool,
 }
 
 /// The workers of one run.
@@ -70,22 +72,23 @@ impl Pool {
         })
     }
 
-    /// Hands work to an idle worker, or to a new one.
-    pub async fn assign(&mut self, assignment: Assignment) -> Result<WorkerId, Failure> {
+    /// Hands work to an idle worker, or to a new one that sees the GPUs `visible` alone.
+    pub async fn assign(&mut self, assignment: Assignment, visible: &str) -> Result<WorkerId, Failure> {
+        let is_spent = !visible.is_empty() || !assignment.secrets.is_empty() || assignment.is_foreign;
         let idle = self.workers.iter().find(|(_, worker)| worker.busy.is_none()).map(|(id, _)| *id);
-        let id = match idle {
+        let id = match idle.filter(|_| visible.is_empty()) {
             Some(id) => id,
-            None => self.start().await?,
+            None => self.start(visible).await?,
         };
         let stage = assignment.stage.clone();
         self.say(id, &ToWorker::Assign(Box::new(assignment))).await;
         if let Some(worker) = self.workers.get_mut(&id) {
-            worker.busy = Some(stage);
+            (worker.busy, worker.is_spent) = (Some(stage), is_spent);
         }
         Ok(id)
     }
 
-    async fn start(&mut self) -> Result<WorkerId, Failure> {
+    async fn start(&mut self, visible: &str) -> Result<WorkerId, Failure> {
         let failed =
             |error: std::io::Error| Failure::environment("worker/start", "a worker process did not start").cause(error);
         let program = std::env::current_exe().map_err(failed)?;
@@ -94,6 +97,7 @@ impl Pool {
             .env(SOCKET, &self.name)
             .env(TOKEN, &self.token)
             .env("RAYON_NUM_THREADS", self.threads.to_string())
+            .env(device::VISIBLE, visible)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -127,7 +131,7 @@ impl Pool {
             }
             let _ = sender.send((id, Report::Gone));
         });
-        self.workers.insert(id, Worker { child, writer, busy: None });
+        self.workers.insert(id, Worker { child, writer, busy: None, is_spent: false });
         Ok(id)
     }
 
@@ -152,10 +156,12 @@ impl Pool {
         self.say(id, &ToWorker::Cancel).await;
     }
 
-    /// Ready for the next assignment.
-    pub fn free(&mut self, id: WorkerId) {
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.busy = None;
+    /// Done: ready for the next assignment, unless it is spent.
+    pub async fn free(&mut self, id: WorkerId) {
+        match self.workers.get_mut(&id) {
+            Some(worker) if worker.is_spent => self.end(id).await,
+            Some(worker) => worker.busy = None,
+            None => {}
         }
     }
 

@@ -10,6 +10,7 @@ use super::{
     message::{Assignment, FromWorker},
     open,
     pool::{Pool, Report},
+    secret::Secrets,
 };
 use crate::{address::Address, device};
 
@@ -43,6 +44,7 @@ pub async fn serve(
     };
     let (params, _) = served.entry.plan(params, &known)?;
     let mut pool = Pool::new(limits.cores)?;
+    let secrets = Secrets::read(&served.entry.secrets(&params))?;
     let assignment = Assignment {
         stage,
         attempt: 1,
@@ -60,9 +62,12 @@ pub async fn serve(
         base,
         marks_eval: false,
         replaces: false,
+        sources: Vec::new(),
+        secrets,
+        is_foreign: false,
         serve: true,
     };
-    let worker = pool.assign(assignment).await?;
+    let worker = pool.assign(assignment, "").await?;
     let mut ready = Some(ready);
     loop {
         let report = tokio::select! {

@@ -78,7 +78,9 @@ impl Question {
         hasher.part(base.as_os_str().as_encoded_bytes()).part(source.file_name().as_bytes());
         hasher.part(source.text.as_bytes());
         let asked = [serde_json::to_string(overrides), serde_json::to_string(machine)];
-        asked.iter().flatten().for_each(|text| drop(hasher.part(text.as_bytes())));
+        for text in asked.iter().flatten() {
+            hasher.part(text.as_bytes());
+        }
         for name in variables(&source.text).chain(overrides.set.iter().flat_map(|set| variables(set))) {
             hasher.part(name.as_bytes()).part(std::env::var(name).unwrap_or_default().as_bytes());
         }
@@ -128,7 +130,7 @@ impl Question {
             question: self.digest,
             epoch,
             stages: plan.stages.len(),
-            read: plan.read.clone(),
+            read: plan.read.iter().map(|(path, digest)| (path.clone(), *digest)).collect(),
             patterns,
             published,
             files,

@@ -17,7 +17,8 @@ use std::{
 };
 
 use llmflow_contract::{
-    AnyMade, Bound, Checkpoint, Context, Failure, Host, Kind, Port, Progress, Registry, Report, Use,
+    AnyMade, Bound, Checkpoint, Class, Context, Digest, Failure, Hasher, Host, Kind, Port, Progress, Registry, Report,
+    Secret, SecretName, Use,
 };
 
 use super::message::{Assignment, FromWorker, Metrics, ToWorker};
@@ -68,7 +69,7 @@ pub fn worker_main(registry: &Registry) -> i32 {
         let outcome = store.and_then(|store| attempt(registry, &assignment, &link, &runtime, opened.insert(store)));
         link.say(&match outcome {
             Ok(record) => FromWorker::Done(Box::new(record)),
-            Err(failure) => FromWorker::Failed(failure),
+            Err(failure) => FromWorker::Failed(assignment.secrets.scrub(failure)),
         });
     }
     0
@@ -126,6 +127,7 @@ fn attempt(
         link: link.clone(),
         checkpoints: store.checkpoints(&assignment.checkpoint, &assignment.work.join("partial")),
         store: store.clone(),
+        runtime,
         assignment: assignment.clone(),
         state: Mutex::default(),
     };
@@ -149,7 +151,29 @@ fn attempt(
     if assignment.serve {
         return Err(Failure::cancelled());
     }
-    runtime.block_on(host.commit(made, began.elapsed().as_secs_f64()))
+    let seconds = began.elapsed().as_secs_f64();
+    if let Err(failure) = unchanged(&assignment.sources, store) {
+        return host.fail(failure);
+    }
+    runtime.block_on(host.commit(made, seconds))
+}
+
+/// What was read from outside is still what the key was made of.
+fn unchanged(sources: &[(PathBuf, Digest)], store: &Store) -> Result<(), Failure> {
+    for (path, expected) in sources {
+        let changed = |what: String| {
+            Failure::new(Class::Transient { after: None }, "source/changed", what)
+                .help("let nothing write to it during a run; run the same command again")
+        };
+        match store.vouched().digest_of(path) {
+            Ok((found, _)) if found == *expected => {}
+            Ok(_) => return Err(changed(format!("`{}` was edited while the stage read it", path.display()))),
+            Err(error) => {
+                return Err(changed(format!("`{}` went away while the stage read it", path.display())).cause(error));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
@@ -158,9 +182,11 @@ fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
 }
 
 /// The engine as an operator's [`Context`] sees it.
-struct WorkerHost {
+struct WorkerHost<'a> {
     link: Arc<Link>,
     store: Store,
+    /// Carries the store's futures; an operator itself is no future.
+    runtime: &'a tokio::runtime::Runtime,
     checkpoints: Checkpoints,
     assignment: Assignment,
     state: Mutex<HostState>,
@@ -173,9 +199,16 @@ struct HostState {
     last_progress: Option<Instant>,
 }
 
-impl WorkerHost {
+impl WorkerHost<'_> {
     fn state(&self) -> std::sync::MutexGuard<'_, HostState> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Where the answer to a question of this operator lies.
+    fn address_of(&self, question: &[u8]) -> Digest {
+        let mut hasher = Hasher::new();
+        hasher.part(self.assignment.operator.as_bytes()).part(&self.assignment.version.to_le_bytes()).part(question);
+        hasher.finish()
     }
 
     /// Takes back what was half-written.
@@ -245,7 +278,7 @@ fn summary_of(folder: &Path) -> String {
     serde_json::from_slice::<Report>(&text).map(|report| report.summary).unwrap_or_default()
 }
 
-impl Host for WorkerHost {
+impl Host for WorkerHost<'_> {
     fn progress(&self, progress: Progress) {
         let is_last = progress.total == Some(progress.done);
         let mut state = self.state();
@@ -285,5 +318,34 @@ impl Host for WorkerHost {
         self.checkpoints.save(write)?;
         self.link.say(&FromWorker::Checkpoint);
         Ok(())
+    }
+    fn secret(&self, name: &SecretName) -> Result<Secret, Failure> {
+        self.assignment.secrets.find(name)
+    }
+    fn recall(&self, question: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        self.runtime.block_on(self.store.recall(&self.address_of(question)))
+    }
+    fn remember(&self, question: &[u8], answer: &[u8]) -> Result<(), Failure> {
+        self.runtime.block_on(self.store.remember(&self.address_of(question), answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_edited_while_it_was_read_fails_the_attempt_and_an_unchanged_one_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        std::fs::write(&path, "one").unwrap();
+        let sources = [(path.clone(), Digest::of(b"one"))];
+        let store = Store::open("memory://unchanged").unwrap();
+        unchanged(&sources, &store).unwrap();
+        std::fs::write(&path, "two").unwrap();
+        let failure = unchanged(&sources, &store).unwrap_err();
+        assert_eq!((failure.class, failure.code.as_str()), (Class::Transient { after: None }, "source/changed"));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(unchanged(&sources, &store).unwrap_err().code, "source/changed");
     }
 }

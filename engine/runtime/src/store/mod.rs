@@ -16,6 +16,7 @@ mod epoch;
 mod gc;
 mod history;
 mod location;
+mod memo;
 mod objects;
 mod probe;
 mod publish;

@@ -3,6 +3,7 @@
 pub mod dedup;
 pub mod filter;
 pub mod load;
+pub mod map;
 pub(crate) mod near_duplicates;
 pub mod split;
 
@@ -110,7 +111,7 @@ fn report_counts<const N: usize>(
 }
 
 /// `1 row`, `2 rows`.
-fn count_of(count: u64, noun: &str) -> String {
+pub(crate) fn count_of(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use llmflow_contract::{Checkpoint, Context, Failure, Host, Lease, Progress};
+use llmflow_contract::{Checkpoint, Context, Failure, Host, Lease, Progress, Secret, SecretName};
 
 use crate::testing::TestHost;
 
@@ -45,5 +45,14 @@ impl Host for Stopping<'_> {
     }
     fn save(&self, write: &mut dyn FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
         self.inner.save(write)
+    }
+    fn secret(&self, name: &SecretName) -> Result<Secret, Failure> {
+        self.inner.secret(name)
+    }
+    fn recall(&self, question: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        self.inner.recall(question)
+    }
+    fn remember(&self, question: &[u8], answer: &[u8]) -> Result<(), Failure> {
+        self.inner.remember(question, answer)
     }
 }

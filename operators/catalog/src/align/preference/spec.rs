@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    language_model,
     synth::{empty_line, speaker},
     train::{
         self,
@@ -204,6 +205,7 @@ impl Operator for AlignPreference {
     type Outputs = Out;
 
     fn plan(params: &mut Params, known: &Known) -> Result<StagePlan, Failure> {
+        language_model::check_turns(known, Some("data"))?;
         train::check_kinds(known, "data", <kinds::Preference as llmflow_contract::PortKind>::ACCEPTS)?;
         let model = known.facts("model");
         if let Some(context) = model.context {

@@ -10,7 +10,10 @@ use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::synth::{empty_line, speaker};
+use crate::{
+    language_model,
+    synth::{empty_line, speaker},
+};
 
 /// Where to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -178,6 +181,7 @@ impl Operator for Serve {
     const SERVES: &'static [&'static str] = &["model", "gguf"];
 
     fn plan(params: &mut Params, known: &Known) -> Result<StagePlan, Failure> {
+        language_model::check_turns(known, None)?;
         params.address()?;
         params.pattern()?;
         if params.model_name.trim().is_empty() {

@@ -6,7 +6,10 @@ use llmflow_contract::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::synth::{empty_line, speaker};
+use crate::{
+    language_model,
+    synth::{empty_line, speaker},
+};
 
 /// How text is cut and what is counted.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -61,6 +64,7 @@ impl Operator for Perplexity {
     type Outputs = Out;
 
     fn plan(params: &mut Params, known: &Known) -> Result<StagePlan, Failure> {
+        language_model::check_turns(known, Some("data"))?;
         if let Some(context) = known.facts("model").context.filter(|context| u64::from(params.window) > *context) {
             let message =
                 format!("a window of {} tokens is longer than the model's context of {context}", params.window);

@@ -7,6 +7,8 @@ use llmflow_contract::{
 use llmflow_model::quantization::BlockType;
 use serde::{Deserialize, Serialize};
 
+use crate::language_model;
+
 /// How the matrices are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -67,6 +69,7 @@ impl Operator for QuantizeGguf {
     type Outputs = Out;
 
     fn plan(params: &mut Params, known: &Known) -> Result<StagePlan, Failure> {
+        language_model::check(known)?;
         let facts = known.facts("model");
         let block_type = params.block_type.block_type();
         let parameters = facts.parameters.unwrap_or(135_000_000);

@@ -5,7 +5,10 @@ use llmflow_dataset::RowKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::synth::{empty_line, facts_from, speaker};
+use crate::{
+    language_model,
+    synth::{empty_line, facts_from, speaker},
+};
 
 /// What becomes of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -147,6 +150,7 @@ impl Operator for Answer {
     type Outputs = Out;
 
     fn plan(params: &mut Params, known: &Known) -> Result<StagePlan, Failure> {
+        language_model::check_turns(known, None)?;
         if params.n > 1 && params.temperature == 0.0 {
             let message = "`n` above 1 gives the same answer again at `temperature` 0";
             return Err(Failure::input("param/range", message).param("n").help("set `temperature: 0.7`"));

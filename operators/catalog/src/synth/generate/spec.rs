@@ -4,7 +4,10 @@ use llmflow_contract::{Artifact, Context, Failure, Kind, Known, Made, Operator, 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::synth::{empty_line, facts_from, speaker};
+use crate::{
+    language_model,
+    synth::{empty_line, facts_from, speaker},
+};
 
 /// What the model writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -98,6 +101,7 @@ impl Operator for Generate {
     type Outputs = Out;
 
     fn plan(params: &mut Params, known: &Known) -> Result<StagePlan, Failure> {
+        language_model::check_turns(known, None)?;
         let plan = StagePlan::derived::<Self>()
             .output("data", Kind::of("dataset/chat"), facts_from(known, "documents"))
             .metric("written", "questions written")

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    language_model,
     synth::{empty_line, speaker},
     train::{
         self, Teaching,
@@ -174,6 +175,7 @@ impl Operator for Sft {
     type Outputs = Out;
 
     fn plan(params: &mut Params, known: &Known) -> Result<StagePlan, Failure> {
+        language_model::check_turns(known, Some("data"))?;
         for port in ["data", "eval"] {
             train::check_kinds(known, port, <Teaching as llmflow_contract::PortKind>::ACCEPTS)?;
         }

@@ -1,0 +1,297 @@
+//! Runs one program of the user's: in a group of its own, with an environment of its own, heard line by line.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs,
+    io::Write,
+    os::unix::process::{CommandExt, ExitStatusExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError, SyncSender},
+    },
+    time::{Duration, Instant},
+};
+
+use llmflow_contract::{Class, Context, Failure, Secret, SecretName};
+
+use super::{
+    group::Group,
+    heard::{Heard, Line, listen},
+    script::{self, ScriptFile},
+};
+
+/// Between two looks at whether it ended, or was asked to.
+const TICK: Duration = Duration::from_millis(50);
+/// Between two looks at what it writes.
+const WATCH: Duration = Duration::from_secs(1);
+/// From the request to end to the kill.
+const GRACE: Duration = Duration::from_secs(5);
+/// Bytes of one line in the log.
+const LOG_LINE_BYTES: usize = 16 << 10;
+/// Bytes of the log of one stage; what comes after is read and thrown away.
+const LOG_BYTES: usize = 64 << 20;
+/// Lines of standard error that a failure carries.
+const TAIL_LINES: usize = 10;
+/// Characters of each.
+const TAIL_CHARS: usize = 400;
+/// Lines that wait to be read; beyond, the program waits.
+const QUEUE_LINES: usize = 256;
+/// Exit status of a program that failed for now (`EX_TEMPFAIL` of sysexits.h).
+const TEMPORARY: i32 = 75;
+
+/// A program ready to be started, as often as wanted.
+pub(crate) struct Program {
+    argv: Vec<String>,
+    env: BTreeMap<String, String>,
+    secrets: BTreeMap<String, Secret>,
+    /// Where it runs; its files lie here.
+    folder: PathBuf,
+    home: PathBuf,
+    /// `CUDA_VISIBLE_DEVICES`.
+    gpus: String,
+    log: Mutex<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    bytes: usize,
+    is_full: bool,
+}
+
+impl Program {
+    /// Lays the files out in the stage's scratch folder.
+    ///
+    /// # Errors
+    /// A file that cannot be copied; a secret that the stage was not given.
+    pub fn new(
+        ctx: &Context,
+        argv: Vec<String>,
+        env: BTreeMap<String, String>,
+        secrets: &BTreeMap<String, SecretName>,
+        files: &[ScriptFile],
+    ) -> Result<Self, Failure> {
+        let folder = make_folder(&ctx.scratch().join("run"))?;
+        make_folder(&ctx.scratch().join("tmp"))?;
+        script::lay_out(files, &folder)?;
+        let secrets = secrets.iter().map(|(name, secret)| Ok((name.clone(), ctx.secret(secret)?)));
+        Ok(Self {
+            argv,
+            env,
+            secrets: secrets.collect::<Result<_, Failure>>()?,
+            folder,
+            home: ctx.scratch().to_owned(),
+            gpus: visible_gpus(ctx),
+            log: Mutex::default(),
+        })
+    }
+
+    /// Runs it to its end: `input` on standard input, each line of standard output to `out` (at most `line_bytes` of it),
+    /// standard error to the log. `watch` is asked every second, and at the end, whether all is well.
+    ///
+    /// # Errors
+    /// Class `input` for an exit status other than 0 (`transient` for 75), `lost` for a program that was killed,
+    /// `environment` for one that cannot be started, `cancelled`, or what `out` and `watch` fail with.
+    pub fn run(
+        &self,
+        ctx: &Context,
+        input: Vec<u8>,
+        line_bytes: usize,
+        out: &mut dyn FnMut(Line) -> Result<(), Failure>,
+        watch: &dyn Fn() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::environment("command/start", "no process can be started (`/bin/sh` holds its group)").cause(error)
+        };
+        let group = Group::start().map_err(failed)?;
+        let mut child = self.start(&group)?;
+        let (sender, heard) = mpsc::sync_channel(QUEUE_LINES);
+        let outcome = std::thread::scope(|scope| {
+            let group = group; // ends before the threads that read from it are waited for
+            let heard = heard;
+            if let Some(mut stdin) = child.stdin.take() {
+                // A program need not read all of it, or any.
+                scope.spawn(move || stdin.write_all(&input));
+            }
+            let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+            let forward = |sender: SyncSender<Heard>| move |line| sender.send(line).is_ok();
+            let (to_out, to_err) = (forward(sender.clone()), forward(sender));
+            scope.spawn(move || stdout.map(|stream| listen(stream, line_bytes, |line| to_out(Heard::Out(line)))));
+            scope.spawn(move || stderr.map(|stream| listen(stream, LOG_LINE_BYTES, |line| to_err(Heard::Err(line)))));
+            let mut tail = VecDeque::new();
+            let mut take = |heard| match heard {
+                Heard::Out(line) => out(line),
+                Heard::Err(line) => {
+                    self.say(&line, &mut tail);
+                    Ok(())
+                }
+            };
+            let status = follow(ctx, &mut child, &group, &heard, &mut take, watch)?;
+            self.judge(status, tail).and_then(|()| watch())
+        });
+        let _ = child.wait(); // the group is gone, and it with it
+        outcome
+    }
+
+    fn start(&self, group: &Group) -> Result<Child, Failure> {
+        let program = &self.argv[0];
+        // A name is looked up on PATH; a path starts where the files lie.
+        let path = if program.contains('/') { self.folder.join(program) } else { PathBuf::from(program) };
+        let mut command = Command::new(path);
+        command.args(&self.argv[1..]).current_dir(&self.folder).process_group(group.id());
+        command.env_clear().env("HOME", &self.home).env("TMPDIR", self.home.join("tmp")).env("LANG", "C.UTF-8");
+        command.env("CUDA_VISIBLE_DEVICES", &self.gpus);
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        command.envs(&self.env);
+        command.envs(self.secrets.iter().map(|(name, secret)| (name, secret.expose())));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                let message = format!("there is no program `{program}` here");
+                Failure::environment("command/not-found", message)
+                    .param("command")
+                    .help("install it, or name a file of yours in `files` and start it as `./NAME`")
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                Failure::input("command/not-executable", format!("`{program}` may not be executed"))
+                    .param("command")
+                    .help(format!("chmod +x {program}, or start it with its interpreter: `[python3, {program}]`"))
+            }
+            std::io::ErrorKind::InvalidInput => {
+                Failure::input("command/invalid", "a word of the command or of its environment holds a zero byte")
+            }
+            _ => Failure::environment("command/start", format!("`{program}` cannot be started")).cause(error),
+        })
+    }
+
+    /// Puts a line into the stage's log, without secrets.
+    pub fn log(&self, line: &str) {
+        let line = self.scrub(line);
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.is_full {
+            return;
+        }
+        log.bytes += line.len() + 1;
+        log.is_full = log.bytes > LOG_BYTES;
+        let last = if log.is_full { "\nthe log ends here: it holds 64 MB" } else { "" };
+        // A worker's standard error is the stage's log. Nothing can be done where it is closed.
+        let _ = writeln!(std::io::stderr().lock(), "{line}{last}");
+    }
+
+    fn say(&self, line: &Line, tail: &mut VecDeque<String>) {
+        let text = line.text();
+        self.log(&text);
+        if !text.trim().is_empty() {
+            if tail.len() == TAIL_LINES {
+                tail.pop_front();
+            }
+            tail.push_back(self.scrub(&text).chars().take(TAIL_CHARS).collect());
+        }
+    }
+
+    fn scrub(&self, line: &str) -> String {
+        let hidden = self.secrets.values().map(Secret::expose).filter(|value| !value.is_empty());
+        hidden.fold(line.to_owned(), |line, value| line.replace(value, "***"))
+    }
+
+    fn judge(&self, status: ExitStatus, tail: VecDeque<String>) -> Result<(), Failure> {
+        let program = &self.argv[0];
+        let mut failure = match (status.code(), status.signal()) {
+            (Some(0), _) => return Ok(()),
+            (Some(TEMPORARY), _) => {
+                let message = format!("`{program}` says that it failed for now (exit status {TEMPORARY})");
+                Failure::new(Class::Transient { after: None }, "command/temporary", message)
+            }
+            (Some(code), _) => Failure::input("command/failed", format!("`{program}` ended with exit status {code}"))
+                .help("its log says more: llmflow logs @/STAGE"),
+            (None, Some(signal)) if signal == nix::sys::signal::Signal::SIGKILL as i32 => {
+                Failure::new(Class::Lost, "command/killed", format!("`{program}` was killed"))
+                    .help("memory may have run out: `dmesg` tells")
+            }
+            (None, signal) => {
+                let name = signal.and_then(|signal| nix::sys::signal::Signal::try_from(signal).ok());
+                let name = name.map_or("a signal", nix::sys::signal::Signal::as_str);
+                Failure::input("command/failed", format!("`{program}` was ended by {name}"))
+                    .help("its log says more: llmflow logs @/STAGE")
+            }
+        };
+        failure.causes.extend(tail);
+        Err(failure)
+    }
+}
+
+/// Hears a program out until it has ended and said all.
+fn follow(
+    ctx: &Context,
+    child: &mut Child,
+    group: &Group,
+    heard: &mpsc::Receiver<Heard>,
+    take: &mut dyn FnMut(Heard) -> Result<(), Failure>,
+    watch: &dyn Fn() -> Result<(), Failure>,
+) -> Result<ExitStatus, Failure> {
+    let waiting = |error: std::io::Error| Failure::bug(format!("a child cannot be waited for: {error}"));
+    let (mut ended, mut is_silent) = (None::<(ExitStatus, Instant)>, false);
+    let (mut looked, mut watched) = (Instant::now(), Instant::now());
+    loop {
+        match ended {
+            // One that left the group and holds the streams open is not waited for.
+            Some((status, at)) if is_silent || at.elapsed() > GRACE => return Ok(status),
+            _ => {}
+        }
+        if is_silent {
+            std::thread::sleep(TICK / 10);
+        } else {
+            match heard.recv_timeout(TICK) {
+                Ok(line) => take(line)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => is_silent = true,
+            }
+        }
+        if looked.elapsed() < TICK && !is_silent {
+            continue;
+        }
+        looked = Instant::now();
+        if ctx.cancelled() {
+            end_politely(child, group);
+            return Err(Failure::cancelled());
+        }
+        if watched.elapsed() >= WATCH {
+            watched = Instant::now();
+            watch()?;
+        }
+        if ended.is_none() {
+            ended = child.try_wait().map_err(waiting)?.map(|status| (status, Instant::now()));
+            if ended.is_some() {
+                group.kill(); // what it left running would hold its streams open
+            }
+        }
+    }
+}
+
+/// Gives it time to save.
+fn end_politely(child: &mut Child, group: &Group) {
+    group.terminate();
+    let asked = Instant::now();
+    while asked.elapsed() < GRACE && matches!(child.try_wait(), Ok(None)) {
+        std::thread::sleep(TICK);
+    }
+}
+
+/// The devices of the lease, as the worker was bound to them.
+fn visible_gpus(ctx: &Context) -> String {
+    let gpus = &ctx.lease().gpus;
+    let bound = std::env::var("CUDA_VISIBLE_DEVICES").ok().filter(|_| !gpus.is_empty());
+    bound.unwrap_or_else(|| gpus.iter().map(u32::to_string).collect::<Vec<_>>().join(","))
+}
+
+/// A folder that is there and empty.
+pub(crate) fn make_folder(folder: &Path) -> Result<PathBuf, Failure> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(|error| Failure::io("clearing", folder, &error))?;
+    }
+    fs::create_dir_all(folder).map_err(|error| Failure::io("making", folder, &error))?;
+    Ok(folder.to_owned())
+}
