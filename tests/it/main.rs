@@ -10,6 +10,7 @@ mod history;
 mod kill;
 mod layers;
 mod project;
+mod schema;
 mod secrets;
 mod store;
 mod tiny;

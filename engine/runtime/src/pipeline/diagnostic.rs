@@ -65,17 +65,19 @@ impl Diagnostic {
         let diagnostic = Self::new("plan/kind-mismatch", message, span).label(format!("this gives {gives}"));
         match conversion(accepts, gives) {
             Some(help) => diagnostic.help(help),
-            None => diagnostic,
+            None => {
+                diagnostic.help(format!("read a stage that gives {accepts}: `llmflow operators` lists what each gives"))
+            }
         }
     }
 
-    /// A `require` names a metric that its stage does not report.
+    /// A `require` or a `when` names a metric that the stage does not report.
     pub fn unknown_metric(stage: &StageId, name: &str, known: &[MetricSpec], span: Span) -> Self {
         let names: Vec<&str> = known.iter().map(|metric| metric.name.as_str()).collect();
         let diagnostic = Self::new("plan/unknown-metric", format!("`{stage}` reports no metric `{name}`"), span)
             .nearest(name, names.iter().copied());
         match names.as_slice() {
-            [] => diagnostic.help(format!("`{stage}` reports no metrics: remove this `require`")),
+            [] => diagnostic.help(format!("`{stage}` reports no metrics: remove the condition")),
             names => diagnostic.help(format!("it reports {}", names.join(", "))),
         }
     }

@@ -12,6 +12,7 @@ use super::{
     params::{self, Param},
     profile,
     publish::{self, Publish, ReadPublish},
+    recover,
     reference::Scope,
     source::{At, SourceFile},
     stage::Stage,
@@ -61,17 +62,21 @@ impl Read {
             overrides,
         };
         let mut read = Self { pipeline, stages: Vec::new(), publish: Vec::new() };
-        match Node::parse(&source) {
-            Ok((root, found)) => {
-                found.into_iter().for_each(|diagnostic| diagnostics.push(diagnostic));
-                read.read_root(root, environment, &mut diagnostics);
-            }
-            Err(error) => diagnostics.push(error),
+        let recovered = recover::parse(&source);
+        recovered.found.into_iter().for_each(|diagnostic| diagnostics.push(diagnostic));
+        if let Some(root) = recovered.root {
+            read.read_root(root, &recovered.spoilt, environment, &mut diagnostics);
         }
         (read, diagnostics)
     }
 
-    fn read_root(&mut self, root: Node, environment: &dyn Fn(&str) -> Option<String>, diagnostics: &mut Diagnostics) {
+    fn read_root(
+        &mut self,
+        root: Node,
+        spoilt: &[String],
+        environment: &dyn Fn(&str) -> Option<String>,
+        diagnostics: &mut Diagnostics,
+    ) {
         let (described, span) = (root.describe(), root.span);
         let Value::Map(mut entries) = root.value else {
             let message = match root.value {
@@ -112,7 +117,7 @@ impl Read {
             scope.fill(&mut node, diagnostics);
             self.pipeline.store = text(&node, "`store`", diagnostics);
         }
-        self.read_stages(stages, &scope, diagnostics);
+        self.read_stages(stages, spoilt, &scope, diagnostics);
         if let Some(node) = &mut publish {
             scope.fill(node, diagnostics);
             self.publish = publish::read(node, diagnostics);
@@ -120,7 +125,13 @@ impl Read {
         self.pipeline.params = params;
     }
 
-    fn read_stages(&mut self, stages: Option<Node>, scope: &Scope<'_>, diagnostics: &mut Diagnostics) {
+    fn read_stages(
+        &mut self,
+        stages: Option<Node>,
+        spoilt: &[String],
+        scope: &Scope<'_>,
+        diagnostics: &mut Diagnostics,
+    ) {
         let help = "stages: {rows: {op: data.load, with: {path: data.jsonl}}}";
         let Some(node) = stages else {
             diagnostics.push(Diagnostic::new("pipeline/no-stages", "a pipeline needs `stages`", None).help(help));
@@ -131,7 +142,10 @@ impl Read {
             Value::Map(entries) if !entries.is_empty() => {
                 self.stages.reserve(entries.len());
                 for (key, body) in entries {
-                    self.stages.push(Stage::read(key, body, scope, diagnostics));
+                    self.stages.push(match spoilt.contains(&key.value) {
+                        true => Stage::spoilt(key),
+                        false => Stage::read(key, body, scope, diagnostics),
+                    });
                 }
             }
             Value::Map(_) | Value::Null => {

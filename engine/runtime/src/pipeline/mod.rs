@@ -23,6 +23,7 @@ mod parse;
 mod profile;
 mod publish;
 mod quantity;
+mod recover;
 mod reference;
 mod schema;
 mod source;

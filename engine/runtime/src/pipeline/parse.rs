@@ -193,7 +193,8 @@ fn refusal(error: &serde_yaml::Error, text: &str) -> Diagnostic {
             let line = text[..start].rsplit('\n').next().unwrap_or_default();
             match line.contains('\t') || rest.starts_with('\t') {
                 true => diagnostic.help("YAML is indented with spaces, never with tabs"),
-                false => diagnostic,
+                false => diagnostic
+                    .help("close every bracket and quote; a text with `: `, ` #` or a bracket in it stands in quotes"),
             }
         }
     }

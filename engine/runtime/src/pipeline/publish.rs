@@ -100,7 +100,7 @@ impl Checker<'_> {
     fn published_path(&mut self, path: &At<String>, taken: &mut HashMap<PathBuf, Span>) {
         let clean = match inside(&path.value) {
             Err(message) => {
-                let help = "publish below the file's folder: `out/model.gguf`";
+                let help = "publish below the file's folder, `out/model.gguf`, or to `s3://BUCKET/model.gguf`";
                 self.diagnostics.push(Diagnostic::new("publish/path", message, path.span).help(help));
                 return;
             }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// 2⁶⁰: a million times a large machine's memory.
+const MAX_BYTES: f64 = (1_u64 << 60) as f64;
+
 /// Reads `20G`, `20GB`, `20GiB`, `512M`, `1.5T`. All are powers of 1,024, as memory is sold.
 ///
 /// # Errors
@@ -23,7 +26,11 @@ pub fn size_bytes(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     let bytes = number * (1_u64 << shift) as f64;
-    if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(wrong()) }
+    match bytes {
+        bytes if bytes >= MAX_BYTES => Err(format!("`{}` is more than any machine has; write `20G` or `1.5T`", text)),
+        bytes if bytes >= 1.0 => Ok(bytes as u64),
+        _ => Err(wrong()),
+    }
 }
 
 /// Reads `2h`, `90s`, `1h30m`.

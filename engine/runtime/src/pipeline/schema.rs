@@ -2,8 +2,10 @@
 //!
 //! Owns: the grammar of a pipeline as draft-07. Must not know: what an operator does beyond its own schema.
 
-use llmflow_contract::{Entry, ParamInfo, ParamType, Registry};
+use llmflow_contract::{Entry, ParamInfo, ParamType, Registry, Role};
 use serde_json::{Map, Value, json};
+
+use super::demand::RETRIED;
 
 /// The schema of a pipeline file whose stages use these operators.
 pub fn schema(registry: &Registry) -> Value {
@@ -18,8 +20,9 @@ pub fn schema(registry: &Registry) -> Value {
         "additionalProperties": false,
         "patternProperties": { "^x-": {} },
         "properties": {
-            "name": { "type": "string", "description": "Default: the file's name." },
+            "name": { "type": ["string", "integer"], "description": "Default: the file's name." },
             "seed": { "type": "integer", "minimum": 0, "default": 0 },
+            "store": { "type": "string", "description": "Where artifacts lie: a folder, s3://…, gs://…, az://…. Default: the home." },
             "params": {
                 "type": "object",
                 "description": "Values that stages refer to as ${params.name}; changed by --set name=value.",
@@ -32,6 +35,11 @@ pub fn schema(registry: &Registry) -> Value {
                     } },
                 ] },
             },
+            "profiles": {
+                "type": "object",
+                "description": "Overlays, chosen by --profile NAME.",
+                "additionalProperties": { "$ref": "#/definitions/profile" },
+            },
             "stages": {
                 "type": "object",
                 "minProperties": 1,
@@ -40,15 +48,71 @@ pub fn schema(registry: &Registry) -> Value {
             },
             "publish": {
                 "type": "object",
-                "description": "A stage, stage.port or `report` → a path or a list of paths, relative to this file.",
+                "description": "A stage, stage.port or `report` → a path or a list of paths: relative to this file, or s3://….",
                 "additionalProperties": { "$ref": "#/definitions/names" },
             },
         },
         "definitions": {
-            "names": { "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }] },
-            "auto": { "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 0 }, { "type": "string" }] },
+            "name": { "type": ["string", "integer"] },
+            "names": { "anyOf": [
+                { "$ref": "#/definitions/name" },
+                { "type": "array", "items": { "$ref": "#/definitions/name" }, "minItems": 1 },
+            ] },
+            "reference": { "type": "string", "pattern": REFERENCE },
+            "truth": { "anyOf": [{ "type": "boolean" }, { "$ref": "#/definitions/reference" }] },
+            "whole": { "anyOf": [{ "type": "integer", "minimum": 0 }, { "$ref": "#/definitions/reference" }] },
+            "resources": resources(),
+            "matrix": matrix(),
+            "profile": { "type": "object", "additionalProperties": false, "properties": {
+                "params": { "type": "object" },
+                "stages": { "type": "object", "additionalProperties": {
+                    "type": "object", "additionalProperties": false, "properties": {
+                        "with": { "type": ["object", "null"] },
+                        "resources": { "$ref": "#/definitions/resources" },
+                    },
+                } },
+            } },
             "stage": stage(&operators, &cases),
         },
+    })
+}
+
+/// A text with a reference in it, which may stand for a value of any type.
+const REFERENCE: &str = "\\$\\{.+\\}";
+
+fn resources() -> Value {
+    let demand = json!({ "anyOf": [{ "const": "auto" }, { "$ref": "#/definitions/whole" }] });
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "description": "A number is a demand: exit 3 without it. `auto` is what the operator can use here.",
+        "properties": {
+            "cores": demand,
+            "memory": { "anyOf": [
+                { "type": "string", "pattern": "^(auto|[0-9.]+ *([kKmMgGtTpP]([iI]?[bB])?|[bB]))$" },
+                { "$ref": "#/definitions/reference" },
+            ] },
+            "gpus": demand,
+        },
+    })
+}
+
+fn matrix() -> Value {
+    let entries = json!({ "type": "array", "minItems": 1, "items": { "type": "object", "minProperties": 1 } });
+    json!({
+        "type": "object",
+        "description": "A sweep: one stage for each combination, its values read as ${matrix.name}.",
+        "minProperties": 1,
+        "propertyNames": { "pattern": "^[a-z0-9_-]{1,64}$" },
+        "properties": {
+            "include": entries,
+            "exclude": entries,
+            "max_parallel": { "type": "integer", "minimum": 1, "description": "How many of its stages run at once." },
+        },
+        "additionalProperties": { "anyOf": [
+            { "type": "array", "minItems": 1 },
+            { "$ref": "#/definitions/reference" },
+        ] },
     })
 }
 
@@ -60,24 +124,34 @@ fn stage(operators: &[Value], cases: &[Value]) -> Value {
         "properties": {
             "op": { "description": "The operator.", "oneOf": operators },
             "in": { "description": "A stage, stage.port, a list, or a map from ports to them.", "anyOf": [
+                { "type": "null" },
                 { "$ref": "#/definitions/names" },
                 { "type": "object", "additionalProperties": { "$ref": "#/definitions/names" } },
             ] },
-            "with": { "type": "object" },
-            "resources": { "type": "object", "additionalProperties": false, "properties": {
-                "cores": { "$ref": "#/definitions/auto" },
-                "memory": { "$ref": "#/definitions/auto" },
-                "gpus": { "$ref": "#/definitions/auto" },
-            } },
+            "with": { "type": ["object", "null"] },
+            "matrix": { "$ref": "#/definitions/matrix" },
+            "when": {
+                "type": ["string", "boolean"],
+                "description": "Runs only if this holds, of params and metrics of other stages: params.use_dpo and eval.acc > 0.4",
+            },
+            "after": { "description": "Stages to wait for without reading them.", "$ref": "#/definitions/names" },
+            "resources": { "$ref": "#/definitions/resources" },
             "retry": { "type": "object", "additionalProperties": false, "properties": {
-                "attempts": { "type": "integer", "minimum": 1, "maximum": 100 },
-                "on": { "type": "array", "items": { "enum": ["lost", "transient", "memory", "timeout", "environment"] } },
+                "attempts": { "anyOf": [
+                    { "type": "integer", "minimum": 1, "maximum": 100 },
+                    { "$ref": "#/definitions/reference" },
+                ] },
+                "on": { "anyOf": [
+                    { "enum": RETRIED },
+                    { "type": "array", "items": { "enum": RETRIED }, "minItems": 1 },
+                ] },
                 "backoff": { "type": "string" },
             } },
             "timeout": { "type": "string", "description": "Of one attempt: 90s, 30m, 2h." },
-            "seed": { "type": "integer", "minimum": 0 },
-            "after": { "$ref": "#/definitions/names" },
-            "require": { "$ref": "#/definitions/names" },
+            "seed": { "$ref": "#/definitions/whole" },
+            "require": { "description": "Conditions on this stage's metrics; else it is refused.", "$ref": "#/definitions/names" },
+            "cache": { "description": "false: run it every time.", "$ref": "#/definitions/truth" },
+            "frozen": { "description": "true: never run it again while its result exists.", "$ref": "#/definitions/truth" },
         },
         "allOf": cases,
     })
@@ -102,10 +176,12 @@ fn with_references(mut schema: Value, params: &[ParamInfo]) -> Value {
         if let (ParamType::Object(fields), true) = (&param.kind, field["properties"].is_object()) {
             field = with_references(field, fields);
         }
-        let takes_text = matches!(param.kind, ParamType::String | ParamType::Any);
-        if !takes_text {
-            let description = field["description"].clone();
-            let reference = json!({ "type": "string", "pattern": "\\$\\{.+\\}" });
+        let description = field["description"].clone();
+        if param.role == Role::Secret {
+            field =
+                json!({ "description": description, "type": "string", "pattern": "^\\$\\{secret\\.[A-Za-z0-9_]+\\}$" });
+        } else if !matches!(param.kind, ParamType::String | ParamType::Any) {
+            let reference = json!({ "type": "string", "pattern": REFERENCE });
             field = json!({ "description": description, "anyOf": [field, reference] });
         }
         for alias in &param.aliases {

@@ -90,8 +90,24 @@ impl Stage {
     pub fn read(key: At<String>, body: Node, scope: &Scope<'_>, diagnostics: &mut Diagnostics) -> Self {
         let before = diagnostics.raw_len();
         check_name(&key, diagnostics);
-        let mut stage = Self {
-            name: At::new(StageId::new(key.value.as_str()), key.span),
+        let mut stage = Self::spoilt(key.clone());
+        stage.is_unswept = false;
+        let described = body.describe();
+        if let Value::Map(entries) = body.value {
+            stage.read_fields(entries, scope, diagnostics);
+        } else {
+            let message = format!("stage `{}` is a map, not {described}", key.value);
+            let help = format!("{}: {{op: data.load, with: {{…}}}}", key.value);
+            diagnostics.push(Diagnostic::new("stage/form", message, key.span).help(help));
+        }
+        stage.sound = diagnostics.raw_len() == before;
+        stage
+    }
+
+    /// A stage of which only the name can be read: others may refer to it.
+    pub fn spoilt(key: At<String>) -> Self {
+        Self {
+            name: At::new(StageId::new(key.value), key.span),
             op: At::new(String::new(), key.span),
             wiring: Varied::Same(Wiring::None),
             with: Vec::new(),
@@ -105,19 +121,9 @@ impl Stage {
             is_frozen: false,
             is_cached: true,
             matrix: None,
-            is_unswept: false,
+            is_unswept: true,
             sound: false,
-        };
-        let described = body.describe();
-        if let Value::Map(entries) = body.value {
-            stage.read_fields(entries, scope, diagnostics);
-        } else {
-            let message = format!("stage `{}` is a map, not {described}", key.value);
-            let help = format!("{}: {{op: data.load, with: {{…}}}}", key.value);
-            diagnostics.push(Diagnostic::new("stage/form", message, key.span).help(help));
         }
-        stage.sound = diagnostics.raw_len() == before;
-        stage
     }
 
     fn read_fields(&mut self, mut entries: Vec<(At<String>, Node)>, scope: &Scope<'_>, diagnostics: &mut Diagnostics) {

@@ -245,7 +245,7 @@ impl Checker<'_> {
             let Some(found) = self.names.find(&reference, &mut self.diagnostics) else { continue };
             let Some(metric) = found.rest.filter(|metric| !metric.is_empty()) else {
                 let message = format!("`{name}` names a stage: which of its metrics?");
-                let help = format!("`{name}.METRIC > 0`; llmflow operators lists the metrics of each");
+                let help = format!("`{}.METRIC > 0`", name.trim_end_matches('.'));
                 self.diagnostics.push(Diagnostic::new("when/unknown", message, at).help(help));
                 continue;
             };

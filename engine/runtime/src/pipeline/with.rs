@@ -317,7 +317,7 @@ impl Checker<'_> {
             (ParamType::Integer | ParamType::Number, Value::String(text)) if text.parse::<f64>().is_ok() => {
                 diagnostic.help(format!("without quotes: {text}"))
             }
-            _ => diagnostic,
+            _ => diagnostic.help(format!("llmflow operators {}", self.operator)),
         };
         self.found.push(diagnostic);
     }

@@ -9,18 +9,25 @@ use std::{
     io::{self, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
-    thread,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use llmflow_contract::Failure;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 
 use super::Listed;
 use crate::{failpoint, owner};
 
 /// Files and folders that are synced at once. More waits than a disk has queues gain nothing.
 const MOST_SYNCS: usize = 16;
+/// Threads that wait for the disk, and do nothing else. None if they cannot start: then one sync follows the other.
+static SYNCS: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
+    ThreadPoolBuilder::new().num_threads(MOST_SYNCS).thread_name(|at| format!("sync-{at}")).build().ok()
+});
 
 /// Folders of a store.
 const FOLDERS: [&str; 9] =
@@ -223,30 +230,20 @@ impl Unsynced {
         let paths: Vec<(&Path, bool)> = (self.files.iter().map(|path| (path.as_path(), true)))
             .chain(self.folders.iter().map(|path| (path.as_path(), false)))
             .collect();
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut first = Ok(());
-            while let Some((path, is_file)) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let synced = File::open(path).and_then(|file| durable(|| file.sync_all()));
-                if let Err(error) = synced {
-                    if *is_file {
-                        let _ = fs::remove_file(path);
-                    }
-                    first = first.and(Err(Failure::io("syncing", *path, &error)));
+        let sync = |(path, is_file): &(&Path, bool)| {
+            let synced = File::open(path).and_then(|file| durable(|| file.sync_all()));
+            synced.map_err(|error| {
+                if *is_file {
+                    let _ = fs::remove_file(path);
                 }
-            }
-            first
+                Failure::io("syncing", *path, &error)
+            })
         };
-        thread::scope(|scope| {
-            let others: Vec<_> = (1..paths.len().min(MOST_SYNCS))
-                .filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
-                .collect();
-            let mut first = work();
-            for other in others {
-                first = first.and(other.join().unwrap_or_else(|_| Err(Failure::bug("a sync panicked"))));
-            }
-            first
-        })
+        let synced: Vec<Result<(), Failure>> = match &*SYNCS {
+            Some(threads) => threads.install(|| paths.par_iter().with_max_len(1).map(sync).collect()),
+            None => paths.iter().map(sync).collect(),
+        };
+        synced.into_iter().collect()
     }
 }
 

@@ -21,8 +21,14 @@ fn each_invalid_pipeline_says_what_is_wrong() {
     let _guard = settings.bind_to_scope();
     for file in files {
         let name = file.file_stem().unwrap().to_string_lossy().into_owned();
-        let shown = load(&std::fs::read_to_string(&file).unwrap(), &[]).diagnostics.to_string();
-        assert!(shown.starts_with("error["), "{name} is valid");
+        let diagnostics = load(&std::fs::read_to_string(&file).unwrap(), &[]).diagnostics;
+        assert!(!diagnostics.is_empty(), "{name} is valid");
+        for diagnostic in diagnostics.iter() {
+            assert!(diagnostic.help.is_some(), "{name}: {} says not what to do", diagnostic.message);
+            let is_in_the_file = diagnostic.span.is_some() || diagnostic.code == "pipeline/no-stages";
+            assert!(is_in_the_file, "{name}: {} says not where", diagnostic.message);
+        }
+        let shown = diagnostics.to_string();
         insta::assert_snapshot!(name, shown);
     }
 }

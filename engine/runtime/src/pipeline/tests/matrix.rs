@@ -56,10 +56,10 @@ fn a_matrix_is_one_stage_for_each_combination() {
             "sft@lora_r=8,lr=0.0001",
             "sft@lora_r=8,lr=0.0002",
             "sft@lora_r=16,lr=0.0002",
-            "sft@lora_r=32,lr=5e-5"
+            "sft@lora_r=32,lr=0.00005"
         ]
     );
-    let last = stage(&loaded, "sft@lora_r=32,lr=5e-5");
+    let last = stage(&loaded, "sft@lora_r=32,lr=0.00005");
     assert_eq!(last.with(), json!({"lora_r": 32, "learning_rate": 5e-5, "system": "rank 32"}));
     assert_eq!((last.seed(), last.resources().cores), (Some(32), Demand::Exactly(32)));
     assert_eq!(last.combination, 3);
@@ -75,13 +75,13 @@ fn a_port_that_takes_many_gathers_a_matrix_and_one_that_takes_one_names_a_combin
     let loaded = sweep(
         r#"  all: {op: data.dedup, in: [rows, loads]}
   loads: {op: data.load, matrix: {part: [a, b]}, with: {path: "${matrix.part}.jsonl"}}
-  one: {op: eval.compare, in: {baseline: "sft@lora_r=8,lr=0.0001.report", candidate: "sft@lora_r=32,lr=5e-5.report"}}
+  one: {op: eval.compare, in: {baseline: "sft@lora_r=8,lr=0.0001.report", candidate: "sft@lora_r=32,lr=0.00005.report"}}
   late: {op: data.load, with: {path: y}, after: sft}
 "#,
     );
     assert_eq!(loaded.diagnostics.to_string(), "");
     assert_eq!(read_by(stage(&loaded, "all")), ["rows.rows", "loads@part=a.rows", "loads@part=b.rows"]);
-    assert_eq!(read_by(stage(&loaded, "one")), ["sft@lora_r=8,lr=0.0001.report", "sft@lora_r=32,lr=5e-5.report"]);
+    assert_eq!(read_by(stage(&loaded, "one")), ["sft@lora_r=8,lr=0.0001.report", "sft@lora_r=32,lr=0.00005.report"]);
     let all = stage(&loaded, "all");
     for (_, refs) in all.inputs.iter() {
         refs.iter().for_each(|input| assert_eq!(loaded.stages[input.index as usize].id, input.stage));

@@ -2,7 +2,9 @@
 
 mod invalid;
 mod matrix;
+mod mutation;
 mod operators;
+mod speed;
 mod valid;
 
 use super::{Loaded, Overrides, SourceFile, load_in};

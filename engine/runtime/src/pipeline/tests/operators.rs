@@ -35,6 +35,10 @@ pub struct LoadParams {
     /// How they are written.
     #[serde(default)]
     format: Format,
+    /// What the server asks for.
+    #[serde(default)]
+    #[schemars(extend("x-role" = "secret"))]
+    token: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, JsonSchema, Default)]
