@@ -152,7 +152,7 @@ impl Origins<'_> {
 /// The run's own file, read again: it knows where each value comes from.
 pub fn reload(recorded: &PipelineRow, setting: &Setting) -> Loaded {
     let source = SourceFile::new(&recorded.path, &recorded.text);
-    pipeline::load(source, &Overrides::from(recorded.set.as_slice()), setting.registry)
+    pipeline::load(source, &recorded.overrides, setting.registry)
 }
 
 /// The `--set` that bring back the old values, if all can be brought back so.

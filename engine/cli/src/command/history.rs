@@ -42,6 +42,7 @@ impl History {
             }
         }
         let lineage = Lineage::open(&home).await?;
+        let store = lineage.store_of_newest(&home).await?;
         Ok(Self { home, lineage, store })
     }
 }

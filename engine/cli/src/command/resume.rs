@@ -32,7 +32,7 @@ pub fn resume(args: ResumeArgs, setting: &Setting) -> Result<u8, Error> {
         let outcome =
             running::watched(setting, |events, cancel| run::resume(&run.0, home, setting.registry, events, cancel))
                 .await?;
-        running::write_reports(&outcome, &recorded.name, Path::new("."), setting).await?;
+        running::write_reports(&outcome, setting).await?;
         running::finish(&outcome, "", setting);
         Ok(outcome.exit_code)
     })

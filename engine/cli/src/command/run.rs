@@ -36,19 +36,21 @@ pub fn run(args: RunArgs, setting: &Setting) -> Result<u8, Error> {
     (options.jobs, options.fail_fast) = (args.jobs, args.fail_fast);
     options.selection = args.selection.selection();
     let file = options.pipeline.display().to_string();
-    let loaded = pipeline_file::load(&options, setting.registry)?;
-    let base = loaded.pipeline.source.base().to_owned();
-    let deployed = if args.serve { Some(deployed(&loaded, setting.registry)?) } else { None };
+    // Read here only for this: a run in which nothing changed does not read it at all.
+    let deployed = match args.serve {
+        true => Some(deployed(&pipeline_file::load(&options, setting.registry)?, setting.registry)?),
+        false => None,
+    };
     block_on(async {
         let outcome = watched(setting, |events, cancel| run::run(options, setting.registry, events, cancel)).await?;
-        write_reports(&outcome, &loaded.pipeline.name, &base, setting).await?;
+        write_reports(&outcome, setting).await?;
         finish(&outcome, &file, setting);
         match deployed {
             Some(deployed) if outcome.exit_code == 0 => {
-                let history = History::open_from(setting.home.as_deref(), &base).await?;
+                let history = History::open(Some(&outcome.home)).await?;
                 let run = match &outcome.run {
                     Some(run) => run.clone(),
-                    None => newest_done(&history, &loaded.pipeline.name).await?,
+                    None => newest_done(&history, &outcome.pipeline).await?,
                 };
                 let address = format!("{run}/{}.{}", deployed.input.stage, deployed.input.port);
                 let home = history.home.root().to_owned();
@@ -78,21 +80,16 @@ where
 }
 
 /// Writes the run's report where the user wants it; a run with nothing to do only where it is missing.
-pub async fn write_reports(
-    outcome: &Outcome,
-    pipeline: &str,
-    base: &Path,
-    setting: &Setting<'_>,
-) -> Result<(), Failure> {
+pub async fn write_reports(outcome: &Outcome, setting: &Setting<'_>) -> Result<(), Failure> {
     let is_wanted = |path: &&PathBuf| outcome.run.is_some() || !path.exists();
     let wanted: Vec<&PathBuf> = outcome.report_to.iter().filter(is_wanted).collect();
     if wanted.is_empty() {
         return Ok(());
     }
-    let history = History::open_from(setting.home.as_deref(), base).await?;
+    let history = History::open(Some(&outcome.home)).await?;
     let run = match &outcome.run {
         Some(run) => run.clone(),
-        None => newest_done(&history, pipeline).await?,
+        None => newest_done(&history, &outcome.pipeline).await?,
     };
     let data = report::collect(&history.lineage, &history.store, &history.home, &run).await?;
     wanted.into_iter().try_for_each(|path| report::write(&data, path))

@@ -248,6 +248,8 @@ mod tests {
 
     fn outcome(status: RunStatus, exit_code: u8, stages: Vec<StageOutcome>) -> Outcome {
         Outcome {
+            pipeline: "assistant".into(),
+            home: "/home/a/.llmflow".into(),
             run: Some(RunId("brave-newt".into())),
             status,
             exit_code,

@@ -45,7 +45,7 @@ pub async fn collect(lineage: &Lineage, store: &Store, home: &Home, run: &RunId)
         changed: row.changed,
         stages,
         published: events.published,
-        source: SourceData { path: source.path, text: source.text, set: source.set, params: source.params },
+        source: SourceData { path: source.path, text: source.text, set: source.overrides.set, params: source.params },
         machine: MachineData {
             compute: events.compute,
             home: home.root().to_owned(),
@@ -249,9 +249,10 @@ mod tests {
             path: "/tmp/p.yaml".into(),
             name: "p".into(),
             text: "name: p".into(),
-            set: Vec::new(),
+            overrides: Default::default(),
             params: BTreeMap::new(),
             resumes: None,
+            store: None,
         };
         let outputs = || vec![(Port::from("adapter"), Kind::new("adapter"))];
         let planned =

@@ -85,13 +85,13 @@ impl Lineage {
         let status = if was_running { RunStatus::Interrupted } else { record.status };
         sqlx::query(
             "INSERT INTO runs (run, pipeline, path, text, set_json, params, status, started_ms, seconds, changed, machine,
-                 version, resumes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 version, resumes, overrides) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&record.run.0)
         .bind(&record.pipeline)
         .bind(record.path.to_string_lossy().into_owned())
         .bind(&record.text)
-        .bind(serde_json::to_string(&record.set).map_err(unreadable)?)
+        .bind(serde_json::to_string(&record.overrides.set).map_err(unreadable)?)
         .bind(serde_json::to_string(&record.params).map_err(unreadable)?)
         .bind(status.name())
         .bind(record.started_ms as i64)
@@ -100,6 +100,7 @@ impl Lineage {
         .bind(&record.machine)
         .bind(&record.version)
         .bind(record.resumes.as_ref().map(|run| run.0.as_str()))
+        .bind(serde_json::to_string(&record.overrides).map_err(unreadable)?)
         .execute(&mut *change)
         .await
         .map_err(failed)?;

@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     event::{Event, What},
+    home::Home,
+    pipeline::Overrides,
     plan::{Change, Component, LastSuccess},
+    store::Store,
 };
 
 pub(super) const LAST_SUCCESSES: &str =
@@ -50,20 +53,43 @@ pub struct Success {
 impl Lineage {
     /// The file a run was started with.
     pub async fn pipeline_of(&self, run: &RunId) -> Result<PipelineRow, Failure> {
-        let row = sqlx::query("SELECT path, pipeline, text, set_json, params, resumes FROM runs WHERE run = ?")
-            .bind(&run.0)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed)?
-            .ok_or_else(|| no_run(run))?;
+        let row = sqlx::query(
+            "SELECT path, pipeline, text, set_json, params, overrides, resumes, store FROM runs WHERE run = ?",
+        )
+        .bind(&run.0)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed)?
+        .ok_or_else(|| no_run(run))?;
+        let overrides = match text(&row, "overrides")?.as_str() {
+            "" => Overrides { set: json(&row, "set_json")?.unwrap_or_default(), ..Overrides::default() },
+            text => serde_json::from_str(text).map_err(unreadable)?,
+        };
         Ok(PipelineRow {
             path: PathBuf::from(text(&row, "path")?),
             name: text(&row, "pipeline")?,
             text: text(&row, "text")?,
-            set: json(&row, "set_json")?.unwrap_or_default(),
             params: json(&row, "params")?.unwrap_or_default(),
+            overrides,
             resumes: row.try_get::<Option<String>, _>("resumes").map_err(failed)?.map(RunId),
+            store: row.try_get("store").map_err(failed)?,
         })
+    }
+
+    /// The store that the newest run used: its own, or the home's.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub async fn store_of_newest(&self, home: &Home) -> Result<Store, Failure> {
+        let row: Option<(Option<String>,)> = sqlx::query_as("SELECT store FROM runs ORDER BY number DESC LIMIT 1")
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
+        let store = match row.and_then(|(url,)| url) {
+            Some(url) => Store::open(&url)?,
+            None => Store::open_local(&home.store())?,
+        };
+        Ok(store.in_home(&home.work()))
     }
 
     /// The last time each of these stages of a pipeline succeeded.

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     event::{Compute, Event, RunId, RunStatus, What},
+    pipeline::Overrides,
     plan::{Change, Component},
 };
 
@@ -32,8 +33,9 @@ pub struct RunRecord {
     /// Of the pipeline file; absolute.
     pub path: PathBuf,
     pub text: String,
-    /// `--set`, as typed.
-    pub set: Vec<String>,
+    /// All that was asked in place of what the file says.
+    #[serde(default)]
+    pub overrides: Overrides,
     pub params: BTreeMap<String, Value>,
     pub status: RunStatus,
     /// Milliseconds since 1970 (UTC).
@@ -147,7 +149,7 @@ impl Lineage {
             pipeline: row.pipeline,
             path: file.path,
             text: file.text,
-            set: file.set,
+            overrides: file.overrides,
             params: file.params,
             status: row.status,
             started_ms: row.started_ms,

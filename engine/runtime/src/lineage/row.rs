@@ -6,7 +6,10 @@ use llmflow_contract::{Digest, Failure, Kind, Port, StageId};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::event::{RunId, RunStatus};
+use crate::{
+    event::{RunId, RunStatus},
+    pipeline::Overrides,
+};
 
 /// The file a run was started with.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,12 +18,14 @@ pub struct PipelineRow {
     pub path: PathBuf,
     pub name: String,
     pub text: String,
-    /// `--set`, as typed.
-    pub set: Vec<String>,
     /// The file's params with their final values.
     pub params: BTreeMap<String, Value>,
+    /// All that was asked in place of what the file says.
+    pub overrides: Overrides,
     /// The run that this one goes on with.
     pub resumes: Option<RunId>,
+    /// The store's URL, where it is not the home's own.
+    pub store: Option<String>,
 }
 
 /// One run.

@@ -57,19 +57,21 @@ impl Lineage {
     pub async fn start_run(&self, run: &RunId, row: &PipelineRow, stages: &[PlannedRow<'_>]) -> Result<(), Failure> {
         let mut change = self.change().await?;
         sqlx::query(
-            "INSERT INTO runs (run, pipeline, path, text, set_json, params, status, started_ms, machine, version, resumes)
-             VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?)",
+            "INSERT INTO runs (run, pipeline, path, text, set_json, params, status, started_ms, machine, version,
+                 resumes, overrides, store) VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?, ?)",
         )
         .bind(&run.0)
         .bind(&row.name)
         .bind(row.path.to_string_lossy().into_owned())
         .bind(&row.text)
-        .bind(serde_json::to_string(&row.set).map_err(unreadable)?)
+        .bind(serde_json::to_string(&row.overrides.set).map_err(unreadable)?)
         .bind(serde_json::to_string(&row.params).map_err(unreadable)?)
         .bind(crate::event::now_ms() as i64)
         .bind(crate::machine_name())
         .bind(env!("CARGO_PKG_VERSION"))
         .bind(row.resumes.as_ref().map(|run| run.0.as_str()))
+        .bind(serde_json::to_string(&row.overrides).map_err(unreadable)?)
+        .bind(&row.store)
         .execute(&mut *change)
         .await
         .map_err(failed)?;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     lineage::Lineage,
-    pipeline::{Diagnostic, Diagnostics, Loaded, Overrides, Pipeline, SourceFile, StageDef, When},
+    pipeline::{Diagnostic, Diagnostics, Loaded, Pipeline, StageDef, When},
     store::{KeyRecord, Store},
 };
 
@@ -42,15 +42,14 @@ impl Plan {
     /// # Errors
     /// Every mistake in the file at once.
     pub async fn build(
-        source: SourceFile,
-        overrides: &Overrides,
+        loaded: Loaded,
         selection: &Selection,
         registry: &Registry,
         store: &Store,
         lineage: Option<&Lineage>,
         machine: Machine,
     ) -> Result<Self, PlanError> {
-        let Loaded { pipeline, stages: defs, mut diagnostics } = crate::pipeline::load(source, overrides, registry);
+        let Loaded { pipeline, stages: defs, mut diagnostics } = loaded;
         let order = order(&defs);
         let chosen = match selection.choose(&defs, &order.needs, &order.topological) {
             Ok(chosen) => chosen,

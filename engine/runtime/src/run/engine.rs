@@ -226,9 +226,10 @@ impl Engine {
             path: crate::plan::absolute(pipeline.source.base()).join(pipeline.source.file_name()),
             name: pipeline.name.clone(),
             text: pipeline.source.text.clone(),
-            set: pipeline.overrides.set.clone(),
+            overrides: pipeline.overrides.clone(),
             params: pipeline.params.iter().map(|(name, param)| (name.clone(), param.value.to_json())).collect(),
             resumes: self.ask.resumes.clone(),
+            store: pipeline.store.is_some().then(|| store.url()),
         };
         let view = self.plan.view();
         let in_order = view.stages.iter().zip(&self.plan.order);

@@ -45,6 +45,8 @@ impl Engine {
         }
         let is_cached = |state: &&State| matches!(state, State::Cached(_));
         Ok(Outcome {
+            pipeline: self.plan.pipeline.name.clone(),
+            home: self.place.home.root().to_owned(),
             cached: self.states.iter().filter(is_cached).count(),
             exit_code: self.exit_code(status, &unpublished),
             plan: self.plan.view(),

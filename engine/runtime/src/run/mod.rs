@@ -42,7 +42,7 @@ use crate::{
     event::{Compute, Event, Finished, RunId, RunStatus},
     home::Home,
     lineage::Lineage,
-    pipeline::{Diagnostics, Overrides, SourceFile},
+    pipeline::{Diagnostic, Diagnostics, Loaded, Overrides, SourceFile},
     plan::{Plan, PlanError, PlanView, Planned, Selection, Standing},
     store::{KeyRecord, Store},
 };
@@ -137,6 +137,10 @@ pub struct StageOutcome {
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    /// Its name.
+    pub pipeline: String,
+    /// The home it took place in.
+    pub home: PathBuf,
     /// None: there was nothing to do.
     pub run: Option<RunId>,
     pub status: RunStatus,
@@ -156,8 +160,10 @@ pub struct Outcome {
 
 impl Outcome {
     /// Nothing to do: everything is as it was when a run of this file ended.
-    fn unchanged(unchanged: Unchanged, seconds: f64) -> Self {
+    fn unchanged(unchanged: Unchanged, home: PathBuf, seconds: f64) -> Self {
         Self {
+            pipeline: unchanged.pipeline,
+            home,
             run: None,
             status: RunStatus::Done,
             exit_code: 0,
@@ -201,12 +207,22 @@ struct Opened {
     lineage: Lineage,
 }
 
-async fn open(home: Option<&std::path::Path>, start: &std::path::Path) -> Result<Opened, Failure> {
-    open_in(Home::open(home, start)?).await
-}
-
-async fn open_in(home: Home) -> Result<Opened, Failure> {
-    let store = Store::open_local(&home.store())?.in_home(&home.work());
+/// The home, its history, and the store that the pipeline names, else the home's own.
+async fn open_for(loaded: &Loaded, home: Home) -> Result<Opened, Error> {
+    let store = match &loaded.pipeline.store {
+        None => Store::open_local(&home.store()),
+        Some(named) if named.value.contains("://") => Store::open(&named.value),
+        Some(named) => Store::open_local(&crate::plan::absolute(loaded.pipeline.source.base()).join(&named.value)),
+    };
+    let store = match (store, &loaded.pipeline.store) {
+        (Err(failure), Some(named)) if failure.class == Class::Input => {
+            let mut diagnostics = Diagnostics::new(loaded.pipeline.source.clone());
+            let diagnostic = Diagnostic::new(&failure.code, failure.message, named.span);
+            diagnostics.push(diagnostic.help(failure.help.unwrap_or_default()));
+            return Err(Error::Bad(diagnostics));
+        }
+        (store, _) => store?.in_home(&home.work()),
+    };
     let lineage = Lineage::open(&home).await?;
     Ok(Opened { home, store, lineage })
 }
@@ -235,11 +251,13 @@ pub async fn run(
         let store = Store::open_local(&home.store())?.in_home(&home.work());
         let base = crate::plan::absolute(source.base());
         if let Some(unchanged) = question.answer(&store, registry, &base, &machine) {
-            return Ok(Outcome::unchanged(unchanged, began.elapsed().as_secs_f64()));
+            return Ok(Outcome::unchanged(unchanged, home.root().to_owned(), began.elapsed().as_secs_f64()));
         }
     }
+    let loaded = crate::pipeline::load(source, &options.overrides, registry);
+    let opened = open_for(&loaded, home).await?;
     let ask = Ask { jobs: options.jobs, fail_fast: options.fail_fast, question, resumes: None };
-    start(source, &options.overrides, &options.selection, open_in(home).await?, ask, registry, events, cancel).await
+    start(loaded, &options.selection, opened, ask, registry, events, cancel).await
 }
 
 /// Continues exactly a run: its recorded file and params.
@@ -250,28 +268,20 @@ pub async fn resume(
     events: UnboundedSender<Event>,
     cancel: Cancel,
 ) -> Result<Outcome, Error> {
-    let opened = open(home.as_deref(), std::path::Path::new(".")).await?;
-    let id = opened.lineage.find_run(run).await?;
-    let recorded = opened.lineage.pipeline_of(&id).await?;
+    let home = Home::open(home.as_deref(), std::path::Path::new("."))?;
+    let lineage = Lineage::open(&home).await?;
+    let id = lineage.find_run(run).await?;
+    let _lock = home.lock(&id)?; // of two that resume one run, one works
+    let recorded = lineage.pipeline_of(&id).await?;
     let source = SourceFile::new(recorded.path, recorded.text);
-    let _lock = opened.home.lock(&id)?; // of two that resume one run, one works
+    let loaded = crate::pipeline::load(source, &recorded.overrides, registry);
+    let opened = open_for(&loaded, home).await?;
     let ask = Ask { resumes: Some(id), ..Ask::default() };
-    start(
-        source,
-        &Overrides::from(recorded.set.as_slice()),
-        &Selection::default(),
-        opened,
-        ask,
-        registry,
-        events,
-        cancel,
-    )
-    .await
+    start(loaded, &Selection::default(), opened, ask, registry, events, cancel).await
 }
 
 async fn start(
-    source: SourceFile,
-    overrides: &Overrides,
+    loaded: Loaded,
     selection: &Selection,
     opened: Opened,
     ask: Ask,
@@ -280,11 +290,9 @@ async fn start(
     cancel: Cancel,
 ) -> Result<Outcome, Error> {
     let limits = device::limits();
-    let plan =
-        Plan::build(source, overrides, selection, registry, &opened.store, Some(&opened.lineage), machine_of(&limits))
-            .await?;
-    let compute = if !plan.has_work() { limits } else { device::inventory().await? };
     let Opened { home, store, lineage } = opened;
+    let plan = Plan::build(loaded, selection, registry, &store, Some(&lineage), machine_of(&limits)).await?;
+    let compute = if !plan.has_work() { limits } else { device::inventory().await? };
     let place = engine::Place { home, store, lineage };
     let engine = engine::Engine::new(plan, place, compute, ask, events, cancel)?;
     Ok(engine.run().await?)
@@ -293,18 +301,12 @@ async fn start(
 /// Says what `run` would do.
 pub async fn plan(options: Options, registry: &Registry) -> Result<(PlanView, Compute), Error> {
     let source = SourceFile::read(&options.pipeline)?;
-    let opened = open(options.home.as_deref(), source.base()).await?;
+    let home = Home::open(options.home.as_deref(), source.base())?;
+    let loaded = crate::pipeline::load(source, &options.overrides, registry);
+    let Opened { store, lineage, .. } = open_for(&loaded, home).await?;
     let limits = device::limits();
-    let plan = Plan::build(
-        source,
-        &options.overrides,
-        &options.selection,
-        registry,
-        &opened.store,
-        Some(&opened.lineage),
-        machine_of(&limits),
-    )
-    .await?;
+    let machine = machine_of(&limits);
+    let plan = Plan::build(loaded, &options.selection, registry, &store, Some(&lineage), machine).await?;
     let view = plan.view();
     let compute = if view.to_run() == 0 { limits } else { device::inventory().await? };
     Ok((view, compute))
@@ -321,10 +323,9 @@ pub struct Checked {
 /// Checks a file without a home.
 pub async fn check(pipeline: &std::path::Path, overrides: &Overrides, registry: &Registry) -> Result<Checked, Error> {
     let source = SourceFile::read(pipeline)?;
-    let store = Store::open("memory://check")?;
-    let plan =
-        Plan::build(source, overrides, &Selection::default(), registry, &store, None, machine_of(&device::limits()))
-            .await?;
+    let loaded = crate::pipeline::load(source, overrides, registry);
+    let (store, machine) = (Store::open("memory://check")?, machine_of(&device::limits()));
+    let plan = Plan::build(loaded, &Selection::default(), registry, &store, None, machine).await?;
     let from_matrix = plan.stages.iter().filter(|stage| stage.def.shared.matrix.is_some()).count();
     Ok(Checked { stages: plan.stages.len(), from_matrix })
 }

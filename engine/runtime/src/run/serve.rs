@@ -8,11 +8,10 @@ use serde_json::Value;
 use super::{
     Cancel,
     message::{Assignment, FromWorker},
-    open,
     pool::{Pool, Report},
     secret::Secrets,
 };
-use crate::{address::Address, device};
+use crate::{address::Address, device, home::Home, lineage::Lineage};
 
 /// Serves the artifact at `address` until cancelled; `ready` learns where.
 ///
@@ -26,9 +25,11 @@ pub async fn serve(
     ready: impl FnOnce(SocketAddr),
     cancel: Cancel,
 ) -> Result<(), Failure> {
-    let opened = open(home.as_deref(), std::path::Path::new(".")).await?;
-    let (_, stage, port, digest) = opened.lineage.resolve(&Address::parse(address)?).await?;
-    let manifest = opened.store.manifest(&digest).await?;
+    let home = Home::open(home.as_deref(), std::path::Path::new("."))?;
+    let lineage = Lineage::open(&home).await?;
+    let store = lineage.store_of_newest(&home).await?;
+    let (_, stage, port, digest) = lineage.resolve(&Address::parse(address)?).await?;
+    let manifest = store.manifest(&digest).await?;
     let served = registry.serving(&manifest.kind).ok_or_else(|| {
         Failure::input("serve/kind", format!("`{stage}.{port}` is a {}; nothing here serves that", manifest.kind))
             .help("name a stage that gives a model or a gguf: llmflow show @")
@@ -57,8 +58,8 @@ pub async fn serve(
         key: digest,
         components: Vec::new(),
         checkpoint: digest,
-        store: opened.store.url(),
-        work: opened.home.work(),
+        store: store.url(),
+        work: home.work(),
         base,
         marks_eval: false,
         replaces: false,

@@ -33,6 +33,7 @@ pub(super) struct Question {
 struct Proof {
     question: Digest,
     epoch: Digest,
+    pipeline: String,
     stages: usize,
     read: Vec<(PathBuf, Digest)>,
     patterns: Vec<Pattern>,
@@ -52,6 +53,7 @@ struct Pattern {
 
 /// What a proof that holds tells of the run before.
 pub(super) struct Unchanged {
+    pub pipeline: String,
     pub stages: usize,
     pub published: Vec<PathBuf>,
     pub reports: Vec<PathBuf>,
@@ -109,7 +111,8 @@ impl Question {
                 && proof.reports.iter().all(|path| path.exists())
                 && proof.read.iter().all(is_read)
                 && proof.patterns.iter().all(is_found);
-        holds.then_some(Unchanged { stages: proof.stages, published: proof.published, reports: proof.reports })
+        let Proof { pipeline, stages, published, reports, .. } = proof;
+        holds.then_some(Unchanged { pipeline, stages, published, reports })
     }
 
     /// Keeps the proof of a run that is done; `published` are the paths it gave, with all files below them.
@@ -129,6 +132,7 @@ impl Question {
         let proof = Proof {
             question: self.digest,
             epoch,
+            pipeline: plan.pipeline.name.clone(),
             stages: plan.stages.len(),
             read: plan.read.iter().map(|(path, digest)| (path.clone(), *digest)).collect(),
             patterns,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use llmflow_contract::{Digest, Kind, Port, StageId};
 
 use super::*;
+use crate::pipeline::Overrides;
 use crate::{
     address::Address,
     event::{Event, Finished, RunStatus, What},
@@ -39,9 +40,10 @@ fn file() -> PipelineRow {
         path: "/tmp/p.yaml".into(),
         name: "p".into(),
         text: "name: p".into(),
-        set: vec!["rank=8".into()],
+        overrides: Overrides { set: vec!["rank=8".into()], ..Overrides::default() },
         params: [("rank".to_owned(), 8.into())].into(),
         resumes: None,
+        store: None,
     }
 }
 

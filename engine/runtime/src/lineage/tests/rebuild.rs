@@ -14,7 +14,9 @@ async fn told(lineage: &Lineage) -> Vec<Value> {
         let file = lineage.pipeline_of(&row.run).await.unwrap();
         let mut parts: Vec<_> = lineage.components_of_run(&row.run).await.unwrap().into_iter().collect();
         parts.sort_by(|a, b| a.0.cmp(&b.0));
-        all.push(json!({ "run": row, "stages": stages, "record": record, "set": file.set, "parts": parts }));
+        all.push(
+            json!({ "run": row, "stages": stages, "record": record, "overrides": file.overrides, "parts": parts }),
+        );
     }
     all
 }
