@@ -1,5 +1,5 @@
-//! Writing: the engine alone. Many notes are one transaction, and its size does not change how many statements it takes:
-//! rows travel as one JSON text that SQLite unpacks.
+//! Writing: the engine alone. Many notes are one transaction; rows that are added travel as one JSON text, which SQLite
+//! unpacks.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -228,6 +228,36 @@ struct Patch {
     key: Option<(Digest, String)>,
 }
 
+impl Patch {
+    async fn apply(self, change: &mut Transaction<'_, Sqlite>, run: &RunId, stage: &StageId) -> Result<(), Failure> {
+        let (seconds, summary) = self.result.unzip();
+        let (key, components) = self.key.unzip();
+        let clears = self.failure == Some(None);
+        sqlx::query(
+            "UPDATE stages SET
+                status = coalesce(?3, status), attempts = coalesce(?4, attempts),
+                failure = CASE WHEN ?6 THEN NULL ELSE coalesce(?5, failure) END,
+                seconds = coalesce(?7, seconds), summary = coalesce(?8, summary),
+                key = coalesce(?9, key), components = coalesce(?10, components)
+             WHERE run = ?1 AND stage = ?2",
+        )
+        .bind(&run.0)
+        .bind(stage.as_str())
+        .bind(self.status)
+        .bind(self.attempts.map(i64::from))
+        .bind(self.failure.flatten())
+        .bind(clears)
+        .bind(seconds)
+        .bind(summary)
+        .bind(key.map(|key| key.hex()))
+        .bind(components)
+        .execute(&mut **change)
+        .await
+        .map(|_| ())
+        .map_err(failed)
+    }
+}
+
 impl Batch {
     fn add(&mut self, note: &Note) -> Result<(), Failure> {
         match note {
@@ -296,34 +326,10 @@ impl RunBatch {
     }
 
     async fn apply(self, change: &mut Transaction<'_, Sqlite>, run: &RunId) -> Result<(), Failure> {
-        let patches = self.stages.into_iter().map(|(stage, patch)| {
-            let (seconds, summary) = patch.result.unzip();
-            let (key, components) = patch.key.unzip();
-            let clears = patch.failure == Some(None);
-            json!([
-                stage,
-                patch.status,
-                patch.attempts,
-                patch.failure.flatten(),
-                clears,
-                seconds,
-                summary,
-                key,
-                components
-            ])
-        });
-        insert(
-            change,
-            "UPDATE stages SET
-                status = coalesce(p.value ->> 1, status), attempts = coalesce(p.value ->> 2, attempts),
-                failure = CASE WHEN p.value ->> 4 THEN NULL ELSE coalesce(p.value ->> 3, failure) END,
-                seconds = coalesce(p.value ->> 5, seconds), summary = coalesce(p.value ->> 6, summary),
-                key = coalesce(p.value ->> 7, stages.key), components = coalesce(p.value ->> 8, components)
-             FROM json_each(?2) p WHERE stages.run = ?1 AND stages.stage = p.value ->> 0",
-            run,
-            patches.collect(),
-        )
-        .await?;
+        // A statement each: joined with rows of JSON, SQLite looks at every stage of the run.
+        for (stage, patch) in self.stages {
+            patch.apply(change, run, &stage).await?;
+        }
         insert(
             change,
             "INSERT INTO events (run, at_ms, json) SELECT ?1, value ->> 0, value ->> 1 FROM json_each(?2)",
