@@ -10,24 +10,21 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
-        LazyLock,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
+    thread,
 };
 
 use llmflow_contract::Failure;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
-use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 
 use super::Listed;
 use crate::{failpoint, owner};
 
 /// Files and folders that are synced at once. More waits than a disk has queues gain nothing.
 const MOST_SYNCS: usize = 16;
-/// Threads that wait for the disk, and do nothing else. None if they cannot start: then one sync follows the other.
-static SYNCS: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
-    ThreadPoolBuilder::new().num_threads(MOST_SYNCS).thread_name(|at| format!("sync-{at}")).build().ok()
-});
 
 /// Folders of a store.
 const FOLDERS: [&str; 9] =
@@ -227,24 +224,63 @@ impl Unsynced {
     /// The first sync that failed. A file whose sync failed is removed: the kernel may have dropped its pages and would
     /// report a second sync as done.
     pub(super) fn wait(self) -> Result<(), Failure> {
-        let paths: Vec<(&Path, bool)> = (self.files.iter().map(|path| (path.as_path(), true)))
-            .chain(self.folders.iter().map(|path| (path.as_path(), false)))
+        let mut paths: Vec<(PathBuf, bool)> = (self.files.into_iter().map(|path| (path, true)))
+            .chain(self.folders.into_iter().map(|path| (path, false)))
             .collect();
-        let sync = |(path, is_file): &(&Path, bool)| {
-            let synced = File::open(path).and_then(|file| durable(|| file.sync_all()));
-            synced.map_err(|error| {
-                if *is_file {
-                    let _ = fs::remove_file(path);
-                }
-                Failure::io("syncing", *path, &error)
-            })
-        };
-        let synced: Vec<Result<(), Failure>> = match &*SYNCS {
-            Some(threads) => threads.install(|| paths.par_iter().with_max_len(1).map(sync).collect()),
-            None => paths.iter().map(sync).collect(),
-        };
-        synced.into_iter().collect()
+        let Some((last, is_file)) = paths.pop() else { return Ok(()) };
+        let (answers, results) = mpsc::channel();
+        let others = paths.len();
+        for (path, is_file) in paths {
+            let answers = answers.clone();
+            let job: Job = Box::new(move || {
+                let _ = answers.send(sync(&path, is_file)); // heard unless the caller died
+            });
+            if let Err(mpsc::SendError(job)) = SYNCERS.send(job) {
+                job(); // no thread could be started
+            }
+        }
+        let mut first = sync(&last, is_file);
+        drop(answers);
+        let mut heard = 0;
+        for result in results {
+            heard += 1;
+            first = first.and(result);
+        }
+        if heard < others { first.and(Err(Failure::bug("a sync panicked"))) } else { first }
     }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads that wait for the disk. They stay: a stage has a dozen syncs, and starting a thread costs as much as some disks
+/// take for one.
+static SYNCERS: LazyLock<mpsc::Sender<Job>> = LazyLock::new(|| {
+    let (jobs, inbox) = mpsc::channel::<Job>();
+    let inbox = Arc::new(Mutex::new(inbox));
+    for _ in 1..MOST_SYNCS {
+        let inbox = inbox.clone();
+        // Where none can be started, whoever waits syncs one after the other.
+        let _ = thread::Builder::new().name("sync".into()).spawn(move || {
+            loop {
+                let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                match job {
+                    Ok(job) => job(),
+                    Err(_) => break,
+                }
+            }
+        });
+    }
+    jobs
+});
+
+/// Syncs a file or a folder; a file whose sync failed is removed.
+fn sync(path: &Path, is_file: bool) -> Result<(), Failure> {
+    File::open(path).and_then(|file| durable(|| file.sync_all())).map_err(|error| {
+        if is_file {
+            let _ = fs::remove_file(path);
+        }
+        Failure::io("syncing", path, &error)
+    })
 }
 
 /// Makes a folder and those above it.

@@ -248,11 +248,15 @@ impl Known {
     /// Writes the file anew once most of it is out of date.
     fn compact(&mut self, path: &Path) -> io::Result<()> {
         let size_bytes = fs::metadata(path)?.len();
-        if size_bytes < COMPACT_BYTES || size_bytes < 2 * (self.files.len() * RECORD) as u64 {
+        let is_lean = |known: &Self| size_bytes < COMPACT_BYTES.max(2 * (known.files.len() * RECORD) as u64);
+        if is_lean(self) {
             return Ok(());
         }
         let Ok(_lock) = Flock::lock(File::open(path)?, FlockArg::LockExclusiveNonblock) else { return Ok(()) };
         self.read_more(path)?;
+        if is_lean(self) {
+            return Ok(()); // not everything had been read
+        }
         let records: Vec<u8> = self.files.values().flat_map(|(stamp, digest)| stamp.to_bytes(digest)).collect();
         let aside = path.with_file_name(format!("{}vouched", owner::prefix()));
         fs::write(&aside, records)?;
