@@ -12,12 +12,13 @@ use super::{
     diagnostic::{Diagnostic, Diagnostics},
     file::Read,
     names::{Names, Target},
+    places::Places,
     publish::Publish,
     source::Span,
     stage::{Stage, Wiring},
     varied::Varied,
     wiring::{PortPlan, is_fixed},
-    with::{Places, check_params},
+    with::check_params,
 };
 
 /// Side outputs that every stage has.

@@ -12,11 +12,11 @@ use super::{
     demand::{Resources, Retry},
     expression::Expr,
     matrix::Matrix,
-    reference::Origin,
+    origin::Origin,
+    places::Places,
     source::Span,
     stage::Require,
     varied::Varied,
-    with::Places,
 };
 
 /// The ports that are given, in the order the operator declares them, with what each takes.

@@ -5,7 +5,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    reference::Origin,
+    origin::Origin,
     source::{At, Span},
 };
 

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     diagnostic::{Diagnostic, Diagnostics, nearest},
     node::{Node, Value},
+    origin::{Given, Origin},
     params::{Param, out_of_range},
-    reference::{Given, Origin},
     source::{At, SourceFile, Span},
 };
 

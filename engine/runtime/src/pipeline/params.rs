@@ -9,7 +9,7 @@ use super::{
     diagnostic::{Diagnostic, Diagnostics},
     fields::refuse_unknown_keys,
     node::{Node, Value},
-    reference::Given,
+    origin::Given,
     source::At,
 };
 

@@ -9,7 +9,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
-use serde_yaml::{DuplicateKeyPolicy, Location, Options, Spanned, budget::BudgetBreach};
+use serde_yaml::{DuplicateKeyPolicy, Location, NonFiniteFloatPolicy, Options, Spanned, budget::BudgetBreach};
 
 use super::{
     diagnostic::Diagnostic,
@@ -26,10 +26,10 @@ impl Node {
     /// # Errors
     /// A syntax error, an unknown tag, a bomb: the first one met.
     pub fn parse(source: &SourceFile) -> Result<(Self, Vec<Diagnostic>), Diagnostic> {
-        let raw: Spanned<Raw> = serde_yaml::from_str_with_options(&source.text, options(source.text.len()))
+        let parsed: Spanned<Parsed> = serde_yaml::from_str_with_options(&source.text, options(source.text.len()))
             .map_err(|error| refusal(&error, &source.text))?;
-        let mut found = Vec::new();
-        let node = raw_node(raw, source, &mut found);
+        let (mut node, mut found) = (placed(parsed), Vec::new());
+        finish(&mut node, source, &mut found);
         Ok((node, found))
     }
 }
@@ -59,6 +59,7 @@ fn options(len: usize) -> Options {
         budget: budget,
         alias_limits: alias_limits,
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
         strict_booleans: true,
         underscored_numbers_as_strings: true,
         leading_zero_numbers_as_strings: true,
@@ -68,47 +69,47 @@ fn options(len: usize) -> Options {
     }
 }
 
-/// What the parser fills; places are bytes only once [`raw_node`] has been over it.
-enum Raw {
-    Scalar(Value),
-    List(Vec<Spanned<Raw>>),
-    Map(Vec<(Spanned<Key>, Spanned<Raw>)>),
-}
+/// A node as the parser fills it; [`finish`] goes over the whole tree once more.
+struct Parsed(Node);
 
 struct Key(String);
 
-fn raw_node(raw: Spanned<Raw>, source: &SourceFile, found: &mut Vec<Diagnostic>) -> Node {
-    let span = span_of(&raw.defined);
-    let value = match raw.value {
-        Raw::Scalar(Value::String(text)) => plain_decimal(&text, source.slice(span)).unwrap_or(Value::String(text)),
-        Raw::Scalar(Value::Float(number)) if !number.is_finite() => {
+fn placed(parsed: Spanned<Parsed>) -> Node {
+    let mut node = parsed.value.0;
+    node.span = span_of(&parsed.defined);
+    node
+}
+
+/// Puts in what the parser does not know: numbers that it gives as text, places of blocks, what has no meaning.
+fn finish(node: &mut Node, source: &SourceFile, found: &mut Vec<Diagnostic>) {
+    let span = node.span;
+    let inner = match &mut node.value {
+        Value::String(text) => {
+            if let Some(number) = plain_decimal(text, source.slice(span)) {
+                node.value = number;
+            }
+            return;
+        }
+        Value::Float(number) if !number.is_finite() => {
             let diagnostic = Diagnostic::new("yaml/number", "a number must be finite", span);
             found.push(diagnostic.help("write a number such as `1e9`; leave the line out to take the default"));
-            Value::Float(number)
+            return;
         }
-        Raw::Scalar(value) => value,
-        Raw::List(items) => Value::List(items.into_iter().map(|item| raw_node(item, source, found)).collect()),
-        Raw::Map(entries) => {
-            let entries = entries.into_iter().map(|(key, value)| {
-                let key = At::new(key.value.0, span_of(&key.defined));
-                (key, raw_node(value, source, found))
-            });
-            let entries: Vec<(At<String>, Node)> = entries.collect();
-            refuse_doubled(&entries, found);
-            Value::Map(entries)
+        Value::List(items) => {
+            items.iter_mut().for_each(|item| finish(item, source, found));
+            items.last().map(|item| item.span)
         }
-    };
-    let inner = match &value {
-        Value::List(items) => items.iter().map(|item| item.span).next_back(),
-        Value::Map(entries) => entries.iter().map(|(key, node)| key.span.to(node.span)).next_back(),
-        _ => None,
+        Value::Map(entries) => {
+            entries.iter_mut().for_each(|(_, value)| finish(value, source, found));
+            refuse_doubled(entries, found);
+            entries.last().map(|(key, value)| key.span.to(value.span))
+        }
+        _ => return,
     };
     // An alias inside a block is defined elsewhere: its end says nothing of the block's.
-    let span = match inner {
-        Some(inner) if inner.start >= span.start => span.to(inner),
-        _ => span,
-    };
-    Node::new(value, span)
+    if let Some(inner) = inner.filter(|inner| inner.start >= span.start) {
+        node.span = span.to(inner);
+    }
 }
 
 /// Reports each key that stands twice in a map.
@@ -200,67 +201,68 @@ fn refusal(error: &serde_yaml::Error, text: &str) -> Diagnostic {
     }
 }
 
-impl<'de> Deserialize<'de> for Raw {
+impl<'de> Deserialize<'de> for Parsed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RawVisitor)
+        let value = deserializer.deserialize_any(ValueVisitor)?;
+        Ok(Self(Node::new(value, Span::default())))
     }
 }
 
-struct RawVisitor;
+struct ValueVisitor;
 
-impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any YAML value")
     }
-    fn visit_unit<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Value::Null))
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
     }
-    fn visit_none<E>(self) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Value::Null))
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
     }
-    fn visit_bool<E>(self, truth: bool) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Value::Bool(truth)))
+    fn visit_bool<E>(self, truth: bool) -> Result<Value, E> {
+        Ok(Value::Bool(truth))
     }
-    fn visit_i64<E>(self, number: i64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Value::Int(number.into())))
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::Int(number.into()))
     }
-    fn visit_u64<E>(self, number: u64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Value::Int(number.into())))
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(Value::Int(number.into()))
     }
-    fn visit_f64<E>(self, number: f64) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Value::Float(number)))
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(Value::Float(number))
     }
-    fn visit_str<E>(self, text: &str) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Value::String(text.to_owned())))
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::String(text.to_owned()))
     }
-    fn visit_string<E>(self, text: String) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Value::String(text)))
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(Value::String(text))
     }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
-            list.push(item);
+            list.push(placed(item));
         }
-        Ok(Raw::List(list))
+        Ok(Value::List(list))
     }
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Vec::new();
-        while let Some(key) = entries.next_key()? {
-            map.push((key, entries.next_value()?));
+        while let Some((key, value)) = entries.next_entry::<Spanned<Key>, _>()? {
+            map.push((At::new(key.value.0, span_of(&key.defined)), placed(value)));
         }
-        Ok(Raw::Map(map))
+        Ok(Value::Map(map))
     }
 }
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Raw::deserialize(deserializer)? {
-            Raw::Scalar(Value::String(text)) => Ok(Self(text)),
-            Raw::Scalar(Value::Null) => Err(D::Error::custom("a key is missing")),
-            Raw::Scalar(value) => Ok(Self(Node::new(value, Span::default()).to_string())),
-            Raw::List(_) | Raw::Map(_) => Err(D::Error::custom("a key is a name, not a list or map")),
+        match deserializer.deserialize_any(ValueVisitor)? {
+            Value::String(text) => Ok(Self(text)),
+            Value::Null => Err(D::Error::custom("a key is missing")),
+            Value::List(_) | Value::Map(_) => Err(D::Error::custom("a key is a name, not a list or map")),
+            value => Ok(Self(Node::new(value, Span::default()).to_string())),
         }
     }
 }

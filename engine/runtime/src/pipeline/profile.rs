@@ -7,8 +7,9 @@ use super::{
     diagnostic::{Diagnostic, Diagnostics, nearest},
     fields::{form, refuse_unknown_keys},
     node::{Node, Value},
+    origin::Given,
     overrides::{Change, Changes, note},
-    reference::{Given, Scope},
+    reference::Scope,
     source::At,
 };
 

@@ -176,13 +176,11 @@ fn with_references(mut schema: Value, params: &[ParamInfo]) -> Value {
         if let (ParamType::Object(fields), true) = (&param.kind, field["properties"].is_object()) {
             field = with_references(field, fields);
         }
-        let description = field["description"].clone();
         if param.role == Role::Secret {
-            field =
-                json!({ "description": description, "type": "string", "pattern": "^\\$\\{secret\\.[A-Za-z0-9_]+\\}$" });
+            field = described(&field, json!({ "type": "string", "pattern": "^\\$\\{secret\\.[A-Za-z0-9_]+\\}$" }));
         } else if !matches!(param.kind, ParamType::String | ParamType::Any) {
             let reference = json!({ "type": "string", "pattern": REFERENCE });
-            field = json!({ "description": description, "anyOf": [field, reference] });
+            field = described(&field, json!({ "anyOf": [field, reference] }));
         }
         for alias in &param.aliases {
             properties.insert(alias.clone(), field.clone());
@@ -195,8 +193,16 @@ fn with_references(mut schema: Value, params: &[ParamInfo]) -> Value {
     schema["properties"] = Value::Object(properties);
     schema["additionalProperties"] = Value::Bool(false);
     // Required under any of its names: that is for `check` to say.
-    if let Some(required) = schema["required"].as_array_mut() {
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
         required.retain(|name| !name.as_str().is_some_and(|name| aliased.contains(&name)));
     }
     schema
+}
+
+/// The same words for another form of a field.
+fn described(field: &Value, mut form: Value) -> Value {
+    if let Some(description) = field.get("description") {
+        form["description"] = description.clone();
+    }
+    form
 }

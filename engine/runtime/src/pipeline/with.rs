@@ -3,35 +3,17 @@
 //! Owns: aliases → canonical names, types, ranges, choices, secrets, what is missing, and where each value came from.
 //! Must not know: what a param does.
 
-use std::sync::Arc;
-
 use llmflow_contract::{Entry, ParamInfo, ParamType, Role};
 use serde_json::{Map, Value as Json};
 
 use super::{
     diagnostic::{Diagnostic, Diagnostics},
     node::{Node, Value, int_json},
-    reference::Origin,
+    origin::Origin,
+    places::Places,
     source::{At, Span},
     varied::Varied,
 };
-
-/// Where each given param stands, by path: `keep.min_overlap`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Places(Vec<(String, GivenAt)>);
-
-/// Where one value stands and where it came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GivenAt {
-    pub span: Span,
-    pub origin: Option<Arc<Origin>>,
-}
-
-impl Places {
-    pub fn get(&self, path: &str) -> Option<&GivenAt> {
-        self.0.iter().find(|(name, _)| name == path).map(|(_, given)| given)
-    }
-}
 
 /// Params under their canonical names, in the operator's order.
 pub(super) type Checked = Vec<(String, Varied<Json>)>;
@@ -83,7 +65,7 @@ impl Checker<'_> {
     /// The values of a param, if each is right.
     fn varied(&mut self, info: &ParamInfo, value: &Varied<Node>) -> Option<Varied<Json>> {
         let first = &value.values()[0];
-        self.places.0.push((info.name.clone(), GivenAt { span: first.span, origin: first.origin.clone() }));
+        self.places.push(info.name.clone(), first);
         let (before, mut places) = (self.found.len(), None);
         let checked = value.map_ref(|node| {
             let json = match self.found.len() < before + MAX_WRONG_VALUES {
@@ -91,8 +73,8 @@ impl Checker<'_> {
                 false => None,
             };
             // The places within are those of the first value.
-            let kept = *places.get_or_insert(self.places.0.len());
-            self.places.0.truncate(kept);
+            let kept = *places.get_or_insert(self.places.len());
+            self.places.truncate(kept);
             json.unwrap_or_default()
         });
         (self.found.len() == before).then_some(checked)
@@ -109,7 +91,7 @@ impl Checker<'_> {
                 }
                 continue;
             };
-            self.places.0.push((name.clone(), GivenAt { span: node.span, origin: node.origin.clone() }));
+            self.places.push(name.clone(), node);
             if let Some(value) = self.value(info, node, &name) {
                 json.insert(info.name.clone(), value);
             }
@@ -272,7 +254,7 @@ impl Checker<'_> {
 
     /// The first shape that fits; else the complaint of the one it most resembles.
     fn either(&mut self, kinds: &[ParamType], kind: &ParamType, node: &Node, name: &str) -> Option<Json> {
-        let (found, places) = (std::mem::take(&mut self.found), self.places.0.len());
+        let (found, places) = (std::mem::take(&mut self.found), self.places.len());
         let mut resembling = None;
         for shape in kinds {
             if let Some(value) = self.typed(shape, node, name) {
@@ -287,7 +269,7 @@ impl Checker<'_> {
             if is_alike {
                 resembling.get_or_insert(complaint);
             }
-            self.places.0.truncate(places);
+            self.places.truncate(places);
         }
         self.found = found;
         match resembling {
