@@ -70,7 +70,7 @@ fn taken(gpu: &Gpu) -> u64 {
     gpu.memory_bytes.saturating_sub(gpu.free_bytes)
 }
 
-/// Who limits it, where that is not the machine alone: `cgroup, of 64; affinity 4`.
+/// Who limits it, the least first: `cgroup (limits) · machine 64`.
 fn limited<T: Copy + Into<u64>>(bounds: &[Bound<T>], value: u64, show: impl Fn(&T) -> String) -> String {
     let mut by: Vec<&Bound<T>> = bounds.iter().collect();
     by.sort_by_key(|bound| bound.limit.into());
@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    fn shown(gpus: Vec<Gpu>, usable_gpus: u32, is_fake: bool) -> String {
+    fn shown(gpus: Vec<Gpu>, usable_gpus: u32, is_fake: bool) -> Vec<String> {
         let limits = Bounds {
             cores: vec![Bound { by: Source::Machine, limit: 64 }, Bound { by: Source::Slurm, limit: 8 }],
             memory_bytes: vec![
@@ -96,7 +96,8 @@ mod tests {
             ],
         };
         let compute = Compute { cores: 8, memory_bytes: 64 << 30, gpus, usable_gpus };
-        devices(&Devices { compute, limits, is_fake }, 100, Paint(false))
+        let text = devices(&Devices { compute, limits, is_fake }, 100, Paint(false));
+        text.lines().map(str::to_owned).collect()
     }
 
     fn gpu(id: &str, free: u64) -> Gpu {
@@ -106,13 +107,44 @@ mod tests {
 
     #[test]
     fn a_gpu_has_a_row_with_its_memory_and_whether_it_is_used() {
-        insta::assert_snapshot!(shown(vec![gpu("0", 79), gpu("1", 12), gpu("2", 0)], 0, false), @r"");
+        assert_eq!(
+            shown(vec![gpu("0", 79), gpu("1", 12), gpu("2", 0)], 0, false),
+            [
+                " cores   8       Slurm (limits) · machine 64",
+                " memory  64 GiB  cgroup (limits) · machine 256 GiB",
+                "",
+                " gpu  name         memory               free  capability  used",
+                " 0    NVIDIA H100  ░░░░░░░░░░ 80 GiB  79 GiB  9.0         no",
+                " 1    NVIDIA H100  ████████░░ 80 GiB  12 GiB  9.0         no",
+                " 2    NVIDIA H100  ██████████ 80 GiB     0 B  9.0         no: another process keeps it to itself",
+                "",
+                "no GPU is used: this build has no CUDA kernels (README: GPU)",
+            ]
+        );
     }
 
     #[test]
     fn without_a_gpu_that_is_said_and_fake_ones_are_called_so() {
-        insta::assert_snapshot!(shown(Vec::new(), 0, false), @r"");
+        assert_eq!(
+            shown(Vec::new(), 0, false),
+            [
+                " cores   8       Slurm (limits) · machine 64",
+                " memory  64 GiB  cgroup (limits) · machine 256 GiB",
+                " GPUs    none    no driver gives one; it computes on the CPU",
+            ]
+        );
         let fake = Gpu { name: "fake GPU".into(), capability: None, ..gpu("0", 80) };
-        insta::assert_snapshot!(shown(vec![fake], 1, true), @r"");
+        assert_eq!(
+            shown(vec![fake], 1, true),
+            [
+                " cores   8       Slurm (limits) · machine 64",
+                " memory  64 GiB  cgroup (limits) · machine 256 GiB",
+                "",
+                " gpu  name      memory               free  capability  used",
+                " 0    fake GPU  ░░░░░░░░░░ 80 GiB  80 GiB  –           yes",
+                "",
+                "these GPUs are not there: LLMFLOW_FAKE_GPUS makes them up, to try schedules on",
+            ]
+        );
     }
 }

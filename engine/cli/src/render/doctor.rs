@@ -80,7 +80,24 @@ mod tests {
                 Some("keep the home on a local disk: `--home FOLDER` or LLMFLOW_HOME"),
             )],
         };
-        insta::assert_snapshot!(doctor(&health, Some(Path::new("/srv/team/.llmflow")), 80, Paint(false)), @r"");
+        let text = doctor(&health, Some(Path::new("/srv/team/.llmflow")), 80, Paint(false));
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [
+                "machine",
+                " ok      gpu          NVIDIA H100 · driver 550.54.15",
+                " note    cuda         this build has no CUDA kernels",
+                "                      → see README: GPU",
+                "",
+                "home /srv/team/.llmflow",
+                " broken  file system  nfs is shared between machines: the history's write-ahead",
+                "                      log is unsafe there",
+                "                      → keep the home on a local disk: `--home FOLDER` or",
+                "                        LLMFLOW_HOME",
+                "",
+                "1 thing is broken",
+            ]
+        );
     }
 
     #[test]
