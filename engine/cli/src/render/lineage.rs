@@ -145,7 +145,16 @@ mod tests {
             also_in: vec!["quiet-otter".into()],
             is_cut: false,
         };
-        insta::assert_snapshot!(artifacts(&shown, 80, Paint(false)), @"");
+        insta::assert_snapshot!(artifacts(&shown, 80, Paint(false)), @r"
+        sft.adapter  x
+
+        made of it
+        ├─ merged.model  x
+        │  └─ gguf.gguf  x
+        └─ other.model  x
+
+        the same bytes in quiet-otter
+        ");
         let deep = Tree { children: vec![node("x"); 500], ..node("root") };
         assert_eq!(tree(&deep, 80, Paint(false)).lines().count(), MOST + 1);
     }

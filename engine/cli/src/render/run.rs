@@ -248,6 +248,19 @@ mod tests {
             },
             published: Vec::new(),
         };
-        insta::assert_snapshot!(run(&shown, &now(), 80, Paint(false)), @"");
+        insta::assert_snapshot!(run(&shown, &now(), 80, Paint(false)), @r"
+        assistant · run calm-heron · failed · 5 min ago · 7m31s
+         file      /srv/assistant.yaml  --set rank=32
+         changed   sft.lora_r 16 → 32
+         stage  status  time  result
+         f0007  failed     –  no rows [2J
+         … 11 more failed
+
+         operator     stages   time  status
+         data.load         1      –  1 cached
+         data.filter   9,999  30:15  9,000 ran · 12 failed · 987 skipped
+         longest   f0815 0:41 · f0816 0:41
+        one stage: llmflow show calm-heron/STAGE · every stage: --all
+        ");
     }
 }

@@ -39,12 +39,12 @@ pub fn runs(list: &[Listed], now: &ZonedDateTime, width: usize, paint: Paint) ->
     if list.is_empty() {
         return "no runs yet: llmflow run FILE.yaml\n".to_owned();
     }
-    let mut table = Table::new(["run", "when", "status", "time", "changed"]);
     // Where there is no room, what is left out is what `show` says too.
     let is_wide = width >= WIDE;
-    if is_wide {
-        table.insert_before_last("stages");
-    }
+    let mut table = match is_wide {
+        true => Table::new(["run", "when", "status", "stages", "time", "changed"]),
+        false => Table::new(["run", "when", "status", "time", "changed"]),
+    };
     let several = list.iter().any(|listed| listed.row.pipeline != list[0].row.pipeline);
     let has = |name: &str| list.iter().any(|listed| listed.figures.contains_key(name));
     let columns = FIGURES.iter().filter_map(|(head, names)| Some((*head, *names.iter().find(|name| has(name))?)));
@@ -62,10 +62,11 @@ pub fn runs(list: &[Listed], now: &ZonedDateTime, width: usize, paint: Paint) ->
             None => row.status.name().to_owned(),
         };
         let time = row.seconds.map_or("–".to_owned(), format::duration);
-        let mut cells = vec![row.run.to_string(), when::ago(row.started_ms, now), paint.status(&status), time];
+        let mut cells = vec![row.run.to_string(), when::ago(row.started_ms, now), paint.status(&status)];
         if is_wide {
             cells.push(stages(row));
         }
+        cells.push(time);
         cells.extend(shown.iter().map(|(_, name)| figure(listed, name).map_or("–".to_owned(), format::number)));
         if several {
             cells.push(format::clean(&row.pipeline));
@@ -161,7 +162,13 @@ mod tests {
         ];
         list[0].row.set = vec!["rank=32".into()];
         list[2].tags = vec!["assistant:prod".into()];
-        insta::assert_snapshot!(runs(&list, &now, 120, Paint(false)), @"");
+        insta::assert_snapshot!(runs(&list, &now, 120, Paint(false)), @r"
+        run          when       status      stages           time   acc   loss  changed
+        calm-heron   5 min ago  done        8 ran 10 cached  7m31s  0.70  1.42  --set rank=32
+        late-wren    5 min ago  done        8 ran 10 cached  7m31s  0.70  1.42  unique.threshold 0.8 → 0.9
+        quiet-otter  5 min ago  done        8 ran            7m31s  –     1.47  first  [assistant:prod]
+        brave-newt   5 min ago  failed sft  8 ran 1 failed   7m31s  –     –     out of memory
+        ");
         assert_eq!(runs(&[], &now, 80, Paint(false)), "no runs yet: llmflow run FILE.yaml\n");
         let narrow = runs(&list, &now, 80, Paint(false));
         assert!(narrow.lines().all(|line| console::measure_text_width(line) <= 80), "{narrow}");

@@ -88,6 +88,7 @@ impl Lineage {
             for row in &rows {
                 let Some(digest) = digest(row, "digest")? else { continue };
                 let index = match known.get(&digest) {
+                    Some(index) if at == Some(*index) => continue, // a stage that changed nothing
                     Some(index) => *index,
                     None if found.all.len() == MOST => {
                         found.is_cut = true;
@@ -96,7 +97,9 @@ impl Lineage {
                     None => {
                         found.all.push(descendant(row, digest)?);
                         known.insert(digest, found.all.len() - 1);
-                        queue.push_back((digest, Some(found.all.len() - 1)));
+                        if digest != *of {
+                            queue.push_back((digest, Some(found.all.len() - 1)));
+                        }
                         found.all.len() - 1
                     }
                 };

@@ -56,12 +56,19 @@ pub async fn rebuild(home: &Home, store: &Store) -> Result<Rebuilt, Failure> {
         }
         rebuilt.runs = records.len();
         lineage.remember_published(&database).await;
-        // One file, without a journal beside it: it can be renamed.
-        sqlx::query("PRAGMA journal_mode = DELETE").execute(&lineage.pool).await.map_err(failed)?;
         lineage.pool.close().await;
     }
+    leave_one_file(&aside).await?;
     rebuilt.old = swap(&aside, &database)?;
     Ok(rebuilt)
+}
+
+/// Puts away the journal beside a database that nobody has open, so that one rename moves it.
+async fn leave_one_file(database: &Path) -> Result<(), Failure> {
+    let options = SqliteConnectOptions::new().filename(database).journal_mode(SqliteJournalMode::Delete);
+    let alone = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed)?;
+    alone.close().await;
+    Ok(())
 }
 
 async fn read_records(store: &Store, rebuilt: &mut Rebuilt) -> Result<Vec<RunRecord>, Failure> {

@@ -213,8 +213,34 @@ mod tests {
 
     #[test]
     fn two_runs_say_what_was_changed_and_what_came_of_it() {
-        insta::assert_snapshot!(diff(&sample(), Wanted::default(), 100, Paint(false)), @"");
-        insta::assert_snapshot!(diff(&sample(), Wanted { answers: true, ..Wanted::default() }, 60, Paint(false)), @"");
+        insta::assert_snapshot!(diff(&sample(), Wanted::default(), 100, Paint(false)), @r"
+        cause     params.rank 16 → 32    (data, program, machine, seed: same)
+        results         quiet-otter  calm-heron
+         verdict.acc    0.68         0.70        +0.02 (95 % -0.08…+0.12) no clear difference
+         sft.eval_loss  1.47         1.42        -0.05
+         sft.time       2m11s        3m40s       +68 %
+        answers   eval_tuned: 9 of 60 changed: 5 better, 4 worse   --answers shows them
+        rows      unique.data 298 → 301 rows · split.train identical · --rows shows where
+        ");
+        insta::assert_snapshot!(diff(&sample(), Wanted { answers: true, ..Wanted::default() }, 60, Paint(false)), @r"
+        cause     params.rank 16 → 32
+                  (data, program, machine, seed: same)
+        results         quiet-otter  calm-heron
+         verdict.acc    0.68         0.70        +0.02 (95 %
+                                                 -0.08…+0.12) no
+                                                 clear difference
+         sft.eval_loss  1.47         1.42        -0.05
+         sft.time       2m11s        3m40s       +68 %
+        answers   eval_tuned: 9 of 60 changed: 5 better, 4 worse
+
+         better  01234567
+         question   What is LLMflow?
+         gold       a program
+         before     a river [2J
+         now        a program
+        rows      unique.data 298 → 301 rows
+                  split.train identical · --rows shows where
+        ");
     }
 
     #[test]

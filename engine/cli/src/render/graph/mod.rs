@@ -188,14 +188,47 @@ mod tests {
     fn a_plan_is_drawn_with_rails_from_its_sources_to_its_ends() {
         let text = draw(&assistant(), Format::Text, 80, Paint(false));
         assert!(text.lines().all(|line| console::measure_text_width(line) <= 80), "{text}");
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r"
+        ●      base        model.load · waits
+        │ ●    rows        data.load · waits
+        │ ●    clean       data.filter · waits
+        │ │ ●  docs        data.load · waits
+        ├─│─●  synthetic   synth.generate · waits
+        │ ●─╯  unique      data.dedup · waits
+        │ ●    split       data.split · waits
+        ├─┼─●  sft         train.sft · waits
+        ├─│─●  merged      model.adapter_merge · waits
+        ├─● │  pairs       synth.answer · waits
+        │ ●─┤  dpo         align.preference · waits
+        │ ●─╯  assistant   model.adapter_merge · waits
+        │ │ ●  questions   data.load · waits
+        ●─│─┤  eval_base   eval.benchmark · waits
+        │ ├─●  eval_tuned  eval.benchmark · waits
+        ●─│─╯  verdict     eval.compare · waits
+        ●─╯    gguf        quantize.gguf · waits
+        ●      served      deploy.serve · waits
+        ");
     }
 
     #[test]
     fn mermaid_and_graphviz_get_what_they_read() {
         let small = plan(&[("a", "data.load", &[]), ("b\"]", "data.filter", &["a"])]);
-        insta::assert_snapshot!(draw(&small, Format::Mermaid, 80, Paint(false)), @"");
-        insta::assert_snapshot!(draw(&small, Format::Dot, 80, Paint(false)), @"");
+        insta::assert_snapshot!(draw(&small, Format::Mermaid, 80, Paint(false)), @r#"
+        flowchart TD
+          n0["<b>a</b><br>data.load · waits"]:::waits
+          n1["<b>b#quot;]</b><br>data.filter · waits"]:::waits
+          n0 --> n1
+          classDef waits stroke:#757575,fill:#f5f5f5,color:#000
+        "#);
+        insta::assert_snapshot!(draw(&small, Format::Dot, 80, Paint(false)), @r##"
+        digraph {
+          rankdir=TB
+          node [shape=box, style="rounded,filled", fontname="sans-serif"]
+          n0 [label="a\ndata.load · waits", color="#757575", fillcolor="#f5f5f5"]
+          n1 [label="b\"]\ndata.filter · waits", color="#757575", fillcolor="#f5f5f5"]
+          n0 -> n1
+        }
+        "##);
     }
 
     #[test]

@@ -264,4 +264,13 @@ async fn what_was_made_of_an_artifact_is_followed_through_every_run() {
     assert_eq!(named, [(Digest::of(b"two"), second), (Digest::of(b"one"), first)], "newest run first");
     assert_eq!((found.first.as_slice(), found.is_cut), (&[0, 1][..], false));
     assert!(lineage.descendants(&Digest::of(b"one")).await.unwrap().all.is_empty());
+    let third = start(&lineage, "third-otter").await;
+    tell(&lineage, &third, Some("load"), What::Finished(gave("data", b"same"))).await;
+    tell(&lineage, &third, Some("sft"), What::Finished(gave("adapter", b"same"))).await;
+    let found = lineage.descendants(&Digest::of(b"same")).await.unwrap();
+    assert_eq!(
+        (found.first.len(), found.all.len(), found.all[0].into.len()),
+        (1, 1, 0),
+        "it is not its own descendant"
+    );
 }
