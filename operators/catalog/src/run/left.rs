@@ -69,9 +69,7 @@ impl Left {
             "adapter" => model_facts(&self.folder, "adapter_config.json"),
             "tokenizer" => tokenizer_facts(&self.folder),
             "gguf" => GgufFile::open(&self.path).map(|_| Facts::default()).map_err(|error| error.to_string()),
-            "report" => read_json(&self.path).and_then(|json| {
-                serde_json::from_value::<Report>(json).map(|_| Facts::default()).map_err(|error| error.to_string())
-            }),
+            "report" => report_facts(&self.path),
             _ => Ok(Facts::default()),
         };
         let found = found.map_err(|why| self.bad(why))?;
@@ -178,6 +176,12 @@ pub(crate) fn row_of(kind: RowKind, mut fields: Map<String, Value>) -> Result<(V
     Ok((parents, Row::from_json(kind, fields)?))
 }
 
+/// Regular files below a folder.
+pub(crate) fn count_files(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.map(|path| if path.is_dir() { count_files(&path) } else { 1 }).sum()
+}
+
 fn sizes(path: &Path) -> u64 {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => {
@@ -261,6 +265,14 @@ fn parameters_of(path: &Path) -> Result<u64, String> {
         ));
     }
     Ok(parameters)
+}
+
+fn report_facts(path: &Path) -> Result<Facts, String> {
+    let json = read_json(path)?;
+    if !json.is_object() {
+        return Err("it is no JSON object".into());
+    }
+    serde_json::from_value::<Report>(json).map(|_| Facts::default()).map_err(|error| error.to_string())
 }
 
 fn tokenizer_facts(folder: &Path) -> Result<Facts, String> {

@@ -101,6 +101,7 @@ impl Program {
         out: &mut dyn FnMut(Line) -> Result<(), Failure>,
         watch: &dyn Fn() -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        ctx.check()?;
         let failed = |error: std::io::Error| {
             Failure::environment("command/start", "no process can be started (`/bin/sh` holds its group)").cause(error)
         };

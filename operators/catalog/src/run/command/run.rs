@@ -15,9 +15,10 @@ use super::{
     spec::{self, Params},
 };
 use crate::{
+    data::count_of,
     language_model::gguf_file,
     run::{
-        left::Left,
+        left::{Left, count_files},
         placeholder,
         program::{Program, make_folder},
         script,
@@ -58,11 +59,14 @@ pub(super) fn run(params: &Params, inputs: Bound, ctx: &Context) -> Result<Named
             one.facts.base = Some(base);
             one.references.insert("base".into(), base);
         }
-        if one.kind.is_dataset() {
-            let count = one.facts.rows.unwrap_or_default();
-            rows += count;
-            summary.push(format!("{port}: {}", crate::data::count_of(count, "row")));
-        }
+        let count = match one.facts.rows {
+            Some(count) => {
+                rows += count;
+                count_of(count, "row")
+            }
+            None => count_of(count_files(&one.folder), "file"),
+        };
+        summary.push(format!("{port}: {count}"));
         made.push((port, one));
     }
     if let Some(trace) = trace {

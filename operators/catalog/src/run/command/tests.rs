@@ -208,7 +208,7 @@ fn progress_and_metrics_are_heard_and_a_declared_metric_must_be_told() {
     assert_eq!((host.metric("loss"), host.metric("speed")), (Some(0.25), None));
     assert_eq!(host.progress_seen()[0].total, Some(2));
     let report = host.stage_report();
-    assert_eq!((report.summary.as_str(), report.series[0].points.len()), ("loss 0.2500", 2));
+    assert_eq!((report.summary.as_str(), report.series[0].points.len()), ("loss 0.2500 · x: 1 file", 2));
     told.metrics.push("accuracy".into());
     assert_eq!(run(&host, told, &[]).unwrap_err().code, "command/no-metric");
 }
