@@ -12,7 +12,6 @@ mod layers;
 mod project;
 mod schema;
 mod secrets;
-mod secrets;
 mod store;
 mod tiny;
 mod with_your_trainer;

@@ -114,15 +114,8 @@ pub enum Command {
     Schema,
     /// Show what this machine offers, and what of it is used
     Devices,
-<<<<<<< ours
-    /// Try out the machine and the state: a row a check, and what to do where one fails
-    ///
-    /// Ends with exit code 3 where something is broken.
-    Doctor(DoctorArgs),
-=======
     /// Try out the machine and the state, and say what to do where something is broken
-    Doctor,
->>>>>>> theirs
+    Doctor(DoctorArgs),
     /// Keep a model up as an OpenAI-compatible server
     Serve(ServeArgs),
     /// Talk to a model that a run made

@@ -240,7 +240,7 @@ impl Checker<'_> {
             (ParamType::Map(item), Value::Map(entries)) => {
                 let values = entries.iter().map(|(key, node)| {
                     let name = join(name, &key.value);
-                    self.places.0.push((name.clone(), GivenAt { span: node.span, origin: node.origin.clone() }));
+                    self.places.push(name.clone(), node);
                     Some((key.value.clone(), self.typed(item, node, &name)?))
                 });
                 return values.collect::<Vec<_>>().into_iter().collect::<Option<Map<_, _>>>().map(Json::Object);
