@@ -7,9 +7,14 @@ mod bad_input;
 mod checks;
 mod examples;
 mod history;
+#[path = "../support/hub.rs"]
+#[allow(dead_code, reason = "shared with the tests of the operators")]
+mod hub;
+mod init;
 mod kill;
 mod layers;
 mod project;
+mod remote;
 mod schema;
 mod secrets;
 mod store;

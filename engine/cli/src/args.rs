@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use llmflow_runtime::plan::Selection;
 
 use crate::render::graph;
@@ -77,13 +78,38 @@ impl SelectionArgs {
     }
 }
 
+/// How remote sources are pinned.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct LockArgs {
+    /// Refuse to change `llmflow.lock`: a remote source that is not in it is an error
+    #[arg(long, conflicts_with = "refresh")]
+    pub locked: bool,
+    /// Ask every remote source anew what it holds, and change `llmflow.lock`
+    #[arg(long)]
+    pub refresh: bool,
+}
+
+/// How remote sources are pinned, and whether they may be asked.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct RemoteArgs {
+    #[command(flatten)]
+    pub lock: LockArgs,
+    /// Leave the network alone: what is not on this machine is an error (`llmflow fetch` brings it)
+    #[arg(long, conflicts_with = "refresh")]
+    pub offline: bool,
+}
+
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    /// Write a pipeline to begin with, and its data, into a folder
+    Init(InitArgs),
     /// Check a pipeline file: names, types, ranges, cycles; run nothing
     Check(PipelineArgs),
     /// Say what `run` would do, and why
     Plan(PlanArgs),
+    /// Download every remote source of a pipeline, so that a run needs no network
+    Fetch(FetchArgs),
     /// Run a pipeline; what is done already is not done again
     Run(RunArgs),
     /// Go on with a run: its own file and params, from where it stood
@@ -120,6 +146,11 @@ pub enum Command {
     Serve(ServeArgs),
     /// Talk to a model that a run made
     Chat(ChatArgs),
+    /// Print the script that lets a shell complete what you type
+    ///
+    /// bash: `source <(llmflow completions bash)` in ~/.bashrc; zsh: `llmflow completions zsh > ~/.zfunc/_llmflow`;
+    /// fish: `llmflow completions fish > ~/.config/fish/completions/llmflow.fish`
+    Completions(CompletionsArgs),
     /// A worker process
     #[command(name = "__worker", hide = true)]
     Worker,
@@ -129,11 +160,28 @@ pub enum Command {
 }
 
 #[derive(Args, Clone, Debug)]
+pub struct InitArgs {
+    /// Where to; without it, this folder
+    pub folder: Option<PathBuf>,
+    /// Which pipeline: `tiny` has the whole life of a model in a minute; a wrong name lists them all
+    #[arg(long, value_name = "NAME")]
+    pub template: Option<String>,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+#[derive(Args, Clone, Debug)]
 pub struct PlanArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
     #[command(flatten)]
     pub selection: SelectionArgs,
+    #[command(flatten)]
+    pub remote: RemoteArgs,
     /// End with exit code 4 where something is left to run
     #[arg(long)]
     pub exit_code: bool,
@@ -143,11 +191,21 @@ pub struct PlanArgs {
 }
 
 #[derive(Args, Clone, Debug)]
+pub struct FetchArgs {
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    #[command(flatten)]
+    pub lock: LockArgs,
+}
+
+#[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     #[command(flatten)]
     pub pipeline: PipelineArgs,
     #[command(flatten)]
     pub selection: SelectionArgs,
+    #[command(flatten)]
+    pub remote: RemoteArgs,
     /// Run at most N stages at once
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub jobs: Option<u32>,

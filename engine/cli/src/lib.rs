@@ -8,6 +8,7 @@ mod command;
 mod interrupt;
 pub mod render;
 pub mod report;
+mod template;
 
 use std::process::ExitCode;
 
@@ -17,14 +18,15 @@ use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command};
 use render::screen::Screen;
+pub use template::Template;
 
-/// Reads the arguments, does what they ask with these operators, and gives the exit code of DESIGN.md §6.
-pub fn main(registry: Registry) -> ExitCode {
+/// Reads the arguments, does what they ask with these operators and templates, and gives the exit code of DESIGN.md §6.
+pub fn main(registry: Registry, templates: &[Template]) -> ExitCode {
     llmflow_runtime::tls::use_ring();
     let cli = Cli::parse(); // what cannot be read ends here with exit code 2
     keep_logs(&cli);
     let screen = Screen::new(&cli.global);
-    ExitCode::from(command::dispatch(cli, &registry, &screen))
+    ExitCode::from(command::dispatch(cli, &registry, templates, &screen))
 }
 
 /// Sends what libraries log to standard error: of a worker that becomes its stage's log. `LLMFLOW_LOG` filters it.

@@ -54,6 +54,8 @@ pub struct Context<'a> {
     lease: Lease,
     scratch: PathBuf,
     base: PathBuf,
+    downloads: PathBuf,
+    is_offline: bool,
 }
 
 /// Name of the side output that holds the report.
@@ -61,7 +63,14 @@ const REPORT: &str = "report";
 
 impl<'a> Context<'a> {
     pub fn new(host: &'a dyn Host, seed: u64, lease: Lease, scratch: PathBuf, base: PathBuf) -> Self {
-        Self { host, seed, lease, scratch, base }
+        let downloads = scratch.join("download");
+        Self { host, seed, lease, scratch, base, downloads, is_offline: false }
+    }
+
+    /// Where fetched files are kept beyond the attempt, and whether more may be fetched.
+    pub fn with_downloads(mut self, downloads: PathBuf, is_offline: bool) -> Self {
+        (self.downloads, self.is_offline) = (downloads, is_offline);
+        self
     }
 
     /// The stream of random numbers for a purpose: a function of the stage's seed alone.
@@ -74,6 +83,14 @@ impl<'a> Context<'a> {
     /// A folder for temporary files, gone after the attempt.
     pub fn scratch(&self) -> &Path {
         &self.scratch
+    }
+    /// A folder for files fetched from remote sources, by digest; other stages and runs find them there.
+    pub fn downloads(&self) -> &Path {
+        &self.downloads
+    }
+    /// Was the stage asked to leave the network alone?
+    pub fn is_offline(&self) -> bool {
+        self.is_offline
     }
     pub fn lease(&self) -> &Lease {
         &self.lease

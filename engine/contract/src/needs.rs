@@ -36,7 +36,7 @@ pub struct Needs {
 
 impl Default for Needs {
     fn default() -> Self {
-        Self { cores: 1, memory_bytes: 64 << 20, disk_bytes: 1 << 20, gpus: Gpus::default(), work: Work::Unknown }
+        Self { cores: 1, memory_bytes: 64 << 20, disk_bytes: 64 << 10, gpus: Gpus::default(), work: Work::Unknown }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::{Context, Failure, Inputs, Known, Outputs, Params, Port, StagePlan};
+use crate::{Context, Failure, Inputs, Known, Locked, Outputs, Params, Port, Remote, StagePlan};
 
 /// One kind of step: reads typed artifacts, writes typed artifacts, and touches nothing else.
 pub trait Operator: Sized + 'static {
@@ -27,6 +27,29 @@ pub trait Operator: Sized + 'static {
     /// Names of the outputs, main output first, where params name them (`Outputs` is [`crate::Named`]).
     fn named_outputs(_params: &Self::Params) -> Vec<Port> {
         Vec::new()
+    }
+
+    /// The remote source that these params name, if they name one that can change: `plan` then finds it in
+    /// [`Known::locked`]. Pure.
+    ///
+    /// # Errors
+    /// Class `input`, with the param at fault.
+    fn remote(_params: &Self::Params) -> Result<Option<Remote>, Failure> {
+        Ok(None)
+    }
+
+    /// What that source holds now; at `revision`, if one is given. Blocking, in the engine, before planning.
+    ///
+    /// # Errors
+    /// Class `environment` if it cannot be reached; class `input` if there is no such thing.
+    fn resolve(_params: &Self::Params, _revision: Option<&str>, _ctx: &Context) -> Result<Locked, Failure> {
+        Err(Failure::bug(format!("`{}` names a remote source it cannot resolve", Self::NAME)))
+    }
+
+    /// Brings what `run` would fetch to [`Context::downloads`], so that `run` needs no network. Blocking; params are
+    /// settled.
+    fn fetch(_params: &Self::Params, _ctx: &Context) -> Result<(), Failure> {
+        Ok(())
     }
 
     /// Blocking, in a worker. May own threads.

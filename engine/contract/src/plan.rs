@@ -3,11 +3,14 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Facts, Inputs, Kind, Machine, Needs, Operator, Outputs, Port, PortSpec, StageId};
+use crate::{
+    Digest, Facts, Inputs, Kind, Locked, Locks, Machine, Needs, Operator, Outputs, Port, PortSpec, Remote, StageId,
+};
 
 /// What is known when a stage is planned, and again when it is ready.
 #[derive(Clone, Debug)]
@@ -16,6 +19,8 @@ pub struct Known {
     pub machine: Machine,
     /// The pipeline file's folder: relative paths start here.
     pub base: PathBuf,
+    /// What remote sources were found to be.
+    pub locks: Arc<Locks>,
 }
 
 /// One artifact to come: its kind is certain, its facts and digest when the stage before has run.
@@ -38,6 +43,10 @@ impl Known {
     /// The rows of a port together, if all are known.
     pub fn rows(&self, port: &str) -> Option<u64> {
         self.inputs.get(port)?.iter().map(|input| input.facts.rows).sum()
+    }
+    /// What a remote source was found to be. None: `check` asks no network, and the source is in no lock yet.
+    pub fn locked(&self, remote: &Remote) -> Option<&Locked> {
+        self.locks.get(&remote.source).filter(|locked| locked.selected.contains(&remote.select))
     }
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.base.join(path)

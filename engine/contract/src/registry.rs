@@ -5,11 +5,14 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use serde_json::Value;
 
 use crate::{
-    AnyMade, Arity, Bound, Context, Failure, Inputs, Kind, Known, Operator, Outputs, ParamInfo, Port, PortSpec, Role,
-    SecretName, StagePlan, params_of,
+    AnyMade, Arity, Bound, Context, Failure, Inputs, Kind, Known, Locked, Operator, Outputs, ParamInfo, Port, PortSpec,
+    Remote, Role, SecretName, StagePlan, params_of,
 };
 
 type PlanFn = fn(Value, &Known) -> Result<(Value, StagePlan), Failure>;
+type RemoteFn = fn(Value) -> Result<Option<Remote>, Failure>;
+type ResolveFn = fn(Value, Option<&str>, &Context) -> Result<Locked, Failure>;
+type FetchFn = fn(Value, &Context) -> Result<(), Failure>;
 type RunFn = fn(Value, Bound, &Context) -> Result<Vec<(Port, AnyMade)>, Failure>;
 type ServeFn = fn(Value, Bound, &Context, &dyn Fn(SocketAddr)) -> Result<(), Failure>;
 
@@ -35,6 +38,9 @@ pub struct Entry {
     pub is_foreign: bool,
     named_outputs: fn(&Value) -> Option<Vec<Port>>,
     plan: PlanFn,
+    remote: RemoteFn,
+    resolve: ResolveFn,
+    fetch: FetchFn,
     run: RunFn,
     serve: ServeFn,
 }
@@ -49,6 +55,18 @@ impl Entry {
     /// Settled params and the plan.
     pub fn plan(&self, params: Value, known: &Known) -> Result<(Value, StagePlan), Failure> {
         (self.plan)(params, known)
+    }
+    /// The remote source that params name. An operator that reads from nowhere names none.
+    pub fn remote(&self, params: &Value) -> Result<Option<Remote>, Failure> {
+        let reads = self.params.iter().any(|param| param.role == Role::Source);
+        if reads { (self.remote)(params.clone()) } else { Ok(None) }
+    }
+    pub fn resolve(&self, params: Value, revision: Option<&str>, ctx: &Context) -> Result<Locked, Failure> {
+        (self.resolve)(params, revision, ctx)
+    }
+    /// Params are settled.
+    pub fn fetch(&self, params: Value, ctx: &Context) -> Result<(), Failure> {
+        (self.fetch)(params, ctx)
     }
     pub fn run(&self, params: Value, inputs: Bound, ctx: &Context) -> Result<Vec<(Port, AnyMade)>, Failure> {
         (self.run)(params, inputs, ctx)
@@ -125,6 +143,9 @@ impl Registry {
                 let settled = serde_json::to_value(&params).map_err(|error| Failure::bug(error.to_string()))?;
                 Ok((settled, plan))
             },
+            remote: |params| O::remote(&parse::<O>(params)?),
+            resolve: |params, revision, ctx| O::resolve(&parse::<O>(params)?, revision, ctx),
+            fetch: |params, ctx| O::fetch(&parse::<O>(params)?, ctx),
             run: |params, inputs, ctx| Ok(O::run(parse::<O>(params)?, O::Inputs::bind(inputs)?, ctx)?.into_made()),
             serve: |params, inputs, ctx, ready| O::serve(parse::<O>(params)?, O::Inputs::bind(inputs)?, ctx, ready),
         };

@@ -14,6 +14,7 @@ pub mod lineage;
 mod owner;
 pub mod pipeline;
 pub mod plan;
+pub mod remote;
 pub mod run;
 pub mod store;
 pub mod tls;

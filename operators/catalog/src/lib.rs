@@ -12,6 +12,7 @@ mod http;
 pub mod language_model;
 pub mod model;
 pub mod quantize;
+pub mod remote;
 pub mod run;
 pub mod synth;
 pub mod tokenizer;

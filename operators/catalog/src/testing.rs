@@ -192,7 +192,12 @@ pub(crate) fn known(base: PathBuf, inputs: &[(&str, &AnyArtifact)]) -> Known {
             digest: Some(artifact.digest),
         });
     }
-    Known { inputs: by_port, machine: Machine { cores: 2, memory_bytes: 8 << 30, usable_gpus: 0 }, base }
+    Known {
+        inputs: by_port,
+        machine: Machine { cores: 2, memory_bytes: 8 << 30, usable_gpus: 0 },
+        base,
+        locks: Default::default(),
+    }
 }
 
 /// A test's folder of real data, or `None` with a message where there is none.

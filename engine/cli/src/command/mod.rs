@@ -2,13 +2,16 @@
 
 mod chat;
 mod check;
+mod completions;
 mod devices;
 mod diff;
 mod doctor;
 mod explain;
 mod export;
+mod fetch;
 mod gc;
 mod history;
+mod init;
 mod lineage;
 mod logs;
 mod operators;
@@ -31,12 +34,14 @@ use llmflow_runtime::{device, run as engine, run::Error};
 use crate::{
     args::{Cli, Command},
     render::{error, screen::Screen},
+    template::Template,
 };
 
 /// What a command needs besides its own arguments.
 pub struct Setting<'a> {
     pub registry: &'a Registry,
     pub screen: &'a Screen,
+    pub templates: &'a [Template],
     /// `--home`
     pub home: Option<std::path::PathBuf>,
 }
@@ -45,13 +50,15 @@ pub struct Setting<'a> {
 const DONE: u8 = 0;
 
 /// Does what is asked; the exit code is that of DESIGN.md §6.
-pub fn dispatch(cli: Cli, registry: &Registry, screen: &Screen) -> u8 {
-    let setting = Setting { registry, screen, home: cli.global.home };
+pub fn dispatch(cli: Cli, registry: &Registry, templates: &[Template], screen: &Screen) -> u8 {
+    let setting = Setting { registry, screen, templates, home: cli.global.home };
     let result = match cli.command {
         Command::Worker => return engine::worker_main(registry).try_into().unwrap_or(1),
         Command::LookForDevices => return device::child_main().try_into().unwrap_or(1),
+        Command::Init(args) => init::init(args, &setting),
         Command::Check(args) => check::check(args, &setting),
         Command::Plan(args) => plan::plan(args, &setting),
+        Command::Fetch(args) => fetch::fetch(args, &setting),
         Command::Run(args) => run::run(args, &setting),
         Command::Resume(args) => resume::resume(args, &setting),
         Command::Operators(args) => operators::operators(args, &setting),
@@ -69,6 +76,7 @@ pub fn dispatch(cli: Cli, registry: &Registry, screen: &Screen) -> u8 {
         Command::Verify(args) => verify::verify(args, &setting),
         Command::Gc(args) => gc::gc(args, &setting),
         Command::Tag(args) => tag::tag(args, &setting),
+        Command::Completions(args) => completions::completions(args, &setting),
         Command::Chat(args) => chat::chat(args, &setting),
         Command::Serve(args) => serve::serve(args, &setting),
     };

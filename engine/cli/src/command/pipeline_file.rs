@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use llmflow_contract::{Failure, Registry};
 use llmflow_runtime::{
     pipeline::{self, Loaded, Overrides, SourceFile},
+    remote::{self, Locking},
     run::Options,
 };
 
-use crate::args::PipelineArgs;
+use crate::args::{LockArgs, PipelineArgs, RemoteArgs};
 
 /// The named file, else the only YAML file of this folder.
 ///
@@ -42,11 +43,17 @@ fn holds_stages(path: &Path) -> bool {
     is_small && std::fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| line.starts_with("stages:")))
 }
 
-/// What `run` and `plan` are asked.
-pub fn options(args: &PipelineArgs, home: Option<&Path>) -> Result<Options, Failure> {
+/// What `run`, `plan` and `fetch` are asked.
+pub fn options(args: &PipelineArgs, remote: RemoteArgs, home: Option<&Path>) -> Result<Options, Failure> {
     let overrides = overrides(args)?;
+    let locking = match remote.lock {
+        LockArgs { locked: true, .. } => Locking::Fixed,
+        LockArgs { refresh: true, .. } => Locking::Refresh,
+        _ => Locking::Extend,
+    };
+    let remote = remote::Options { locking, is_offline: remote.offline };
     let pipeline = find(args.pipeline.as_deref())?;
-    Ok(Options { pipeline, home: home.map(Path::to_owned), overrides, ..Options::default() })
+    Ok(Options { pipeline, home: home.map(Path::to_owned), overrides, remote, ..Options::default() })
 }
 
 /// What is asked in place of what the file says.

@@ -13,7 +13,7 @@ const PENDING: u8 = 4;
 
 /// Says what `run` would do, and why.
 pub fn plan(args: PlanArgs, setting: &Setting) -> Result<u8, Error> {
-    let mut options = pipeline_file::options(&args.pipeline, setting.home.as_deref())?;
+    let mut options = pipeline_file::options(&args.pipeline, args.remote, setting.home.as_deref())?;
     options.selection = args.selection.selection();
     let name = pipeline_file::load(&options, setting.registry)?.pipeline.name;
     let (view, compute) = block_on(run::plan(options, setting.registry))?;

@@ -29,10 +29,11 @@ const STOPPING: &str = "stopping: every running stage saves its work first; Ctrl
 /// Runs a pipeline.
 pub fn run(args: RunArgs, setting: &Setting) -> Result<u8, Error> {
     if args.dry_run {
-        let args = PlanArgs { pipeline: args.pipeline, selection: args.selection, exit_code: false, graph: None };
+        let RunArgs { pipeline, selection, remote, .. } = args;
+        let args = PlanArgs { pipeline, selection, remote, exit_code: false, graph: None };
         return plan::plan(args, setting);
     }
-    let mut options = pipeline_file::options(&args.pipeline, setting.home.as_deref())?;
+    let mut options = pipeline_file::options(&args.pipeline, args.remote, setting.home.as_deref())?;
     (options.jobs, options.fail_fast) = (args.jobs, args.fail_fast);
     options.selection = args.selection.selection();
     let file = options.pipeline.display().to_string();

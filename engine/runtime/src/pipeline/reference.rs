@@ -173,7 +173,7 @@ impl<'a> Scope<'a> {
                 return Err(error("secret/outside", format!("`{reference}` would be recorded here")).help(help));
             }
             // The name stays as it was written: the value is known to the worker alone.
-            "secret" => (Some(Value::String(format!("${{{reference}}}"))), named(None, None)),
+            "secret" => (Some(Value::String(format!("${{secret.{key}}}"))), named(None, None)),
             "matrix" => match &self.cell {
                 Some(cell) => {
                     let (value, span) = cell.look_up(key).map_err(|diagnostic| diagnostic.at(at))?;

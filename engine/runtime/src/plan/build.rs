@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path, sync::Arc};
 
 use futures::FutureExt;
-use llmflow_contract::{Entry, Failure, Machine, Registry, StageId, StagePlan};
+use llmflow_contract::{Entry, Failure, Locks, Machine, Registry, StageId, StagePlan};
 use rayon::prelude::*;
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     lineage::Lineage,
     pipeline::{Diagnostic, Diagnostics, Loaded, Pipeline, StageDef, When},
+    remote::Remotes,
     store::{KeyRecord, Store},
 };
 
@@ -48,6 +49,7 @@ impl Plan {
         store: &Store,
         lineage: Option<&Lineage>,
         machine: Machine,
+        remotes: &mut Remotes,
     ) -> Result<Self, PlanError> {
         let Loaded { pipeline, stages: defs, mut diagnostics } = loaded;
         let order = order(&defs);
@@ -58,10 +60,20 @@ impl Plan {
                 return Err(PlanError::Bad(diagnostics));
             }
         };
+        remotes.resolve(&defs, registry, &mut diagnostics).await?;
+        let locks = remotes.locks();
         let sources = Sources::new(store.vouched());
         let base = absolute(pipeline.source.base());
         let frozen = frozen_records(&defs, &pipeline, store, lineage).await?;
-        let site = Site { pipeline: &pipeline, store, machine: &machine, base: &base, sources: &sources, frozen };
+        let site = Site {
+            pipeline: &pipeline,
+            store,
+            machine: &machine,
+            base: &base,
+            sources: &sources,
+            locks: &locks,
+            frozen,
+        };
         let (stages, outputs) = site.plan(defs, &order, &chosen, registry, &mut diagnostics).await?;
         let stages: Option<Vec<Planned>> = stages.into_iter().collect();
         let stages = stages.unwrap_or_default(); // one that is not there was reported
@@ -70,7 +82,17 @@ impl Plan {
             return Err(PlanError::Bad(diagnostics));
         }
         let read = sources.into_seen();
-        let mut plan = Self { pipeline, stages, order: order.topological, machine, base, outputs, read };
+        let mut plan = Self {
+            pipeline,
+            stages,
+            order: order.topological,
+            machine,
+            base,
+            outputs,
+            locks,
+            is_offline: remotes.is_offline(),
+            read,
+        };
         if let Some(lineage) = lineage {
             plan.recall(lineage).await?;
         }
@@ -99,6 +121,7 @@ struct Site<'a> {
     machine: &'a Machine,
     base: &'a Path,
     sources: &'a Sources<'a>,
+    locks: &'a Arc<Locks>,
     /// Results of frozen stages.
     frozen: HashMap<StageId, Arc<KeyRecord>>,
 }
@@ -179,8 +202,14 @@ impl Site<'_> {
         outputs: &Outputs,
         chosen: &Chosen,
     ) -> Result<Step, Failure> {
-        let scope =
-            Scope { machine: self.machine, base: self.base, seed: self.pipeline.seed, sources: self.sources, outputs };
+        let scope = Scope {
+            machine: self.machine,
+            base: self.base,
+            seed: self.pipeline.seed,
+            sources: self.sources,
+            outputs,
+            locks: self.locks,
+        };
         let settled = match scope.settle(def, entry) {
             Ok(settled) => settled,
             Err(found) => return Ok(Step::Broken(found)),

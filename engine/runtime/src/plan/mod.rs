@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
 };
 
-use llmflow_contract::{Arity, Digest, Entry, Failure, Machine, Source, Use};
+use llmflow_contract::{Arity, Digest, Entry, Failure, Locks, Machine, Source, Use};
 use serde_json::Value;
 
 pub use build::PlanError;
@@ -48,6 +48,10 @@ pub struct Plan {
     /// The pipeline file's folder, absolute: relative paths start here.
     pub base: PathBuf,
     pub outputs: Outputs,
+    /// What remote sources were found to be.
+    pub locks: Arc<Locks>,
+    /// Whether stages must leave the network alone.
+    pub is_offline: bool,
     /// What was read from outside: files with their digests.
     pub read: HashMap<PathBuf, Digest>,
 }
@@ -156,6 +160,7 @@ impl Plan {
             seed: self.pipeline.seed,
             sources: &sources,
             outputs: &self.outputs,
+            locks: &self.locks,
         };
         let mut settled = scope.settle(&stage.def, &stage.entry).map_err(|found| {
             let first = found.into_iter().next();

@@ -1,8 +1,8 @@
 //! What is known of every stage's outputs so far.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use llmflow_contract::{Digest, Facts, Kind, Known, KnownInput, Machine, Port, StagePlan, Use};
+use llmflow_contract::{Digest, Facts, Kind, Known, KnownInput, Locks, Machine, Port, StagePlan, Use};
 
 use crate::{
     pipeline::{InputRef, StageDef},
@@ -83,7 +83,7 @@ impl Outputs {
     }
 
     /// What an operator's `plan` is told of its inputs; those of skipped stages are not there.
-    pub fn known(&self, def: &StageDef, machine: &Machine, base: &std::path::Path) -> Known {
+    pub fn known(&self, def: &StageDef, machine: &Machine, base: &Path, locks: &Arc<Locks>) -> Known {
         let inputs = def.inputs.iter().filter_map(|(port, refs)| {
             let found: Vec<KnownInput> = refs
                 .iter()
@@ -94,7 +94,7 @@ impl Outputs {
                 .collect();
             (!found.is_empty()).then(|| (port.clone(), found))
         });
-        Known { inputs: inputs.collect(), machine: machine.clone(), base: base.to_owned() }
+        Known { inputs: inputs.collect(), machine: machine.clone(), base: base.to_owned(), locks: locks.clone() }
     }
 
     /// Digests of what a stage reads, by port; None while one is not made yet.

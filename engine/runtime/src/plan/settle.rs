@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use llmflow_contract::{Digest, Entry, Failure, Machine, StagePlan};
+use llmflow_contract::{Digest, Entry, Failure, Locks, Machine, StagePlan};
 use serde_json::Value;
 
 use super::{
@@ -34,6 +34,8 @@ pub struct Scope<'a> {
     pub seed: u64,
     pub sources: &'a Sources<'a>,
     pub outputs: &'a Outputs,
+    /// What remote sources were found to be.
+    pub locks: &'a Arc<Locks>,
 }
 
 impl Settled {
@@ -63,7 +65,7 @@ impl Scope<'_> {
     /// What is wrong with the stage, at its places in the file.
     pub fn settle(&self, def: &StageDef, entry: &Entry) -> Result<Settled, Vec<Diagnostic>> {
         let failed = |failure: Failure| vec![Diagnostic::from_failure(&failure, def)];
-        let known = self.outputs.known(def, self.machine, self.base);
+        let known = self.outputs.known(def, self.machine, self.base, self.locks);
         check::kinds(def, &entry.inputs, self.outputs)?;
         let (params, plan) = entry.plan(def.with(), &known).map_err(failed)?;
         check::kinds(def, &plan.inputs, self.outputs)?;

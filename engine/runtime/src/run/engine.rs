@@ -91,6 +91,8 @@ pub(super) struct Engine {
     elsewhere: Vec<usize>,
     /// The right to work on the key of each stage that is queued, running or pausing.
     claims: HashMap<usize, Claim>,
+    /// While it is held, gc leaves alone what this run makes.
+    attended: Option<Claim>,
     /// How often each stage's result turned out damaged in this run.
     pub(super) remade: HashMap<usize, u32>,
     has_failed: bool,
@@ -136,6 +138,7 @@ impl Engine {
             held: HashMap::new(),
             elsewhere: Vec::new(),
             claims: HashMap::new(),
+            attended: None,
             remade: HashMap::new(),
             records: RunRecords::default(),
             has_failed: false,
@@ -219,6 +222,7 @@ impl Engine {
             self.run = new_name();
         }
         let lock = home.lock(&self.run)?;
+        self.attended = store.attend(&self.run)?;
         store.sweep();
         owner::sweep(&home.work().join("scratch"));
         let pipeline = &self.plan.pipeline;
@@ -490,6 +494,7 @@ impl Engine {
             sources: self.plan.sources_of(index),
             secrets,
             is_foreign: stage.entry.is_foreign,
+            is_offline: self.plan.is_offline,
             serve: false,
         };
         let worker = self.pool.assign(assignment, &visible).await?;

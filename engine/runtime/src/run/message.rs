@@ -40,6 +40,8 @@ pub struct Assignment {
     pub secrets: Secrets,
     /// Its operator runs code of the user's.
     pub is_foreign: bool,
+    /// The network is to be left alone.
+    pub is_offline: bool,
     /// Keep the operator's service up instead of running it.
     pub serve: bool,
 }

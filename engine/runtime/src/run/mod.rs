@@ -44,6 +44,7 @@ use crate::{
     lineage::Lineage,
     pipeline::{Diagnostic, Diagnostics, Loaded, Overrides, SourceFile},
     plan::{Plan, PlanError, PlanView, Planned, Selection, Standing},
+    remote::{self, Fetching, Remotes},
     store::{KeyRecord, Store},
 };
 
@@ -54,6 +55,7 @@ pub struct Options {
     pub home: Option<PathBuf>,
     /// What is asked in place of what the file says.
     pub overrides: Overrides,
+    pub remote: remote::Options,
     /// Which stages, and whether those with a result run all the same.
     pub selection: Selection,
     /// Stages at once, at most.
@@ -244,7 +246,7 @@ pub async fn run(
     let source = SourceFile::read(&options.pipeline)?;
     let home = Home::open(options.home.as_deref(), source.base())?;
     let machine = machine_of(&device::limits());
-    let is_plain = options.selection.is_plain();
+    let is_plain = options.selection.is_plain() && options.remote == remote::Options::default();
     let question = is_plain.then(|| Question::new(&home, &source, &options.overrides, registry, &machine));
     if let Some(question) = &question {
         let began = std::time::Instant::now();
@@ -257,7 +259,7 @@ pub async fn run(
     let loaded = crate::pipeline::load(source, &options.overrides, registry);
     let opened = open_for(&loaded, home).await?;
     let ask = Ask { jobs: options.jobs, fail_fast: options.fail_fast, question, resumes: None };
-    start(loaded, &options.selection, opened, ask, registry, events, cancel).await
+    start(loaded, &options.selection, options.remote, opened, ask, registry, events, cancel).await
 }
 
 /// Continues exactly a run: its recorded file and params.
@@ -277,12 +279,13 @@ pub async fn resume(
     let loaded = crate::pipeline::load(source, &recorded.overrides, registry);
     let opened = open_for(&loaded, home).await?;
     let ask = Ask { resumes: Some(id), ..Ask::default() };
-    start(loaded, &Selection::default(), opened, ask, registry, events, cancel).await
+    start(loaded, &Selection::default(), remote::Options::default(), opened, ask, registry, events, cancel).await
 }
 
 async fn start(
     loaded: Loaded,
     selection: &Selection,
+    remote: remote::Options,
     opened: Opened,
     ask: Ask,
     registry: &Registry,
@@ -291,11 +294,30 @@ async fn start(
 ) -> Result<Outcome, Error> {
     let limits = device::limits();
     let Opened { home, store, lineage } = opened;
-    let plan = Plan::build(loaded, selection, registry, &store, Some(&lineage), machine_of(&limits)).await?;
+    let mut remotes = Remotes::open(loaded.pipeline.source.base(), &home, remote, cancel.clone())?;
+    let machine = machine_of(&limits);
+    let plan = Plan::build(loaded, selection, registry, &store, Some(&lineage), machine, &mut remotes).await?;
+    remotes.save()?;
+    if remotes.is_offline() {
+        remote::require_here(&plan, &remotes).await?;
+    }
+    check_disk(&plan, &home, &store)?;
     let compute = if !plan.has_work() { limits } else { device::inventory().await? };
     let place = engine::Place { home, store, lineage };
     let engine = engine::Engine::new(plan, place, compute, ask, events, cancel)?;
     Ok(engine.run().await?)
+}
+
+/// What cannot fit on the disk is refused before it starts, not an hour later.
+fn check_disk(plan: &Plan, home: &Home, store: &Store) -> Result<(), Failure> {
+    let to_run = plan.stages.iter().filter(|stage| !stage.is_settled());
+    let wanted: u64 = to_run.map(|stage| stage.settled.plan.needs.disk_bytes).sum();
+    let free = home.free_bytes().filter(|free| store.local().is_some() && wanted > *free);
+    let Some(free) = free else { return Ok(()) };
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let message = format!("this leaves about {:.1} GiB in the store, and {:.1} GiB are free", gib(wanted), gib(free));
+    Err(Failure::environment("disk/too-small", message)
+        .help("llmflow gc --dry-run says what can go; or move the state with `--home FOLDER`"))
 }
 
 /// Says what `run` would do.
@@ -303,13 +325,37 @@ pub async fn plan(options: Options, registry: &Registry) -> Result<(PlanView, Co
     let source = SourceFile::read(&options.pipeline)?;
     let home = Home::open(options.home.as_deref(), source.base())?;
     let loaded = crate::pipeline::load(source, &options.overrides, registry);
+    // What it finds out about remote sources is not written: a look changes nothing.
+    let mut remotes = Remotes::open(loaded.pipeline.source.base(), &home, options.remote, Cancel::new())?;
     let Opened { store, lineage, .. } = open_for(&loaded, home).await?;
     let limits = device::limits();
     let machine = machine_of(&limits);
-    let plan = Plan::build(loaded, &options.selection, registry, &store, Some(&lineage), machine).await?;
+    let plan = Plan::build(loaded, &options.selection, registry, &store, Some(&lineage), machine, &mut remotes).await?;
     let view = plan.view();
     let compute = if view.to_run() == 0 { limits } else { device::inventory().await? };
     Ok((view, compute))
+}
+
+/// Downloads every source of a pipeline, so that a run needs no network; gives the stages that have some.
+///
+/// # Errors
+/// Those of planning; the first source that cannot be had.
+pub async fn fetch(
+    options: Options,
+    registry: &Registry,
+    report: impl Fn(Fetching) + Clone + Send + Sync + 'static,
+    cancel: Cancel,
+) -> Result<Vec<StageId>, Error> {
+    let source = SourceFile::read(&options.pipeline)?;
+    let home = Home::open(options.home.as_deref(), source.base())?;
+    let loaded = crate::pipeline::load(source, &options.overrides, registry);
+    let mut remotes = Remotes::open(loaded.pipeline.source.base(), &home, options.remote, cancel)?;
+    let Opened { store, lineage, .. } = open_for(&loaded, home).await?;
+    let machine = machine_of(&device::limits());
+    let all = Selection::default();
+    let plan = Plan::build(loaded, &all, registry, &store, Some(&lineage), machine, &mut remotes).await?;
+    remotes.save()?;
+    Ok(remote::fetch(&plan, &remotes, report).await?)
 }
 
 /// What a file that is right holds.
@@ -325,7 +371,8 @@ pub async fn check(pipeline: &std::path::Path, overrides: &Overrides, registry: 
     let source = SourceFile::read(pipeline)?;
     let loaded = crate::pipeline::load(source, overrides, registry);
     let (store, machine) = (Store::open("memory://check")?, machine_of(&device::limits()));
-    let plan = Plan::build(loaded, &Selection::default(), registry, &store, None, machine).await?;
+    let mut remotes = Remotes::locked_only(loaded.pipeline.source.base())?;
+    let plan = Plan::build(loaded, &Selection::default(), registry, &store, None, machine, &mut remotes).await?;
     let from_matrix = plan.stages.iter().filter(|stage| stage.def.shared.matrix.is_some()).count();
     Ok(Checked { stages: plan.stages.len(), from_matrix })
 }

@@ -42,6 +42,7 @@ pub async fn serve(
         inputs: [(served.port.clone(), vec![input])].into(),
         machine: super::machine_of(&limits),
         base: base.clone(),
+        locks: Default::default(),
     };
     let (params, _) = served.entry.plan(params, &known)?;
     let mut pool = Pool::new(limits.cores)?;
@@ -66,6 +67,7 @@ pub async fn serve(
         sources: Vec::new(),
         secrets,
         is_foreign: false,
+        is_offline: false,
         serve: true,
     };
     let worker = pool.assign(assignment, "").await?;

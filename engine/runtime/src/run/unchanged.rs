@@ -19,6 +19,7 @@ use crate::{
     home::Home,
     pipeline::{Overrides, SourceFile},
     plan::{Plan, Standing, files_of},
+    remote,
     store::Store,
 };
 
@@ -79,6 +80,7 @@ impl Question {
         }
         hasher.part(base.as_os_str().as_encoded_bytes()).part(source.file_name().as_bytes());
         hasher.part(source.text.as_bytes());
+        hasher.part(&fs::read(base.join(remote::FILE)).unwrap_or_default());
         let asked = [serde_json::to_string(overrides), serde_json::to_string(machine)];
         for text in asked.iter().flatten() {
             hasher.part(text.as_bytes());
@@ -147,7 +149,8 @@ impl Question {
 
 /// What a stage would read now.
 fn find(entry: &Entry, with: &Value, base: &Path, machine: &Machine) -> Option<Digest> {
-    let known = Known { inputs: Default::default(), machine: machine.clone(), base: base.to_owned() };
+    let locks = Default::default(); // a pattern of remote files changes with the lock alone
+    let known = Known { inputs: Default::default(), machine: machine.clone(), base: base.to_owned(), locks };
     let (_, plan) = entry.plan(with.clone(), &known).ok()?;
     let mut hasher = Hasher::new();
     for source in &plan.sources {

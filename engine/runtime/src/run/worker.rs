@@ -24,7 +24,7 @@ use llmflow_contract::{
 use super::message::{Assignment, FromWorker, Metrics, ToWorker};
 use crate::{
     event::now_ms,
-    owner,
+    owner, remote,
     store::{Checkpoints, KeyRecord, Store},
 };
 
@@ -132,7 +132,8 @@ fn attempt(
         state: Mutex::default(),
     };
     let context =
-        Context::new(&host, assignment.seed, assignment.lease.clone(), scratch.clone(), assignment.base.clone());
+        Context::new(&host, assignment.seed, assignment.lease.clone(), scratch.clone(), assignment.base.clone())
+            .with_downloads(remote::downloads(&assignment.work), assignment.is_offline);
     let began = Instant::now();
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
         if assignment.serve {

@@ -89,7 +89,7 @@ fn a_secret_is_a_name_and_nothing_else() {
     let text = "stages:\n  rows: {op: data.load, with: {path: x, token: \"${secret.HF_TOKEN}\"}}\n";
     let loaded = load(text, &[]);
     assert_eq!(loaded.diagnostics.to_string(), "");
-    assert_eq!(stage(&loaded, "rows").with()["token"], "HF_TOKEN");
+    assert_eq!(stage(&loaded, "rows").with()["token"], "${secret.HF_TOKEN}");
     let shown = load(text, &["rows.path=${secret.X}"]).diagnostics.to_string();
     assert!(shown.contains("secret/outside"), "{shown}");
 }

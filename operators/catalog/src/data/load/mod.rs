@@ -3,6 +3,7 @@
 mod convert;
 mod files;
 mod records;
+mod remote_files;
 mod run;
 mod spec;
 #[cfg(test)]

@@ -56,10 +56,21 @@ pub(super) fn read(file: &Found, split: SplitText) -> Result<Records, Failure> {
         "csv" => table(file, b','),
         "tsv" => table(file, b'\t'),
         "parquet" => parquet(file),
-        _ => Err(Failure::input("data/file-type", format!("`{}` is of no type that can be read", file.name))
-            .help("one of .jsonl .json .csv .tsv .parquet .md .txt, or packed: .jsonl.gz")
-            .param("path")),
+        _ => Err(unknown_type(&file.name)),
     }
+}
+
+/// # Errors
+/// `data/file-type`, by the name alone.
+pub(super) fn check_type(name: &str) -> Result<(), Failure> {
+    let is_known = matches!(extension(name).as_str(), "jsonl" | "ndjson" | "json" | "csv" | "tsv" | "parquet");
+    if is_known || is_document(name) { Ok(()) } else { Err(unknown_type(name)) }
+}
+
+fn unknown_type(name: &str) -> Failure {
+    Failure::input("data/file-type", format!("`{name}` is of no type that can be read"))
+        .help("one of .jsonl .json .csv .tsv .parquet .md .txt, or packed: .jsonl.gz")
+        .param("path")
 }
 
 fn open(file: &Found) -> Result<Box<dyn BufRead>, Failure> {

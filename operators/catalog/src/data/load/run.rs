@@ -6,9 +6,13 @@ use serde_json::json;
 
 use super::{
     convert, files, records,
+    remote_files::RemoteFiles,
     spec::{self, Format, OnBadRow, Out, Params},
 };
-use crate::data::{count_of, excerpt, report_counts};
+use crate::{
+    data::{count_of, excerpt, report_counts},
+    remote::Hub,
+};
 
 /// Rows between two looks at cancellation.
 const CHUNK_ROWS: u64 = 512;
@@ -22,8 +26,16 @@ struct Bad {
     reason: String,
 }
 
-pub(super) fn run(params: &Params, ctx: &Context) -> Result<Out, Failure> {
-    let files = files::find(&params.path, &ctx.resolve(""))?;
+/// The files, on this machine.
+pub(super) fn find(params: &Params, ctx: &Context, hub: &Hub) -> Result<Vec<files::Found>, Failure> {
+    match RemoteFiles::of(params)? {
+        Some(remote) => remote.fetch(params, ctx, hub),
+        None => files::find(&params.path, &ctx.resolve("")),
+    }
+}
+
+pub(super) fn run(params: &Params, ctx: &Context, hub: &Hub) -> Result<Out, Failure> {
+    let files = find(params, ctx, hub)?;
     let format = if params.format == Format::Auto { spec::detect(&files)? } else { params.format };
     let kind = format.kind().expect("`auto` was settled");
     let mut writer = DatasetWriter::create(ctx, "data", kind)?;
@@ -53,7 +65,7 @@ pub(super) fn run(params: &Params, ctx: &Context) -> Result<Out, Failure> {
                     writer.push(row)?;
                 }
                 Err(reason) if params.on_bad_row == OnBadRow::Fail => {
-                    return Err(bad_row(ctx, &record.place, file, record.number, &reason));
+                    return Err(bad_row(&record.place, file, record.number, &reason));
                 }
                 Err(reason) => {
                     let (place, evidence) = (record.place, json!(reason));
@@ -76,10 +88,10 @@ pub(super) fn run(params: &Params, ctx: &Context) -> Result<Out, Failure> {
     Ok(Out { data: writer.finish(spec::facts_of(params))? })
 }
 
-fn bad_row(ctx: &Context, place: &str, file: &files::Found, number: u64, reason: &str) -> Failure {
+fn bad_row(place: &str, file: &files::Found, number: u64, reason: &str) -> Failure {
     Failure::input("data/bad-row", format!("`{place}` {reason}"))
         .help("mend the row, or leave such rows out: `on_bad_row: set_aside`")
-        .at(Place { file: ctx.resolve(&file.name), line: Some(number as usize), column: None })
+        .at(Place { file: file.path.clone(), line: Some(number as usize), column: None })
 }
 
 fn report(ctx: &Context, funnel: Funnel, bad: &[Bad], samples: Vec<Sample>) -> Result<(), Failure> {

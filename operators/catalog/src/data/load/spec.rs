@@ -1,13 +1,14 @@
 //! Params, ports and plan of `data.load`.
 
 use llmflow_contract::{
-    Context, Facts, Failure, Known, Made, Needs, Operator, Source, StagePlan, Use, Work, kinds, outputs,
+    Context, Facts, Failure, Known, Locked, Made, Needs, Operator, Remote, Source, StagePlan, Use, Work, kinds, outputs,
 };
 use llmflow_dataset::RowKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{convert, files, records};
+use super::{convert, files, records, remote_files::RemoteFiles};
+use crate::remote::{self, Hub};
 
 /// The shape of a row in the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -61,9 +62,13 @@ pub enum SplitText {
 /// What to read.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Params {
-    /// A file or a pattern such as `docs/**/*.md`, relative to the pipeline file.
+    /// A file or a pattern such as `docs/**/*.md`, relative to the pipeline file; with `source`, to the repository.
     #[schemars(extend("x-role" = "source"))]
     pub path: String,
+    /// A dataset's repository, `hf:OWNER/NAME[@REVISION]`; without it, files of this machine.
+    #[serde(default)]
+    #[schemars(extend("x-role" = "source"))]
+    pub source: Option<String>,
     /// The shape of a row.
     #[serde(default)]
     pub format: Format,
@@ -84,6 +89,10 @@ pub struct Params {
     #[serde(default, alias = "limit")]
     #[schemars(range(min = 1), extend("x-aliases" = ["limit"]))]
     pub max_rows: Option<u64>,
+    /// What the repository was found to hold: settled by `plan`, for `run`.
+    #[serde(default)]
+    #[schemars(skip)]
+    pub locked: Option<Locked>,
 }
 
 impl Format {
@@ -119,6 +128,9 @@ impl Operator for Load {
     type Outputs = Out;
 
     fn plan(params: &mut Params, known: &Known) -> Result<StagePlan, Failure> {
+        if let Some(files) = RemoteFiles::of(params)? {
+            return plan_remote(&files, params, known);
+        }
         let files = files::find(&params.path, &known.base)?;
         if params.format == Format::Auto {
             params.format = detect(&files)?;
@@ -132,18 +144,52 @@ impl Operator for Load {
             let name = records::is_document(&file.name).then(|| file.name.clone());
             plan = plan.source(Source::File { param: "path".into(), path: file.path, name });
         }
-        let needs = Needs {
-            memory_bytes: (64 << 20) + bytes.min(1 << 30),
-            disk_bytes: bytes,
-            work: Work::Bytes(bytes),
-            ..Needs::default()
-        };
-        Ok(plan.metric("rows", "rows loaded").metric("set_aside", "rows left out").needs(needs))
+        Ok(measured(plan, bytes))
+    }
+
+    fn remote(params: &Params) -> Result<Option<Remote>, Failure> {
+        Ok(RemoteFiles::of(params)?.map(|files| files.remote()))
+    }
+
+    fn resolve(params: &Params, revision: Option<&str>, ctx: &Context) -> Result<Locked, Failure> {
+        let files = RemoteFiles::of(params)?.ok_or_else(|| Failure::bug("only a repository is resolved"))?;
+        Hub::from_env()?.resolve(&files.repository, &files.select, revision, ctx)
+    }
+
+    fn fetch(params: &Params, ctx: &Context) -> Result<(), Failure> {
+        super::run::find(params, ctx, &Hub::from_env()?).map(|_| ())
     }
 
     fn run(params: Params, _: (), ctx: &Context) -> Result<Out, Failure> {
-        super::run::run(&params, ctx)
+        super::run::run(&params, ctx, &Hub::from_env()?)
     }
+}
+
+/// The plan of files that may not be here yet: their digests are known, their rows are not.
+fn plan_remote(files: &RemoteFiles, params: &mut Params, known: &Known) -> Result<StagePlan, Failure> {
+    let kind = params.format.kind().ok_or_else(|| {
+        Failure::input("data/format", "rows that are not here yet have no shape to look at")
+            .param("source")
+            .help("say which it is: `format: messages` (or alpaca, sharegpt, preference, text …)")
+    })?;
+    params.locked = known.locked(&files.remote()).cloned();
+    let chosen = params.locked.as_ref().map(|locked| files.files(locked)).transpose()?.unwrap_or_default();
+    let bytes = chosen.values().map(|file| file.size_bytes).sum();
+    let plan = StagePlan::derived::<Load>()
+        .output("data", kind.kind(), facts_of(params))
+        .source(Source::Pinned { param: "source".into(), pin: remote::pin(&chosen) });
+    Ok(measured(plan, bytes))
+}
+
+/// Metrics, and needs by the size of the files.
+fn measured(plan: StagePlan, bytes: u64) -> StagePlan {
+    let needs = Needs {
+        memory_bytes: (64 << 20) + bytes.min(1 << 30),
+        disk_bytes: bytes,
+        work: Work::Bytes(bytes),
+        ..Needs::default()
+    };
+    plan.metric("rows", "rows loaded").metric("set_aside", "rows left out").needs(needs)
 }
 
 /// The facts that params alone decide.

@@ -13,6 +13,8 @@ fn params(path: &str, format: Format) -> Params {
         role: Use::Train,
         licence: None,
         max_rows: None,
+        source: None,
+        locked: None,
     }
 }
 

