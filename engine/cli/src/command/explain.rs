@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use llmflow_contract::{Failure, StageId};
+use llmflow_contract::{Failure, Port, StageId};
 use llmflow_runtime::{
     address::Address,
     event::{RunId, What},
@@ -99,17 +99,17 @@ async fn culprits(
 ) -> Result<Vec<Culprit>, Failure> {
     let mut found = Vec::new();
     let mut asked: BTreeSet<StageId> = BTreeSet::new();
-    let mut queue = makers_of(stage, changes);
+    let reads = stage.inputs.iter().map(|input| (input.port.clone(), input.from_stage.clone()));
+    let mut queue = makers_of(&reads.collect::<Vec<_>>(), changes);
     while let Some(maker) = queue.pop() {
         if asked.len() == MOST_ASKED || !asked.insert(maker.clone()) {
             continue;
         }
-        let Some(row) = lineage.stage_of_run(run, &maker).await? else { continue };
-        let (now, then) =
-            (lineage.components_of(run, &maker).await?, lineage.components_of(&before.run, &maker).await?);
-        let (Some(now), Some(then)) = (now, then) else { continue };
+        let Some((then, now)) = lineage.components_then_and_now(&before.run, run, &maker).await? else { continue };
         let changes = key::changes(&then, &now);
-        queue.extend(makers_of(&row, &changes));
+        if changes.iter().any(|change| change.part.starts_with("in.")) {
+            queue.extend(makers_of(&lineage.reads_of(run, &maker).await?, &changes));
+        }
         let own = changes.into_iter().filter(|change| !change.part.starts_with("in."));
         found.extend(own.map(|change| Culprit { stage: maker.clone(), change }));
     }
@@ -117,10 +117,9 @@ async fn culprits(
 }
 
 /// The stages behind those inputs that changed.
-fn makers_of(stage: &StageRow, changes: &[Change]) -> Vec<StageId> {
+fn makers_of(reads: &[(Port, StageId)], changes: &[Change]) -> Vec<StageId> {
     let ports: BTreeSet<&str> = changes.iter().filter_map(|change| change.part.strip_prefix("in.")).collect();
-    let inputs = stage.inputs.iter().filter(|input| ports.contains(input.port.as_str()));
-    inputs.map(|input| input.from_stage.clone()).collect()
+    reads.iter().filter(|(port, _)| ports.contains(port.as_str())).map(|(_, stage)| stage.clone()).collect()
 }
 
 /// Where the values of params come from: as the run's plan noted it, else as its file says.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{change, format, style::Paint, table::Table, when};
 
 /// Changes above, and stages below, that are listed.
-const MOST: usize = 12;
+const MOST: usize = 8;
 
 /// Why a stage did what it did.
 #[derive(Clone, Debug, Serialize)]

@@ -147,6 +147,27 @@ impl Lineage {
         row.map_or(Ok(None), |row| json(&row, "components"))
     }
 
+    /// What a stage's key was made of in an earlier run and in this one, where both came so far.
+    pub async fn components_then_and_now(
+        &self,
+        then: &RunId,
+        now: &RunId,
+        stage: &StageId,
+    ) -> Result<Option<(Vec<Component>, Vec<Component>)>, Failure> {
+        let row = sqlx::query(
+            "SELECT old.components AS old, new.components AS new FROM stages new JOIN stages old
+                 ON old.run = ?1 AND old.stage = new.stage WHERE new.run = ?2 AND new.stage = ?3",
+        )
+        .bind(&then.0)
+        .bind(&now.0)
+        .bind(stage.as_str())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed)?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(json(&row, "old")?.zip(json(&row, "new")?))
+    }
+
     /// Why a stage was going to run, as the plan of its run said it; nothing for one that had to wait and see.
     pub async fn because_of(&self, run: &RunId, stage: &StageId) -> Result<Vec<Change>, Failure> {
         let row = sqlx::query("SELECT because FROM stages WHERE run = ? AND stage = ?")

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use llmflow_contract::StageId;
+use llmflow_contract::{Port, StageId};
 use sqlx::{Row, sqlite::SqliteRow};
 
 use super::{
@@ -106,6 +106,13 @@ impl Lineage {
     async fn of_stage(&self, sql: &str, run: &RunId, stage: &StageId) -> Result<Vec<SqliteRow>, Failure> {
         let query = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).bind(&run.0).bind(stage.as_str());
         query.fetch_all(&self.pool).await.map_err(failed)
+    }
+
+    /// What a stage of a run reads, by port.
+    pub async fn reads_of(&self, run: &RunId, stage: &StageId) -> Result<Vec<(Port, StageId)>, Failure> {
+        let sql = "SELECT port, from_stage FROM inputs WHERE run = ?1 AND stage = ?2 ORDER BY position";
+        let rows = self.of_stage(sql, run, stage).await?;
+        rows.iter().map(|row| Ok((port(row, "port")?, stage_id(row, "from_stage")?))).collect()
     }
 
     /// How the stages of a run stand, by operator and status, in the order in which the operators first come.

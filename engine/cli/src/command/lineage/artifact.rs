@@ -21,7 +21,7 @@ use crate::{
 /// Runs that are named behind what they gave.
 const RUNS: usize = 3;
 /// Steps that a tree goes up.
-const DEPTH: usize = 200;
+const DEPTH: usize = 20;
 /// Stages that nothing reads whose trees are drawn, where a whole run is asked for.
 const ENDS: usize = 20;
 
@@ -149,8 +149,11 @@ impl Stages {
         let name = format!("{wanted}.{port}");
         let Some(stage) = self.find(wanted) else { return Tree { name, ..Tree::default() } };
         let about = self.about(stage, port);
-        if depth == 0 || !seen.insert(wanted.clone()) {
-            return Tree { name, about, is_above: depth > 0 && !stage.inputs.is_empty(), children: Vec::new() };
+        if depth == 0 && !stage.inputs.is_empty() {
+            return Tree { name, about, is_above: false, children: vec![more(wanted)] };
+        }
+        if !seen.insert(wanted.clone()) {
+            return Tree { name, about, is_above: !stage.inputs.is_empty(), children: Vec::new() };
         }
         let inputs = stage.inputs.iter();
         let children = inputs.map(|input| self.tree(&input.from_stage, &input.from_port, depth - 1, seen)).collect();
@@ -167,13 +170,21 @@ impl Stages {
     }
 }
 
+/// Where a tree is too deep to be drawn on.
+fn more(stage: &StageId) -> Tree {
+    Tree { name: "…".into(), about: format!("goes on at {stage}"), ..Tree::default() }
+}
+
 /// The tree of what was made of an artifact.
 fn made_of(all: &Descendants, index: usize, depth: usize, seen: &mut BTreeSet<usize>) -> Tree {
     let made = &all.all[index];
     let name = format!("{}.{}", made.stage, made.port);
     let about = about_made(made);
-    if depth == 0 || !seen.insert(index) {
-        return Tree { name, about, is_above: depth > 0 && !made.into.is_empty(), children: Vec::new() };
+    if depth == 0 && !made.into.is_empty() {
+        return Tree { name, about, is_above: false, children: vec![more(&made.stage)] };
+    }
+    if !seen.insert(index) {
+        return Tree { name, about, is_above: !made.into.is_empty(), children: Vec::new() };
     }
     let children = made.into.iter().map(|into| made_of(all, *into, depth - 1, seen)).collect();
     Tree { name, about, is_above: false, children }
