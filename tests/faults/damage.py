@@ -121,8 +121,13 @@ class Probed:
             self.task.notes[:] = ["side outputs need `llmflow verify`, which is not there yet"]
             return
         verified = self.project.llmflow("verify", "--json")
-        self.task.check(verified.code != 0 or path.name[:12] in verified.out, f"{what}: `verify` misses it")
-        self.task.check(not path.is_file() or sha256(path) == self.objects[path], f"{what}: `verify` leaves it in place")
+        self.task.no_bug(verified, "verify")
+        is_named = path.name[:12] in verified.out
+        self.task.check(verified.code != 0 and is_named, f"{what}: `verify` misses it, {verified.said()}")
+        repaired = self.project.llmflow("verify", "--repair")
+        self.task.no_bug(repaired, "verify --repair")
+        is_whole = not path.is_file() or sha256(path) == self.objects[path]
+        self.task.check(is_whole, f"{what}: `verify --repair` leaves it in place")
 
     def restore(self, path: Path, original: bytes) -> None:
         """Puts the object back as it was, so that one failure does not spoil the next round."""

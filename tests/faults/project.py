@@ -88,13 +88,22 @@ class Running:
 
     def wait(self, seconds: float = PATIENCE) -> Done:
         """Its end. One that outlasts `seconds` is killed and ends with -9 and a word on standard error."""
-        try:
-            code, late = self.process.wait(seconds), ""
-        except subprocess.TimeoutExpired:
+        code, late = self.ended_within(seconds), ""
+        if code is None:
             self.kill_group()
             code, late = self.process.wait(), f"\nkilled: still running after {seconds:.0f} s"
         text = [path.read_text(errors="replace") for path in (self.out, self.err)]
         return Done(code, text[0], text[1] + late, time.monotonic() - self.began)
+
+    def ended_within(self, seconds: float) -> int | None:
+        """Its exit code, if it ends within so many seconds; seconds in which somebody had it stopped do not count."""
+        left = seconds
+        while left > 0:
+            try:
+                return self.process.wait(min(left, 0.5))
+            except subprocess.TimeoutExpired:
+                left -= 0 if state_of(self.process.pid) in ("T", "t") else 0.5
+        return None
 
     def wait_for(self, holds: Callable[[list[dict]], bool], seconds: float = 30) -> bool:
         """Until the events so far hold something; false if the command ended first."""
@@ -236,6 +245,14 @@ def reference(project: Project) -> Reference:
     return Reference(project.outputs(), project.blobs(), project.published(), first.seconds)
 
 
+def state_of(process: int) -> str:
+    """The letter of its state: `T` is stopped, `Z` a zombie; empty if there is none such."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return ""
+
+
 def processes_of(tag: Path) -> list[int]:
     """Living processes that carry a project's tag in their environment."""
     mark, found = f"{TAG}={tag}".encode(), []
@@ -244,9 +261,8 @@ def processes_of(tag: Path) -> list[int]:
             continue
         try:
             is_ours = mark in (entry / "environ").read_bytes().split(b"\0")
-            state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
         except OSError:
             continue
-        if is_ours and state not in "ZX":
+        if is_ours and state_of(int(entry.name)) not in ("", "Z", "X"):
             found.append(int(entry.name))
     return found
