@@ -15,8 +15,7 @@ const PENDING: u8 = 4;
 pub fn plan(args: PlanArgs, setting: &Setting) -> Result<u8, Error> {
     let mut options = pipeline_file::options(&args.pipeline, args.remote, setting.home.as_deref())?;
     options.selection = args.selection.selection();
-    let name = pipeline_file::load(&options, setting.registry)?.pipeline.name;
-    let (view, compute) = block_on(run::plan(options, setting.registry))?;
+    let run::Planning { pipeline: name, plan: view, compute } = block_on(run::plan(options, setting.registry))?;
     let out = setting.screen;
     if out.json {
         out.print_json(&serde_json::json!({ "pipeline": name, "compute": compute, "stages": view.stages }));

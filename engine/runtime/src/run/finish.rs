@@ -10,7 +10,7 @@ use llmflow_contract::{Class, Digest, Failure, StageId};
 use super::{Outcome, StageOutcome, StageStatus, engine::Engine, publish, state::State};
 use crate::{
     event::{RunStatus, What},
-    pipeline::Target,
+    pipeline::{Target, is_remote},
     store,
 };
 
@@ -27,7 +27,14 @@ impl Engine {
     pub(super) async fn finish(mut self, seconds: f64, was_stopped: bool) -> Result<Outcome, Failure> {
         for index in 0..self.states.len() {
             if !self.states[index].is_over() {
-                self.set(index, State::Interrupted);
+                let because = "something failed, and --fail-fast".to_owned();
+                self.set(
+                    index,
+                    match self.ask.fail_fast && !was_stopped {
+                        true => State::Skipped { because, by_gate: false },
+                        false => State::Interrupted,
+                    },
+                );
             }
         }
         let status = self.status(was_stopped);
@@ -133,7 +140,7 @@ impl Engine {
             let Some(finished) = self.states[index].result() else { continue };
             let main = self.plan.stages[index].settled.plan.outputs.first().map(|output| &output.0);
             let digest = port.as_ref().or(main).and_then(|port| finished.outputs.get(port));
-            let paths = item.paths.iter().map(|path| self.plan.base.join(&path.value)).collect();
+            let paths = item.paths.iter().map(|path| self.place_of(&path.value)).collect();
             found.extend(digest.map(|digest| (index, *digest, paths)));
         }
         found
@@ -175,11 +182,19 @@ impl Engine {
         Ok(all)
     }
 
+    /// Where a published path lies: relative to the file, unless it is a URL.
+    fn place_of(&self, path: &str) -> PathBuf {
+        if is_remote(path) { PathBuf::from(path) } else { self.plan.base.join(path) }
+    }
+
     /// Does `path` hold the artifact as it was published?
     async fn is_published(&self, digest: &Digest, path: &Path) -> Result<bool, Failure> {
         let place = &self.place;
         let Some(known) = place.lineage.published(path).await? else { return Ok(false) };
         let Ok(manifest) = place.store.manifest(digest).await else { return Ok(false) };
+        if let Some(url) = path.to_str().filter(|path| is_remote(path)) {
+            return Ok(known.0 == *digest && store::is_sent(&manifest, url).await?);
+        }
         let found = publish::stamp(&manifest, path);
         Ok(found.is_some_and(|(size, mtime, inode)| known == (*digest, size, mtime, inode)))
     }
@@ -190,8 +205,11 @@ impl Engine {
         let manifest = place.store.manifest(digest).await?;
         if !is_same {
             let artifact = place.store.artifact(digest, &place.home.work()).await?;
-            publish::publish(&artifact, path)?;
-            if let Some((size, mtime, inode)) = publish::stamp(&manifest, path) {
+            let stamp = match path.to_str().filter(|path| is_remote(path)) {
+                Some(url) => store::send(&artifact, url).await.map(|()| Some((manifest.size_bytes(), 0, 0)))?,
+                None => publish::publish(&artifact, path).map(|()| publish::stamp(&manifest, path))?,
+            };
+            if let Some((size, mtime, inode)) = stamp {
                 place.lineage.set_published(path, digest, size, mtime, inode).await?;
             }
         }

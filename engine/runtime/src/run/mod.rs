@@ -320,8 +320,17 @@ fn check_disk(plan: &Plan, home: &Home, store: &Store) -> Result<(), Failure> {
         .help("llmflow gc --dry-run says what can go; or move the state with `--home FOLDER`"))
 }
 
+/// What `run` would do, and on what.
+#[derive(Clone, Debug)]
+pub struct Planning {
+    /// Its name.
+    pub pipeline: String,
+    pub plan: PlanView,
+    pub compute: Compute,
+}
+
 /// Says what `run` would do.
-pub async fn plan(options: Options, registry: &Registry) -> Result<(PlanView, Compute), Error> {
+pub async fn plan(options: Options, registry: &Registry) -> Result<Planning, Error> {
     let source = SourceFile::read(&options.pipeline)?;
     let home = Home::open(options.home.as_deref(), source.base())?;
     let loaded = crate::pipeline::load(source, &options.overrides, registry);
@@ -331,9 +340,8 @@ pub async fn plan(options: Options, registry: &Registry) -> Result<(PlanView, Co
     let limits = device::limits();
     let machine = machine_of(&limits);
     let plan = Plan::build(loaded, &options.selection, registry, &store, Some(&lineage), machine, &mut remotes).await?;
-    let view = plan.view();
-    let compute = if view.to_run() == 0 { limits } else { device::inventory().await? };
-    Ok((view, compute))
+    let compute = if plan.has_work() { device::inventory().await? } else { limits };
+    Ok(Planning { plan: plan.view(), pipeline: plan.pipeline.name, compute })
 }
 
 /// Downloads every source of a pipeline, so that a run needs no network; gives the stages that have some.

@@ -23,6 +23,7 @@ mod publish;
 mod read;
 mod record;
 mod seal;
+mod send;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -48,6 +49,7 @@ pub use gc::{Collected, Keep};
 pub use history::Tag;
 pub use read::is_damage;
 pub use record::KeyRecord;
+pub use send::{is_sent, send};
 pub use verify::{Damage, Object, Verified, Wrong};
 pub use vouch::Vouched;
 

@@ -4,6 +4,8 @@
 
 mod running;
 
+use std::collections::{BTreeMap, HashMap};
+
 use llmflow_contract::StageId;
 use llmflow_runtime::event::{Event, What};
 
@@ -26,11 +28,39 @@ pub struct Live {
     is_started: bool,
     /// In the order in which they started.
     running: Vec<(StageId, Running)>,
-    /// In the order of the plan.
-    waiting: Vec<StageId>,
+    waiting: Waiting,
     /// Cached and skipped stages that were not shown yet: each kind shares a line.
     cached: Vec<StageId>,
     skipped: Vec<StageId>,
+}
+
+/// Stages that have not begun, in the order of the plan.
+#[derive(Debug, Default)]
+struct Waiting {
+    by_position: BTreeMap<usize, StageId>,
+    positions: HashMap<StageId, usize>,
+}
+
+impl Waiting {
+    /// More names than this no line shows.
+    const SHOWN: usize = 40;
+
+    fn new<'a>(stages: impl Iterator<Item = &'a StageId>) -> Self {
+        let by_position: BTreeMap<usize, StageId> = stages.cloned().enumerate().collect();
+        let positions = by_position.iter().map(|(position, stage)| (stage.clone(), *position)).collect();
+        Self { by_position, positions }
+    }
+    fn remove(&mut self, stage: &StageId) {
+        if let Some(position) = self.positions.remove(stage) {
+            self.by_position.remove(&position);
+        }
+    }
+    fn len(&self) -> usize {
+        self.by_position.len()
+    }
+    fn first(&self) -> impl Iterator<Item = &StageId> {
+        self.by_position.values().take(Self::SHOWN)
+    }
 }
 
 impl Live {
@@ -42,7 +72,7 @@ impl Live {
             name_width: 10,
             is_started: false,
             running: Vec::new(),
-            waiting: Vec::new(),
+            waiting: Waiting::default(),
             cached: Vec::new(),
             skipped: Vec::new(),
         }
@@ -56,7 +86,7 @@ impl Live {
         }
         match &event.what {
             What::Started { attempt } => {
-                self.waiting.retain(|name| name != stage);
+                self.waiting.remove(stage);
                 self.running.push((stage.clone(), Running::new(event.at_ms, *attempt)));
                 self.flush()
             }
@@ -67,12 +97,12 @@ impl Live {
                 Vec::new()
             }
             What::Cached(_) => {
-                self.waiting.retain(|name| name != stage);
+                self.waiting.remove(stage);
                 self.cached.push(stage.clone());
                 Vec::new()
             }
             What::Skipped { .. } => {
-                self.waiting.retain(|name| name != stage);
+                self.waiting.remove(stage);
                 self.skipped.push(stage.clone());
                 Vec::new()
             }
@@ -104,7 +134,7 @@ impl Live {
             _ => return Vec::new(),
         };
         self.running.retain(|(name, _)| name != stage);
-        self.waiting.retain(|name| name != stage);
+        self.waiting.remove(stage);
         let mut lines = self.flush();
         lines.push(line);
         lines
@@ -114,8 +144,8 @@ impl Live {
         match &event.what {
             What::RunStarted { pipeline, plan, compute, home, disk_free_bytes } => {
                 self.is_started = true;
-                self.waiting = plan.stages.iter().map(|stage| stage.stage.clone()).collect();
-                let longest = self.waiting.iter().map(|stage| stage.as_str().chars().count()).max().unwrap_or(0);
+                self.waiting = Waiting::new(plan.stages.iter().map(|stage| &stage.stage));
+                let longest = plan.stages.iter().map(|stage| stage.stage.as_str().chars().count()).max().unwrap_or(0);
                 self.name_width = longest.clamp(8, LONGEST_NAME) + 1;
                 let head = header::header(pipeline, &event.run, plan, compute, home, *disk_free_bytes);
                 head.into_iter().chain([String::new()]).collect()
@@ -161,9 +191,9 @@ impl Live {
                 lines.push(self.fit(&format!("{:width$}{second}", "", width = self.name_width + 10)));
             }
         }
-        if self.is_started && !self.waiting.is_empty() {
-            let names: Vec<String> = self.waiting.iter().map(|stage| format::clean(stage.as_str())).collect();
-            lines.push(self.fit(&format!(" ○ {} waiting  {}", names.len(), names.join(" "))));
+        if self.is_started && self.waiting.len() > 0 {
+            let names = self.waiting.first().map(|stage| format::clean(stage.as_str())).collect::<Vec<_>>();
+            lines.push(self.fit(&format!(" ○ {} waiting  {}", self.waiting.len(), names.join(" "))));
         }
         match requests {
             0 => {}
