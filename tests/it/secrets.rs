@@ -40,7 +40,7 @@ fn a_secret_reaches_its_worker_and_no_file_screen_or_key() {
     let project = Project::with(PIPELINE);
     let first = run(&project, "run pipeline.yaml --json", Some(canary));
     assert_eq!(first.code, Some(0), "{}{}", first.out, first.err);
-    let length = fs::read_to_string(project.path("out/answer/length")).unwrap();
+    let length = fs::read_to_string(project.path("out/answer")).unwrap();
     assert_eq!(length.trim(), canary.len().to_string(), "the program knew it");
     let failed = run(&project, "run pipeline.yaml --set ends=3", Some(canary));
     assert_eq!(failed.code, Some(1), "{}", failed.err);

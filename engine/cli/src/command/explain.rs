@@ -7,7 +7,7 @@ use llmflow_runtime::{
     address::Address,
     event::{RunId, What},
     lineage::{Follower, Lineage, PipelineRow, StageRow, Success},
-    pipeline::{self, Loaded, Overrides, SourceFile},
+    pipeline::{self, Loaded, SourceFile},
     plan::{Change, key},
     run::Error,
 };

@@ -1,7 +1,5 @@
 //! `resume`
 
-use std::path::Path;
-
 use llmflow_contract::Failure;
 use llmflow_runtime::run::{self, Error};
 
@@ -32,7 +30,7 @@ pub fn resume(args: ResumeArgs, setting: &Setting) -> Result<u8, Error> {
         let outcome =
             running::watched(setting, |events, cancel| run::resume(&run.0, home, setting.registry, events, cancel))
                 .await?;
-        running::write_reports(&outcome, setting).await?;
+        running::write_reports(&outcome).await?;
         running::finish(&outcome, "", setting);
         Ok(outcome.exit_code)
     })

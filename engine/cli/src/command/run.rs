@@ -1,6 +1,6 @@
 //! `run`, and what `resume` shares with it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use llmflow_contract::{Failure, Kind, Registry, StageId};
 use llmflow_runtime::{
@@ -44,7 +44,7 @@ pub fn run(args: RunArgs, setting: &Setting) -> Result<u8, Error> {
     };
     block_on(async {
         let outcome = watched(setting, |events, cancel| run::run(options, setting.registry, events, cancel)).await?;
-        write_reports(&outcome, setting).await?;
+        write_reports(&outcome).await?;
         finish(&outcome, &file, setting);
         match deployed {
             Some(deployed) if outcome.exit_code == 0 => {
@@ -81,7 +81,7 @@ where
 }
 
 /// Writes the run's report where the user wants it; a run with nothing to do only where it is missing.
-pub async fn write_reports(outcome: &Outcome, setting: &Setting<'_>) -> Result<(), Failure> {
+pub async fn write_reports(outcome: &Outcome) -> Result<(), Failure> {
     let is_wanted = |path: &&PathBuf| outcome.run.is_some() || !path.exists();
     let wanted: Vec<&PathBuf> = outcome.report_to.iter().filter(is_wanted).collect();
     if wanted.is_empty() {

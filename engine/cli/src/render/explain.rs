@@ -206,8 +206,8 @@ mod tests {
         let change = changed("with.dtype", "float32", "float16", "");
         it.culprits = vec![Culprit { stage: StageId::from("base"), change }];
         let text = shown(&it);
-        assert!(text.contains("  in.model          changed            given by base\n"), "{text}");
-        assert!(text.contains("    ↳ base.dtype    float32 → float16\n"), "{text}");
+        assert!(text.contains("  in.model        changed            given by base\n"), "{text}");
+        assert!(text.contains("    ↳ base.dtype  float32 → float16\n"), "{text}");
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub(super) async fn findings(home: &Home) -> Vec<Finding> {
                 Ok(damage) => database(&damage, &sqlite, &mode),
                 Err(failure) => Finding::failed("database", &failure),
             });
+            lineage.close().await;
         }
         Err(failure) => {
             findings.extend([file_system(&kind, ""), locks(&home.work()), skew(&home.work())]);

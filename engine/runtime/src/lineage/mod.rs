@@ -61,6 +61,11 @@ impl Lineage {
         Ok(lineage)
     }
 
+    /// Ends every connection: nothing of it is written after this.
+    pub async fn close(self) {
+        self.pool.close().await;
+    }
+
     /// `busy`: how long a statement waits for another process that writes.
     async fn open_file(path: &Path, busy: Duration) -> Result<Self, Failure> {
         // Memory shared between hosts is what a write-ahead log cannot have: on a network a journal that rolls back serves.

@@ -314,10 +314,11 @@ fn check_disk(plan: &Plan, home: &Home, store: &Store) -> Result<(), Failure> {
     let wanted: u64 = to_run.map(|stage| stage.settled.plan.needs.disk_bytes).sum();
     let free = home.free_bytes().filter(|free| store.local().is_some() && wanted > *free);
     let Some(free) = free else { return Ok(()) };
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    let message = format!("this leaves about {:.1} GiB in the store, and {:.1} GiB are free", gib(wanted), gib(free));
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let (wanted, free) = (mib(wanted), mib(free));
+    let message = format!("no space left for what this run leaves: about {wanted:.1} MiB, and {free:.1} MiB are free");
     Err(Failure::environment("disk/too-small", message)
-        .help("llmflow gc --dry-run says what can go; or move the state with `--home FOLDER`"))
+        .help("free some space (llmflow gc --dry-run says what can go), or move the state with `--home FOLDER`"))
 }
 
 /// What `run` would do, and on what.

@@ -352,6 +352,6 @@ mod tests {
             vouched.remember(&many);
         }
         assert!(fs::metadata(&path).unwrap().len() < 2 * COMPACT_BYTES);
-        assert_eq!(Vouched::open(&path).find(&stamp(9)), Some(Digest::of(&999_i32.to_le_bytes())));
+        assert_eq!(Vouched::open(&path).find(&stamp(9)), Some(Digest::of(&999_u64.to_le_bytes())));
     }
 }

@@ -189,24 +189,24 @@ mod tests {
         let text = draw(&assistant(), Format::Text, 80, Paint(false));
         assert!(text.lines().all(|line| console::measure_text_width(line) <= 80), "{text}");
         insta::assert_snapshot!(text, @r"
-        ●      base        model.load · waits
-        │ ●    rows        data.load · waits
-        │ ●    clean       data.filter · waits
-        │ │ ●  docs        data.load · waits
-        ├─│─●  synthetic   synth.generate · waits
-        │ ●─╯  unique      data.dedup · waits
-        │ ●    split       data.split · waits
-        ├─┼─●  sft         train.sft · waits
-        ├─│─●  merged      model.adapter_merge · waits
-        ├─● │  pairs       synth.answer · waits
-        │ ●─┤  dpo         align.preference · waits
-        │ ●─╯  assistant   model.adapter_merge · waits
-        │ │ ●  questions   data.load · waits
-        ●─│─┤  eval_base   eval.benchmark · waits
-        │ ├─●  eval_tuned  eval.benchmark · waits
-        ●─│─╯  verdict     eval.compare · waits
-        ●─╯    gguf        quantize.gguf · waits
-        ●      served      deploy.serve · waits
+        ◐      base        model.load · waits
+        │ ◐    rows        data.load · waits
+        │ ◐    clean       data.filter · waits
+        │ │ ◐  docs        data.load · waits
+        ├─│─◐  synthetic   synth.generate · waits
+        │ ◐─╯  unique      data.dedup · waits
+        │ ◐    split       data.split · waits
+        ├─┼─◐  sft         train.sft · waits
+        ├─│─◐  merged      model.adapter_merge · waits
+        ├─◐ │  pairs       synth.answer · waits
+        │ ◐─┤  dpo         align.preference · waits
+        │ ◐─╯  assistant   model.adapter_merge · waits
+        │ │ ◐  questions   data.load · waits
+        ◐─│─┤  eval_base   eval.benchmark · waits
+        │ ├─◐  eval_tuned  eval.benchmark · waits
+        ◐─│─╯  verdict     eval.compare · waits
+        ◐─╯    gguf        quantize.gguf · waits
+        ◐      served      deploy.serve · waits
         ");
     }
 
