@@ -49,4 +49,9 @@ pub const ALL: &[Template] = &[
             "data/questions.jsonl",
         ],
     },
+    Template {
+        pipeline: include_str!("with_your_trainer.yaml"),
+        name: "with_your_trainer",
+        data: files!["data/tiny/instructions.jsonl", "data/trainer/bigram.py", "data/trainer/tidy.py"],
+    },
 ];

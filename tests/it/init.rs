@@ -31,7 +31,8 @@ fn every_template_passes_check_in_a_folder_of_its_own() {
         }
         // A pattern takes what it finds, so a missing document would not be noticed by `check`.
         let count = |folder: &std::path::Path| files_below(&folder.join("data/docs")).len();
-        assert_eq!(count(&project.path("new")), count(&repository().join("pipelines")), "{name}");
+        let of_all = if text.contains("data/docs/*.md") { count(&repository().join("pipelines")) } else { 0 };
+        assert_eq!(count(&project.path("new")), of_all, "{name}");
     }
 }
 

@@ -68,10 +68,10 @@ fn answers_are_remembered_and_rows_that_were_appended_are_the_only_ones_asked_an
 #[test]
 fn an_edited_script_is_another_question() {
     let host = TestHost::new();
-    host.write("map.sh", "sed s/a/b/");
+    host.write("map.sh", "sed 's/:\"a\"/:\"b\"/'"); // ids hold letters too
     let does = || params(&["sh", "map.sh"], json!({"files": ["map.sh"]}));
     assert_eq!(texts(&map(&host, does(), &["a"]).unwrap().0), ["b"]);
-    host.write("map.sh", "sed s/a/c/");
+    host.write("map.sh", "sed 's/:\"a\"/:\"c\"/'");
     assert_eq!(texts(&map(&host, does(), &["a"]).unwrap().0), ["c"]);
 }
 

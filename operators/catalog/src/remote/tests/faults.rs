@@ -23,7 +23,7 @@ fn fetched_whole(server: &TestHub, host: &TestHost) {
 #[test]
 fn a_connection_cut_again_and_again_goes_on_where_it_was_cut() {
     let (server, host) = setting();
-    server.fail("blob", (0..12).map(|_| Fault::Cut(300)));
+    server.fail("/blob/", (0..12).map(|_| Fault::Cut(300)));
     fetched_whole(&server, &host);
     let ranges = ranges(&server);
     assert_eq!(ranges[0], None);
@@ -33,7 +33,7 @@ fn a_connection_cut_again_and_again_goes_on_where_it_was_cut() {
 #[test]
 fn a_later_process_goes_on_from_the_part_of_an_earlier_one() {
     let (server, host) = setting();
-    server.fail("blob", [Fault::Cut(2000)].into_iter().chain((0..9).map(|_| Fault::Cut(0))));
+    server.fail("/blob/", [Fault::Cut(2000)].into_iter().chain((0..9).map(|_| Fault::Cut(0))));
     let failure = fetch(&hub(&server), WEIGHTS, &host).unwrap_err();
     assert!(matches!(failure.class, Class::Transient { .. }), "{failure}");
     assert_eq!(ranges(&server).len(), 6, "tries without anything new are counted");
@@ -45,7 +45,7 @@ fn a_later_process_goes_on_from_the_part_of_an_earlier_one() {
 #[test]
 fn a_server_without_ranges_sends_it_all_again() {
     let (server, host) = setting();
-    server.fail("blob", [Fault::Cut(300), Fault::NoRange]);
+    server.fail("/blob/", [Fault::Cut(300), Fault::NoRange]);
     fetched_whole(&server, &host);
 }
 
@@ -65,7 +65,7 @@ fn a_part_damaged_meanwhile_is_thrown_away_and_fetched_anew() {
 #[test]
 fn one_wrong_byte_is_noticed_and_nothing_of_the_file_is_kept() {
     let (server, host) = setting();
-    server.fail("blob", [Fault::Flip]);
+    server.fail("/blob/", [Fault::Flip]);
     let failure = fetch(&hub(&server), WEIGHTS, &host).unwrap_err();
     assert_eq!((failure.code.as_str(), failure.class), ("remote/digest", Class::Environment));
     assert!(failure.message.contains(&server::etag(WEIGHTS, &pseudo_random(5000))), "{failure}");
@@ -81,7 +81,7 @@ fn it_is_the_digest_that_refuses_the_wrong_byte() {
     wrong[0] ^= 1;
     let file = locked.files.get_mut(WEIGHTS).unwrap();
     file.digest = FileDigest::Sha256(server::etag(WEIGHTS, &wrong));
-    server.fail("blob", [Fault::Flip]);
+    server.fail("/blob/", [Fault::Flip]);
     let fetched = hub(&server).fetch(&repository("hf:a/m"), &locked.revision, &locked.files, &host.context()).unwrap();
     assert_eq!(contents(&fetched)[WEIGHTS], wrong);
 }
@@ -89,7 +89,7 @@ fn it_is_the_digest_that_refuses_the_wrong_byte() {
 #[test]
 fn a_file_that_does_not_end_where_it_should_is_refused() {
     let (server, host) = setting();
-    server.fail("blob", [Fault::Longer]);
+    server.fail("/blob/", [Fault::Longer]);
     assert_eq!(fetch(&hub(&server), WEIGHTS, &host).unwrap_err().code, "remote/size");
 }
 
@@ -106,7 +106,7 @@ fn a_file_damaged_after_its_download_is_fetched_again() {
 #[test]
 fn a_slow_server_is_waited_for_and_a_silent_one_is_not() {
     let (server, host) = setting();
-    server.fail("blob", [Fault::Stall, Fault::Drip]);
+    server.fail("/blob/", [Fault::Stall, Fault::Drip]);
     fetched_whole(&server, &host);
     assert_eq!(ranges(&server), [None, Some("bytes=2500-".to_owned())]);
 }
@@ -115,7 +115,7 @@ fn a_slow_server_is_waited_for_and_a_silent_one_is_not() {
 fn a_stage_that_is_asked_to_stop_stops_though_the_server_is_silent() {
     let (server, host) = setting();
     let patient = Hub { stall: Duration::from_secs(600), ..hub(&server) };
-    server.fail("blob", [Fault::Stall]);
+    server.fail("/blob/", [Fault::Stall]);
     std::thread::scope(|scope| {
         let fetching = scope.spawn(|| fetch(&patient, WEIGHTS, &host));
         server.wait_for("blob");
@@ -128,7 +128,7 @@ fn a_stage_that_is_asked_to_stop_stops_though_the_server_is_silent() {
 fn a_busy_hub_is_asked_again_and_a_very_busy_one_is_left_to_the_stages_retry() {
     let (server, host) = setting();
     server.fail("revision", [Fault::Status(429, "Retry-After: 0"), Fault::Status(503, "")]);
-    server.fail("blob", [Fault::Status(500, ""), Fault::Status(403, "")]); // an address that has expired
+    server.fail("/blob/", [Fault::Status(500, ""), Fault::Status(403, "")]); // an address that has expired
     fetched_whole(&server, &host);
     server.fail("revision", [Fault::Status(429, "Retry-After: 3600")]);
     let failure = fetch(&hub(&server), WEIGHTS, &host).unwrap_err();
@@ -152,7 +152,7 @@ fn a_redirect_to_another_host_without_https_and_one_without_end_are_not_followed
 #[test]
 fn neither_token_nor_signature_is_in_any_failure() {
     let (server, host) = setting();
-    server.fail("blob", (0..9).map(|_| Fault::Cut(0)));
+    server.fail("/blob/", (0..9).map(|_| Fault::Cut(0)));
     let failure = fetch(&with_token(&server), WEIGHTS, &host).unwrap_err();
     let said = serde_json::to_string(&failure).unwrap();
     assert!(!said.contains(TOKEN) && !said.contains("signature"), "{said}");

@@ -230,7 +230,8 @@ fn a_model_gets_its_facts_and_an_adapter_its_base() {
     let copied = script("cp -r \"$1\"/. \"$2\"", &["{in.base}", "{out.model}"], json!({"model": "model"}));
     let made = run(&host, copied, &[("base", &base)]).unwrap();
     let facts = &made[0].1.facts;
-    assert_eq!((facts.vocab, facts.context), (Some(270), Some(64)));
+    // What is learned from three words is two short of the 270 tokens that were asked for.
+    assert_eq!((facts.vocab, facts.context), (Some(268), Some(64)));
     assert!(facts.tokenizer.is_some() && facts.parameters.is_some_and(|count| count > 40_000), "{facts:?}");
 
     let adapter = toy::adapter(&host, &base);
