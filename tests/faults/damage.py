@@ -137,10 +137,6 @@ class Probed:
         self.task.check(verified.code != 0 and is_named, f"{what}: `verify` misses it, {verified.said()}")
         repaired = self.project.llmflow("verify", "--repair")
         self.task.no_bug(repaired, "verify --repair")
-<<<<<<< HEAD
-        is_whole = not path.is_file() or sha256(path) == self.objects[path]
-        self.task.check(is_whole, f"{what}: `verify --repair` leaves it in place")
-=======
         self.task.check(self.is_whole(path), f"{what}: `verify --repair` leaves it in place")
 
     def is_whole(self, path: Path) -> bool:
@@ -148,7 +144,6 @@ class Probed:
         if not path.is_file() or sha256(path) == self.objects[path]:
             return True
         return "keys" in path.parts and result_in(path.read_bytes()) == self.records[path]
->>>>>>> faults
 
     def restore(self, path: Path, original: bytes) -> None:
         """Puts the object back as it was, so that one failure does not spoil the next round."""
