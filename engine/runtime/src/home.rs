@@ -83,6 +83,18 @@ impl Home {
         })
     }
 
+    /// Waits until no other process of this home is at what `name` stands for.
+    ///
+    /// # Errors
+    /// Of the environment if the home cannot be written.
+    pub fn alone(&self, name: &str) -> Result<RunLock, Failure> {
+        let path = self.work().join(name);
+        let file = File::create(&path).map_err(|error| Failure::io("locking", &path, &error))?;
+        Flock::lock(file, FlockArg::LockExclusive)
+            .map(RunLock)
+            .map_err(|(_, error)| Failure::io("locking", &path, &error.into()))
+    }
+
     /// Does a process hold this run?
     pub fn is_alive(&self, run: &RunId) -> bool {
         let Ok(file) = File::open(self.lock_path(run)) else { return false };

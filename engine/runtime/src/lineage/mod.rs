@@ -56,7 +56,9 @@ impl Lineage {
     /// # Errors
     /// Those of [`health`]: damaged, locked, written by a newer LLMflow, no space left.
     pub async fn open(home: &Home) -> Result<Self, Failure> {
+        let alone = home.alone("history.lock")?; // of many that make it, one brings it up to date
         let lineage = Self::open_file(&home.database(), BUSY).await?;
+        drop(alone);
         lineage.bury_the_dead(home).await?;
         Ok(lineage)
     }

@@ -30,6 +30,14 @@ pub(super) const RUNS: &str =
     FROM runs r";
 
 impl Lineage {
+    /// Is the newest run of this pipeline one that was not done?
+    pub async fn is_unfinished(&self, pipeline: &str) -> Result<bool, Failure> {
+        let sql = "SELECT status FROM runs WHERE pipeline = ? ORDER BY number DESC LIMIT 1";
+        let row: Option<(String,)> =
+            sqlx::query_as(sql).bind(pipeline).fetch_optional(&self.pool).await.map_err(failed)?;
+        Ok(row.is_some_and(|(status,)| status != RunStatus::Done.name()))
+    }
+
     /// The runs of a filter, newest first.
     pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>, Failure> {
         let sql = format!(

@@ -46,6 +46,8 @@ pub(super) struct Ask {
     pub question: Option<Question>,
     /// The run that this one goes on with.
     pub resumes: Option<RunId>,
+    /// The newest run of this pipeline is not done: if nothing is left of it, this one says so.
+    pub finishes: bool,
 }
 
 /// Where a run takes place.
@@ -116,8 +118,8 @@ impl Engine {
             needs.iter().for_each(|need| dependants[*need as usize].push(index as u32));
         }
         let (groups, limits) = demand::groups(&plan.stages);
-        // A run in which nothing happens leaves no trace; one that is refused does.
-        let is_recorded = plan.has_work() || plan.stages.iter().any(super::is_refused);
+        // A run in which nothing happens leaves no trace; one that is refused, or that finishes another, does.
+        let is_recorded = plan.has_work() || ask.finishes || plan.stages.iter().any(super::is_refused);
         Ok(Self {
             urgency: urgencies(&plan.order, &needs, &seconds),
             pool: Pool::new(compute.cores)?,

@@ -171,6 +171,7 @@ impl Engine {
         let reports = self.plan.pipeline.publish.iter().filter(|item| item.target == Target::Report);
         let report_to = reports.flat_map(|item| &item.paths).map(|path| self.plan.base.join(&path.value)).collect();
         let mut all = Published { report_to, ..Published::default() };
+        let _alone = self.place.home.alone("publish.lock")?; // runs of one pipeline publish to the same paths
         for (_, digest, paths) in self.to_publish().into_iter().filter(|_| is_done) {
             for path in paths {
                 match self.publish_one(&digest, &path).await {

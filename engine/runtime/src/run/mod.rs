@@ -258,7 +258,7 @@ pub async fn run(
     }
     let loaded = crate::pipeline::load(source, &options.overrides, registry);
     let opened = open_for(&loaded, home).await?;
-    let ask = Ask { jobs: options.jobs, fail_fast: options.fail_fast, question, resumes: None };
+    let ask = Ask { jobs: options.jobs, fail_fast: options.fail_fast, question, ..Ask::default() };
     start(loaded, &options.selection, options.remote, opened, ask, registry, events, cancel).await
 }
 
@@ -287,7 +287,7 @@ async fn start(
     selection: &Selection,
     remote: remote::Options,
     opened: Opened,
-    ask: Ask,
+    mut ask: Ask,
     registry: &Registry,
     events: UnboundedSender<Event>,
     cancel: Cancel,
@@ -302,6 +302,7 @@ async fn start(
         remote::require_here(&plan, &remotes).await?;
     }
     check_disk(&plan, &home, &store)?;
+    ask.finishes = lineage.is_unfinished(&plan.pipeline.name).await?;
     let compute = if !plan.has_work() { limits } else { device::inventory().await? };
     let place = engine::Place { home, store, lineage };
     let engine = engine::Engine::new(plan, place, compute, ask, events, cancel)?;

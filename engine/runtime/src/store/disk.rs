@@ -30,6 +30,15 @@ const MOST_SYNCS: usize = 16;
 const FOLDERS: [&str; 9] =
     ["artifacts", "blobs", "claims", "keys", "partial", "quarantine", "runs", "tags", super::TMP];
 
+/// A failure to write: what is missing inside the store is the environment's doing, not the user's.
+fn failed(doing: &str, path: PathBuf, error: &io::Error) -> Failure {
+    if error.kind() != io::ErrorKind::NotFound {
+        return Failure::io(doing, path, error);
+    }
+    let message = format!("the store went away while {doing} `{}`", path.display());
+    Failure::environment("store/gone", message).cause(error).help("bring it back, and run the same command again")
+}
+
 fn durable<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     failpoint::durable("store", call)
 }
@@ -42,13 +51,11 @@ pub(super) struct Disk {
 impl Disk {
     /// Opens a store's folder, or makes it.
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        if !path.join(super::TMP).is_dir() {
-            let mut unsynced = Unsynced::default();
-            for name in FOLDERS {
-                make_folder(&path.join(name), &mut unsynced)?;
-            }
-            unsynced.wait()?;
+        let mut unsynced = Unsynced::default();
+        for name in FOLDERS {
+            make_folder(&path.join(name), &mut unsynced)?; // one that somebody took away, too
         }
+        unsynced.wait()?;
         let root = path.canonicalize().map_err(|error| Failure::io("opening", path, &error))?;
         Ok(Self { root })
     }
@@ -94,7 +101,7 @@ impl Disk {
                 let _ = fs::remove_file(&aside);
                 match error.kind() {
                     io::ErrorKind::AlreadyExists => Ok(false),
-                    _ => Err(Failure::io("writing", path, &error)),
+                    _ => Err(failed("writing", path, &error)),
                 }
             }
         }
@@ -110,7 +117,7 @@ impl Disk {
         });
         written.map(|()| aside.clone()).map_err(|error| {
             let _ = fs::remove_file(&aside);
-            Failure::io("writing", self.path(key), &error)
+            failed("writing", self.path(key), &error)
         })
     }
 
@@ -127,7 +134,7 @@ impl Disk {
         }
         renamed.map_err(|error| {
             let _ = fs::remove_file(file);
-            Failure::io("storing", &path, &error)
+            failed("storing", path.clone(), &error)
         })?;
         unsynced.file(path);
         Ok(())

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::{
     Disk, Listed, Store,
     history::{RunRecord, digest_in},
-    manifest_path,
+    key_path, manifest_path,
     read::manifest_of,
 };
 use crate::event::now_ms;
@@ -184,8 +184,11 @@ impl Store {
         }
         let since = now_ms().saturating_sub(ABANDONED.as_millis() as u64);
         for (address, (changed_ms, size_bytes)) in newest {
-            let is_live = address.parse().is_ok_and(|key| self.is_claimed(&key));
-            if changed_ms >= since || is_live {
+            let key: Option<Digest> = address.parse().ok();
+            let is_live = key.is_some_and(|key| self.is_claimed(&key));
+            // Of a worker that was killed between its commit and clearing up.
+            let is_committed = key.is_some_and(|key| self.local().is_some() && disk.path(&key_path(&key)).exists());
+            if is_live || (changed_ms >= since && !is_committed) {
                 report.kept_bytes += size_bytes;
                 continue;
             }
