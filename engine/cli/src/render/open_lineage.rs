@@ -76,7 +76,7 @@ impl Told {
                 What::Finished(_) | What::Cached(_) | What::Failed { .. } | What::Refused { .. } | What::Interrupted
             )
         };
-        let end = own().filter(|event| is_end(&event.what)).next_back().map(|event| event.at_ms);
+        let end = own().rfind(|event| is_end(&event.what)).map(|event| event.at_ms);
         let end = end.unwrap_or(ended);
         (began.unwrap_or(end).min(end), end)
     }

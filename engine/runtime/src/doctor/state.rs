@@ -51,9 +51,9 @@ pub(super) async fn findings(home: &Home) -> Vec<Finding> {
     findings
 }
 
+#[expect(clippy::unnecessary_cast, reason = "the types of these counts differ between systems")]
 fn disk(root: &Path) -> Finding {
     match statvfs(root) {
-        // The types of these counts differ between systems.
         Ok(stat) => space(
             stat.blocks_available() as u64 * stat.fragment_size() as u64,
             stat.blocks() as u64 * stat.fragment_size() as u64,

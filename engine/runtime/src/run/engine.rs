@@ -28,7 +28,8 @@ use crate::{
     home::{Home, RunLock},
     lineage::{Lineage, Note, PipelineRow, PlannedRow, Recorder},
     owner,
-    plan::{Plan, StageView, Standing, finished},
+    plan::{Plan, Selection, StageView, Standing, finished},
+    remote,
     store::{Claim, KeyRecord, Store},
 };
 
@@ -38,6 +39,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// What a run is asked beyond its pipeline.
 #[derive(Default)]
 pub(super) struct Ask {
+    /// Which stages, and whether those with a result run all the same.
+    pub selection: Selection,
+    /// How remote sources are treated.
+    pub remote: remote::Options,
     /// Stages at once, at most.
     pub jobs: Option<u32>,
     /// Start nothing more once a stage has failed.

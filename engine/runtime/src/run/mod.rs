@@ -258,8 +258,9 @@ pub async fn run(
     }
     let loaded = crate::pipeline::load(source, &options.overrides, registry);
     let opened = open_for(&loaded, home).await?;
-    let ask = Ask { jobs: options.jobs, fail_fast: options.fail_fast, question, ..Ask::default() };
-    start(loaded, &options.selection, options.remote, opened, ask, registry, events, cancel).await
+    let Options { selection, remote, jobs, fail_fast, .. } = options;
+    let ask = Ask { selection, remote, jobs, fail_fast, question, ..Ask::default() };
+    start(loaded, opened, ask, registry, events, cancel).await
 }
 
 /// Continues exactly a run: its recorded file and params.
@@ -279,13 +280,11 @@ pub async fn resume(
     let loaded = crate::pipeline::load(source, &recorded.overrides, registry);
     let opened = open_for(&loaded, home).await?;
     let ask = Ask { resumes: Some(id), ..Ask::default() };
-    start(loaded, &Selection::default(), remote::Options::default(), opened, ask, registry, events, cancel).await
+    start(loaded, opened, ask, registry, events, cancel).await
 }
 
 async fn start(
     loaded: Loaded,
-    selection: &Selection,
-    remote: remote::Options,
     opened: Opened,
     mut ask: Ask,
     registry: &Registry,
@@ -294,9 +293,9 @@ async fn start(
 ) -> Result<Outcome, Error> {
     let limits = device::limits();
     let Opened { home, store, lineage } = opened;
-    let mut remotes = Remotes::open(loaded.pipeline.source.base(), &home, remote, cancel.clone())?;
+    let mut remotes = Remotes::open(loaded.pipeline.source.base(), &home, ask.remote, cancel.clone())?;
     let machine = machine_of(&limits);
-    let plan = Plan::build(loaded, selection, registry, &store, Some(&lineage), machine, &mut remotes).await?;
+    let plan = Plan::build(loaded, &ask.selection, registry, &store, Some(&lineage), machine, &mut remotes).await?;
     remotes.save()?;
     if remotes.is_offline() {
         remote::require_here(&plan, &remotes).await?;

@@ -241,7 +241,7 @@ async fn one_stage_is_found_with_what_stands_around_it() {
         assert_eq!(serde_json::to_value(one).unwrap(), serde_json::to_value(expected).unwrap());
     }
     let (load, sft) = (StageId::from("load"), StageId::from("sft"));
-    assert_eq!(lineage.readers_of(&run, &load).await.unwrap(), [sft.clone()]);
+    assert_eq!(lineage.readers_of(&run, &load).await.unwrap(), std::slice::from_ref(&sft));
     assert_eq!(lineage.following(&run, &load).await.unwrap()[0].stage, sft);
     assert!(lineage.following(&run, &sft).await.unwrap().is_empty());
     let reason = lineage.reason_of(&run, &sft).await.unwrap();
