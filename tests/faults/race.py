@@ -82,7 +82,7 @@ def two_resumes(task: Task, project: Project, reference: Reference, dice: random
     task.check(codes[0] == 0 or nothing_was_recorded, f"neither resume ends well: {codes}, {ended[0].said()}")
     for done in ended:
         if done.code != 0 and not nothing_was_recorded:
-            task.check(done.code == 3 and "in progress" in done.err, f"the other resume: {done.said()}")
+            task.check(done.code == 3 and "in progress" in done.said(), f"the other resume: {done.said()}")
     started = [stage for done in ended for stage in stages_with(done.events, "started")]
     task.check(len(started) == len(set(started)), f"both computed {sorted(started)}")
     project.run()

@@ -56,10 +56,13 @@ impl Entry {
     pub fn plan(&self, params: Value, known: &Known) -> Result<(Value, StagePlan), Failure> {
         (self.plan)(params, known)
     }
-    /// The remote source that params name. An operator that reads from nowhere names none.
-    pub fn remote(&self, params: &Value) -> Result<Option<Remote>, Failure> {
-        let reads = self.params.iter().any(|param| param.role == Role::Source);
-        if reads { (self.remote)(params.clone()) } else { Ok(None) }
+    /// Whether any param says where to read: if none does, `remote` need not be asked.
+    pub fn reads_sources(&self) -> bool {
+        self.params.iter().any(|param| param.role == Role::Source)
+    }
+    /// The remote source that params name.
+    pub fn remote(&self, params: Value) -> Result<Option<Remote>, Failure> {
+        (self.remote)(params)
     }
     pub fn resolve(&self, params: Value, revision: Option<&str>, ctx: &Context) -> Result<Locked, Failure> {
         (self.resolve)(params, revision, ctx)

@@ -33,12 +33,33 @@ pub fn sweep(folder: &Path) {
 fn is_orphan(name: &str) -> bool {
     let pid = name.split_once('.').and_then(|(owner, _)| owner.split_once('-')).filter(|(of, _)| *of == host());
     let pid = pid.and_then(|(_, pid)| pid.parse::<u32>().ok());
-    pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+    pid.is_some_and(|pid| !lives(pid))
+}
+
+/// Does a process of this host live? One that ended and that nobody has asked about yet does not.
+fn lives(pid: u32) -> bool {
+    match fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")) {
+        // `PID (NAME) STATE …`: a name may hold anything.
+        Ok(stat) => !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])),
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_ended_is_dead_before_anybody_asks_about_it() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let stat = format!("/proc/{}/stat", child.id());
+        while !fs::read_to_string(&stat).unwrap().contains(") Z") {
+            std::thread::yield_now();
+        }
+        assert!(!lives(child.id()) && lives(std::process::id()));
+        child.wait().unwrap();
+        assert!(!lives(child.id()));
+    }
 
     #[test]
     fn only_what_the_dead_of_this_host_left_is_swept() {

@@ -26,9 +26,9 @@ impl Remotes {
         let Some(hook) = self.hook.clone() else { return Ok(()) };
         let (mut asked, mut forgotten) = (BTreeSet::new(), BTreeSet::new());
         for stage in stages.iter().filter(|stage| stage.sound) {
-            let Some(entry) = registry.find(&stage.shared.op) else { continue };
+            let Some(entry) = registry.find(&stage.shared.op).filter(|entry| entry.reads_sources()) else { continue };
             // What is wrong with the params is said when the stage is planned.
-            let Ok(Some(remote)) = entry.remote(&stage.with()) else { continue };
+            let Ok(Some(remote)) = entry.remote(stage.with()) else { continue };
             if !asked.insert((remote.source.clone(), remote.select.clone())) {
                 continue;
             }

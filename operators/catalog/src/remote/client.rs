@@ -13,7 +13,7 @@ use super::{Hub, TICK};
 
 const MAX_REDIRECTS: usize = 10;
 const CONNECT: Duration = Duration::from_secs(15);
-/// Tries in a row that may end without anything new.
+/// Tries that may fail in a row, counted from the last that brought something.
 pub(super) const TRIES: u32 = 5;
 /// A server that asks for a longer pause is left to the stage's own `retry`.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
