@@ -310,8 +310,11 @@ async fn start(
 
 /// What cannot fit on the disk is refused before it starts, not an hour later.
 fn check_disk(plan: &Plan, home: &Home, store: &Store) -> Result<(), Failure> {
+    /// Forecasts of less are guesses: nothing is refused for them.
+    const KNOWN_BYTES: u64 = 256 << 20;
     let to_run = plan.stages.iter().filter(|stage| !stage.is_settled());
-    let wanted: u64 = to_run.map(|stage| stage.settled.plan.needs.disk_bytes).sum();
+    let forecasts = to_run.map(|stage| stage.settled.plan.needs.disk_bytes);
+    let wanted: u64 = forecasts.filter(|bytes| *bytes >= KNOWN_BYTES).sum();
     let free = home.free_bytes().filter(|free| store.local().is_some() && wanted > *free);
     let Some(free) = free else { return Ok(()) };
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
