@@ -37,10 +37,10 @@ pub fn export(args: ExportArgs, setting: &Setting) -> Result<u8, Error> {
     })
 }
 
-/// A single file that is sent to a folder keeps its name there.
+/// A single file that is sent to an empty folder keeps its name there. A folder that holds something is left as it is.
 fn place(artifact: &AnyArtifact, path: &Path) -> PathBuf {
     match artifact.manifest.files.as_slice() {
-        [file] if path.is_dir() => path.join(Path::new(&file.path).file_name().unwrap_or_default()),
+        [file] if is_empty_folder(path) => path.join(Path::new(&file.path).file_name().unwrap_or_default()),
         _ => path.to_owned(),
     }
 }
@@ -81,13 +81,16 @@ fn jsonl(dataset: &Dataset, path: &Path) -> Result<(), Failure> {
 
 /// Whether anything was written.
 fn export_files(artifact: &AnyArtifact, path: &Path) -> Result<bool, Failure> {
-    let is_empty_folder = path.read_dir().is_ok_and(|mut entries| entries.next().is_none());
-    if fs::symlink_metadata(path).is_ok() && !is_empty_folder {
+    if fs::symlink_metadata(path).is_ok() && !is_empty_folder(path) {
         let is_same = engine::holds(artifact, path).map_err(|error| Failure::io("reading", path, &error))?;
         return if is_same { Ok(false) } else { Err(occupied(path)) };
     }
     engine::copy_out(artifact, path)?;
     Ok(true)
+}
+
+fn is_empty_folder(path: &Path) -> bool {
+    path.read_dir().is_ok_and(|mut entries| entries.next().is_none())
 }
 
 fn occupied(path: &Path) -> Failure {
