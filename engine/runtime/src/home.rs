@@ -111,6 +111,14 @@ impl Home {
         runs.into_iter().find(|run| self.is_alive(run))
     }
 
+    /// Says beside a failure for want of space how much there is.
+    pub fn with_free_space(&self, failure: Failure) -> Failure {
+        match self.free_bytes().filter(|_| failure.code == "disk/full") {
+            Some(free) => failure.cause(format!("{free} bytes are free where `{}` lies", self.root.display())),
+            None => failure,
+        }
+    }
+
     /// Free bytes on the disk that holds the store.
     pub fn free_bytes(&self) -> Option<u64> {
         let stat = nix::sys::statvfs::statvfs(&self.root).ok()?;

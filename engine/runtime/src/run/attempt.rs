@@ -110,6 +110,7 @@ impl Engine {
 
     /// An attempt ended badly: again after a pause if `retry` says so, else the stage failed.
     fn fail(&mut self, index: usize, failure: Failure) {
+        let failure = self.place.home.with_free_space(failure);
         self.note_time(index);
         if failure.class == Class::Cancelled {
             return self.set(index, State::Interrupted);

@@ -225,7 +225,7 @@ async fn open_for(loaded: &Loaded, home: Home) -> Result<Opened, Error> {
         }
         (store, _) => store?.in_home(&home.work()),
     };
-    let lineage = Lineage::open(&home).await?;
+    let lineage = Lineage::open(&home).await.map_err(|failure| home.with_free_space(failure))?;
     Ok(Opened { home, store, lineage })
 }
 
@@ -284,6 +284,22 @@ pub async fn resume(
 }
 
 async fn start(
+    loaded: Loaded,
+    opened: Opened,
+    ask: Ask,
+    registry: &Registry,
+    events: UnboundedSender<Event>,
+    cancel: Cancel,
+) -> Result<Outcome, Error> {
+    let home = opened.home.clone();
+    let carried = carry(loaded, opened, ask, registry, events, cancel).await;
+    carried.map_err(|error| match error {
+        Error::Failure(failure) => Error::Failure(home.with_free_space(failure)),
+        bad => bad,
+    })
+}
+
+async fn carry(
     loaded: Loaded,
     opened: Opened,
     mut ask: Ask,
