@@ -184,13 +184,13 @@ class Project:
         files = sorted(path for path in (self.folder / "out").rglob("*") if path.is_file())
         return {str(path.relative_to(self.folder)): sha256(path) for path in files}
 
-    def outputs(self) -> dict[str, dict[str, str]]:
+    def outputs(self, **how) -> dict[str, dict[str, str]]:
         """Stage → port → digest, as the newest run has them; what that one does not know, a run with nothing to do may."""
-        done = self.llmflow("show", "@", "--json")
+        done = self.llmflow("show", "@", "--json", **how)
         stages = json.loads(done.out)["stages"] if done.code == 0 else []
         found = {stage["stage"]: {output["port"]: output["digest"] for output in stage["outputs"]} for stage in stages}
         if not found or any(digest is None for ports in found.values() for digest in ports.values()):
-            cached = [event for event in self.run().events if event["event"] == "cached"]
+            cached = [event for event in self.run(**how).events if event["event"] == "cached"]
             found |= {event["stage"]: event["outputs"] for event in cached}
         return found
 

@@ -159,7 +159,7 @@ def served(task: Task, reference: Reference) -> None:
             with moto(port):
                 make_bucket(port)
                 whole_again(task, project, set(), keeps=False, env=env)
-                task.check(project.outputs() == reference.outputs, "other digests on S3")
+                task.check(project.outputs(env=env) == reference.outputs, "other digests on S3")
                 second = on_s3(task.project(f"server-{number}-b"))
                 done = second.run(env=env)
                 started = stages_with(done.events, "started")

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod checks;
+mod choices;
 mod examples;
 mod history;
 #[path = "../support/hub.rs"]

@@ -47,6 +47,9 @@ pub struct Global {
 pub struct PipelineArgs {
     /// The pipeline file; without it, the only one in this folder
     pub pipeline: Option<PathBuf>,
+    /// Rehearse: at most N rows of a source and N steps of a training, through every stage; nothing is published
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
     /// Set a param, or a param of a stage: `rank=32`, `sft.lora_r=32`
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,

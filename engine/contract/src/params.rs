@@ -2,7 +2,8 @@
 //!
 //! A field carries its doc as a doc comment, its default through serde, its range through
 //! `#[schemars(range(min = …, max = …))]`, its role and aliases through
-//! `#[schemars(extend("x-role" = "tuning", "x-aliases" = ["lr"]))]` (beside `#[serde(alias = "lr")]`).
+//! `#[schemars(extend("x-role" = "tuning", "x-aliases" = ["lr"]))]` (beside `#[serde(alias = "lr")]`). `"x-limit" = true`
+//! marks a bound on how much is done, which a rehearsal lowers.
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -62,6 +63,8 @@ pub struct ParamInfo {
     /// Whether `min` itself is refused.
     pub above_min: bool,
     pub max: Option<f64>,
+    /// Whether it bounds how much is done: `--limit N` lowers it to N.
+    pub limits: bool,
 }
 
 impl ParamType {
@@ -122,6 +125,7 @@ fn fields_of(schema: &Value) -> Vec<ParamInfo> {
                 min: field["minimum"].as_f64().or(field["exclusiveMinimum"].as_f64()),
                 above_min: field["exclusiveMinimum"].is_number(),
                 max: field["maximum"].as_f64(),
+                limits: field["x-limit"] == true,
             }
         })
         .collect()

@@ -42,6 +42,9 @@ pub fn run(args: RunArgs, setting: &Setting) -> Result<u8, Error> {
         true => Some(deployed(&pipeline_file::load(&options, setting.registry)?, setting.registry)?),
         false => None,
     };
+    if let Some(limit) = args.pipeline.limit {
+        setting.screen.say(&format!("a rehearsal with at most {limit} rows or steps a stage: nothing is published"));
+    }
     block_on(async {
         let outcome = watched(setting, |events, cancel| run::run(options, setting.registry, events, cancel)).await?;
         write_reports(&outcome).await?;

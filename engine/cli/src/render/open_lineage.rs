@@ -245,6 +245,7 @@ mod tests {
                 failed: 1,
                 skipped: 1,
                 changed: String::new(),
+                limit: None,
                 set: Vec::new(),
                 resumes: None,
                 machine: String::new(),

@@ -181,6 +181,7 @@ mod tests {
             failed: 1,
             skipped: 1,
             changed: "sft.lora_r 16 → 32".into(),
+            limit: None,
             set: vec!["rank=32".into()],
             resumes: None,
             machine: String::new(),

@@ -104,6 +104,10 @@ fn changed(listed: &Listed, paint: Paint) -> String {
             (words, _) => words,
         },
     };
+    let words = match row.limit {
+        Some(limit) => format!("limited to {limit} · {words}"),
+        None => words,
+    };
     let tags: Vec<String> = listed.tags.iter().map(|tag| paint.bold(&format!("[{}]", format::clean(tag)))).collect();
     [words, tags.join(" ")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
 }
@@ -134,6 +138,7 @@ mod tests {
             failed: u32::from(has_failed),
             skipped: 0,
             changed: changed.into(),
+            limit: None,
             set: Vec::new(),
             resumes: None,
             machine: String::new(),

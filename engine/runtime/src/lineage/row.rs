@@ -43,6 +43,9 @@ pub struct RunRow {
     pub skipped: u32,
     /// What differed from the last success, in one line; empty for a first run.
     pub changed: String,
+    /// Of a rehearsal: `--limit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
     /// `--set`, as typed.
     pub set: Vec<String>,
     /// The run that this one goes on with.

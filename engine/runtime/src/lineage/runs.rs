@@ -6,7 +6,7 @@ use super::{
     columns::{count, json, text},
     *,
 };
-use crate::event::RunStatus;
+use crate::{event::RunStatus, pipeline::Overrides};
 
 /// Which runs are asked for, newest first.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +21,7 @@ pub struct RunFilter {
 
 /// What [`RunRow`] holds; the conditions follow.
 pub(super) const RUNS: &str =
-    "SELECT run, pipeline, status, started_ms, seconds, changed, set_json, resumes, machine, version,
+    "SELECT run, pipeline, status, started_ms, seconds, changed, set_json, overrides, resumes, machine, version,
         (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'ran') AS ran,
         (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'cached') AS cached,
         (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status IN ('failed', 'refused')) AS failed,
@@ -154,6 +154,7 @@ fn run_row(row: &SqliteRow) -> Result<RunRow, Failure> {
         failed: count(row, "failed")?,
         skipped: count(row, "skipped")?,
         changed: text(row, "changed")?,
+        limit: serde_json::from_str::<Overrides>(&text(row, "overrides")?).ok().and_then(|asked| asked.limit),
         set: json(row, "set_json")?.unwrap_or_default(),
         resumes: row.try_get::<Option<String>, _>("resumes").map_err(failed)?.map(RunId),
         machine: text(row, "machine")?,

@@ -26,6 +26,8 @@ pub struct Overrides {
     pub params_file: Option<SourceFile>,
     /// A name under `profiles`.
     pub profile: Option<String>,
+    /// A rehearsal: every bound on how much is done is lowered to this.
+    pub limit: Option<u64>,
 }
 
 impl From<&[String]> for Overrides {

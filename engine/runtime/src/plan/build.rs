@@ -185,7 +185,8 @@ impl Site<'_> {
                     }
                 }
                 let needs = order.needs[index].clone();
-                let planned = Planned { def, entry, settled, needs, standing, last: None };
+                let forced = chosen.forced[index];
+                let planned = Planned { def, entry, settled, needs, standing, forced, last: None };
                 check::metrics(&planned, &stages, diagnostics);
                 stages[index] = Some(planned);
             }
@@ -209,6 +210,7 @@ impl Site<'_> {
             sources: self.sources,
             outputs,
             locks: self.locks,
+            limit: self.pipeline.overrides.limit,
         };
         let settled = match scope.settle(def, entry) {
             Ok(settled) => settled,

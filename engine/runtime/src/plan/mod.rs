@@ -64,6 +64,8 @@ pub struct Planned {
     /// Positions of the stages it waits for: data, `when`, `after`.
     pub needs: Box<[u32]>,
     pub standing: Standing,
+    /// Asked to run although its result may be there.
+    pub forced: bool,
     /// Its last success, if it has no result now: for changes and times.
     pub last: Option<Box<LastSuccess>>,
 }
@@ -93,7 +95,7 @@ pub struct LastSuccess {
 impl Planned {
     /// Is the stage to run although a result may be there?
     pub fn is_forced(&self) -> bool {
-        matches!(self.standing, Standing::Run(Some(_))) || !self.def.shared.is_cached
+        self.forced || !self.def.shared.is_cached
     }
     /// Whether nothing will be done for it.
     pub fn is_settled(&self) -> bool {
@@ -161,6 +163,7 @@ impl Plan {
             sources: &sources,
             outputs: &self.outputs,
             locks: &self.locks,
+            limit: self.pipeline.overrides.limit,
         };
         let mut settled = scope.settle(&stage.def, &stage.entry).map_err(|found| {
             let first = found.into_iter().next();

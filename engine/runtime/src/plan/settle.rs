@@ -36,6 +36,8 @@ pub struct Scope<'a> {
     pub outputs: &'a Outputs,
     /// What remote sources were found to be.
     pub locks: &'a Arc<Locks>,
+    /// Of a rehearsal.
+    pub limit: Option<u64>,
 }
 
 impl Settled {
@@ -61,13 +63,24 @@ impl Settled {
 }
 
 impl Scope<'_> {
+    /// The params of a rehearsal: each that bounds how much is done, lowered.
+    fn limited(&self, mut with: Value, entry: &Entry) -> Value {
+        if let Some(limit) = self.limit {
+            for param in entry.params.iter().filter(|param| param.limits) {
+                let given = with[&param.name].as_u64().unwrap_or(u64::MAX);
+                with[&param.name] = given.min(limit).into();
+            }
+        }
+        with
+    }
+
     /// # Errors
     /// What is wrong with the stage, at its places in the file.
     pub fn settle(&self, def: &StageDef, entry: &Entry) -> Result<Settled, Vec<Diagnostic>> {
         let failed = |failure: Failure| vec![Diagnostic::from_failure(&failure, def)];
         let known = self.outputs.known(def, self.machine, self.base, self.locks);
         check::kinds(def, &entry.inputs, self.outputs)?;
-        let (params, plan) = entry.plan(def.with(), &known).map_err(failed)?;
+        let (params, plan) = entry.plan(self.limited(def.with(), entry), &known).map_err(failed)?;
         check::kinds(def, &plan.inputs, self.outputs)?;
         check::training(def, &plan, self.outputs)?;
         let sources = self.sources.contents(&plan.sources).map_err(failed)?;

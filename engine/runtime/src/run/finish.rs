@@ -38,8 +38,9 @@ impl Engine {
             }
         }
         let status = self.status(was_stopped);
+        let is_rehearsal = self.plan.pipeline.overrides.limit.is_some();
         let Published { paths: published, report_to, failures: unpublished } =
-            self.publish(status == RunStatus::Done).await?;
+            self.publish(status == RunStatus::Done && !is_rehearsal).await?;
         if self.is_recorded {
             self.emit(None, What::RunFinished { status, seconds });
         }
@@ -169,7 +170,9 @@ impl Engine {
     /// Puts results where the user wants them; nothing but the report after a failure.
     async fn publish(&mut self, is_done: bool) -> Result<Published, Failure> {
         let reports = self.plan.pipeline.publish.iter().filter(|item| item.target == Target::Report);
-        let report_to = reports.flat_map(|item| &item.paths).map(|path| self.plan.base.join(&path.value)).collect();
+        let paths = reports.flat_map(|item| &item.paths).map(|path| self.plan.base.join(&path.value));
+        // The numbers of a rehearsal are nobody's to read as results.
+        let report_to = paths.filter(|_| self.plan.pipeline.overrides.limit.is_none()).collect();
         let mut all = Published { report_to, ..Published::default() };
         let _alone = self.place.home.alone("publish.lock")?; // runs of one pipeline publish to the same paths
         for (_, digest, paths) in self.to_publish().into_iter().filter(|_| is_done) {

@@ -87,7 +87,7 @@ pub struct Params {
     pub licence: Option<String>,
     /// Read no more rows than this.
     #[serde(default, alias = "limit")]
-    #[schemars(range(min = 1), extend("x-aliases" = ["limit"]))]
+    #[schemars(range(min = 1), extend("x-aliases" = ["limit"], "x-limit" = true))]
     pub max_rows: Option<u64>,
     /// What the repository was found to hold: settled by `plan`, for `run`.
     #[serde(default)]

@@ -19,7 +19,7 @@ pub struct Params {
     #[schemars(range(min = 2, max = 1_048_576))]
     pub window: u32,
     /// Most windows read, from the first; all without it.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("x-limit" = true))]
     pub max_windows: Option<u64>,
     /// Of chats, count only what the assistant says.
     pub assistant_only: bool,

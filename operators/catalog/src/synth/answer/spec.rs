@@ -84,7 +84,7 @@ pub struct Params {
     /// `finished` or `all`; default: finished for `chat`, all for `preference`.
     pub keep: Option<Keep>,
     /// Most prompts asked; all without it.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("x-limit" = true))]
     pub max_rows: Option<u64>,
     /// Which prompts `max_rows` takes: `random` or `first`.
     pub select: Select,

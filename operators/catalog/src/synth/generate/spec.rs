@@ -50,7 +50,7 @@ pub struct Params {
     /// What a question must be to stay.
     pub keep: Keep,
     /// Most rows made; as many as the documents give without it.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("x-limit" = true))]
     pub max_rows: Option<u64>,
     /// The system line; `null` leaves it to the template.
     pub system: Option<String>,

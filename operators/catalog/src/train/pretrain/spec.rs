@@ -70,7 +70,7 @@ pub struct Params {
     pub num_train_epochs: f64,
     /// Steps to take; instead of `num_train_epochs`.
     #[serde(alias = "steps")]
-    #[schemars(range(min = 1, max = 100_000_000), extend("x-role" = "horizon", "x-aliases" = ["steps"]))]
+    #[schemars(range(min = 1, max = 100_000_000), extend("x-role" = "horizon", "x-aliases" = ["steps"], "x-limit" = true))]
     pub max_steps: Option<u64>,
     /// Windows of a step.
     #[serde(alias = "batch_size", alias = "micro_batch_size")]
