@@ -89,7 +89,8 @@ fn what_is_frozen_stays_and_what_is_never_cached_runs_each_time() {
     project.write("pipeline.yaml", &frozen);
     let (started, _) = went(&project.succeeds("run pipeline.yaml --json --set least=5"));
     assert!(started.is_empty(), "a frozen stage does not run for another param: {started:?}");
-    project.write("pipeline.yaml", PIPELINE.replace("    in: rows\n    when", "    cache: false\n    in: rows\n    when"));
+    let never_cached = PIPELINE.replace("    in: rows\n    when", "    cache: false\n    in: rows\n    when");
+    project.write("pipeline.yaml", never_cached);
     for _ in 0..2 {
         let (started, _) = went(&project.succeeds("run pipeline.yaml --json"));
         assert_eq!(started, ["clean"], "every time, and what reads the same bytes does not");
