@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import generate
-from measure import Cost, cost, in_turn, load, must, seconds_until, sync_ms
+from measure import Cost, cost, in_turn, load, must, peak_mb, seconds_until, sync_ms
 
 PEERS = Path(os.environ.get("LLMFLOW_BENCH_PEERS", Path.home() / ".cache/llmflow-bench-peers")) / "bin"
 SECTIONS = ["noop", "edit", "overhead", "start", "hash", "explain", "matrix"]
@@ -50,6 +50,13 @@ class Bench:
         verdict = "" if not target else "ok" if is_met else "MISS"
         self.figures.append({"name": name, "value": value, "unit": unit, "target": target, "verdict": verdict, "note": note})
         print(f"  {name:<46} {value:>10,.2f} {unit:<5} {target:>9} {verdict:<4} {note}", flush=True)
+
+    def tell_peak(self, name: str, words: list, folder: Path, most: float | None) -> None:
+        peak = peak_mb(words, folder)
+        if peak is None:
+            print(f"  {name:<46} not measured: GNU time is missing (Debian package `time`)")
+        else:
+            self.tell(name, peak, "MB", most)
 
     def graph(self, shape: str, count: int) -> Path:
         """A folder with this graph, run to its end once by LLMflow."""
@@ -81,10 +88,10 @@ def noop(bench: Bench) -> None:
         for name, spent in costs.items():
             ours = name == "llmflow"
             ratio = "" if ours else f"{spent.wall / costs['llmflow'].wall:.2f} × llmflow"
-            note = f"cpu {spent.cpu * 1000:,.1f} ms, {spent.rss_mb:.0f} MB  {ratio}"
+            note = f"cpu {spent.cpu * 1000:,.1f} ms  {ratio}"
             bench.tell(f"{count:,} stages, {name}", spent.wall * 1000, "ms", wall * 1000 if ours and wall else None, note=note)
         if mb:
-            bench.tell(f"{count:,} stages, llmflow, memory", costs["llmflow"].rss_mb, "MB", mb)
+            bench.tell_peak(f"{count:,} stages, llmflow, memory", [bench.binary, "run", "pipeline.yaml"], folder, mb)
 
 
 def nothing_ran(bench: Bench, folder: Path) -> Cost:
@@ -130,7 +137,7 @@ def edit(bench: Bench) -> None:
         costs = in_turn({"plan": edited, "check": lambda: must([bench.binary, "check", "pipeline.yaml"], folder)}, bench.repeats)
         pipeline.write_text(before)
         plan, check = costs["plan"], costs["check"]
-        note = f"cpu {plan.cpu * 1000:,.0f} ms, {plan.rss_mb:.0f} MB; `check` {check.wall * 1000:,.0f} ms"
+        note = f"cpu {plan.cpu * 1000:,.0f} ms; `check` {check.wall * 1000:,.0f} ms"
         bench.tell(f"{count:,} stages, edited", plan.wall * 1000, "ms", 150 if count == 10_000 else None, note=note)
 
 
@@ -193,7 +200,7 @@ def start(bench: Bench) -> None:
         taken.append(seconds_until(words, folder, '"event":"started"') * 1000)
     bench.tell("first stage of 1,000 starts after launch", statistics.median(taken), "ms", 100)
     helped = in_turn({"help": lambda: must([bench.binary, "--help"], folder)}, 21)["help"]
-    bench.tell("--help", helped.wall * 1000, "ms", 5, note=f"{helped.rss_mb:.0f} MB")
+    bench.tell("--help", helped.wall * 1000, "ms", 5)
     floor = in_turn({"true": lambda: must(["/bin/true"], folder)}, 21)["true"]
     bench.tell("/bin/true, for comparison", floor.wall * 1000, "ms")
 
@@ -232,7 +239,7 @@ def explain(bench: Bench) -> None:
     for count in [1_000, 10_000]:
         folder = bench.graph("layered", count)
         spent = in_turn({"explain": lambda: must([bench.binary, "explain", f"@/s{count - 1}"], folder)}, bench.repeats)["explain"]
-        bench.tell(f"explain one of {count:,}", spent.wall * 1000, "ms", 20, note=f"{spent.rss_mb:.0f} MB")
+        bench.tell(f"explain one of {count:,}", spent.wall * 1000, "ms", 20)
 
 
 def matrix(bench: Bench) -> None:
@@ -246,7 +253,7 @@ def matrix(bench: Bench) -> None:
             return
         is_million = count == 1_000_000
         bench.tell(f"{count:,} stages", spent.wall, "s", 10 if is_million else None)
-        bench.tell(f"{count:,} stages, memory", spent.rss_mb, "MB", 1200 if is_million else None)
+        bench.tell_peak(f"{count:,} stages, memory", [bench.binary, "plan", "pipeline.yaml"], folder, 1200 if is_million else None)
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
-"""Runs commands and says what they cost: wall, CPU, peak memory; medians of runs taken in turn."""
+"""Runs commands and says what they cost: wall and CPU, medians of runs taken in turn; peak memory in a run of its own."""
 
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -15,7 +16,6 @@ from pathlib import Path
 class Cost:
     wall: float  # seconds
     cpu: float  # seconds, of the command and what it waited for
-    rss_mb: float
     code: int
     out: str
     err: str
@@ -37,7 +37,7 @@ def cost(words: list, folder: Path, env: dict | None = None) -> Cost:
         for file in (out, err):
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
-    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, process.returncode, *texts)
+    return Cost(wall, used.ru_utime + used.ru_stime, process.returncode, *texts)
 
 
 def must(words: list, folder: Path, env: dict | None = None) -> Cost:
@@ -47,6 +47,15 @@ def must(words: list, folder: Path, env: dict | None = None) -> Cost:
         said = (spent.err or spent.out).strip()[-600:]
         raise SystemExit(f"{' '.join(map(str, words))} in {folder}: exit {spent.code}\n{said}")
     return spent
+
+
+def peak_mb(words: list, folder: Path) -> float | None:
+    """Peak memory of a command, by GNU time: what `wait4` says of a child begins at the size of the process it came from."""
+    if not (gnu := shutil.which("time")):
+        return None
+    with tempfile.NamedTemporaryFile("r") as said:
+        must([gnu, "-f", "%M", "-o", said.name, *words], folder)
+        return int(said.read()) / 1024
 
 
 def seconds_until(words: list, folder: Path, said: str) -> float:
@@ -69,9 +78,7 @@ def seconds_until(words: list, folder: Path, said: str) -> float:
 def median(costs: list[Cost]) -> Cost:
     """The median of each figure; texts are the last one's."""
     middle = lambda of: statistics.median(of(one) for one in costs)
-    return Cost(
-        middle(lambda c: c.wall), middle(lambda c: c.cpu), middle(lambda c: c.rss_mb), costs[-1].code, costs[-1].out, costs[-1].err
-    )
+    return Cost(middle(lambda c: c.wall), middle(lambda c: c.cpu), costs[-1].code, costs[-1].out, costs[-1].err)
 
 
 def in_turn(tools: dict[str, Callable[[], Cost]], repeats: int) -> dict[str, Cost]:
