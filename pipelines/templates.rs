@@ -7,47 +7,37 @@ macro_rules! files {
     ($($path:literal),* $(,)?) => { &[$(($path, include_bytes!($path))),*] };
 }
 
+/// The documents that pipelines teach, and further files.
+macro_rules! docs_and {
+    ($($path:literal),* $(,)?) => {
+        files![
+            "data/docs/caching.md",
+            "data/docs/command_line.md",
+            "data/docs/data.md",
+            "data/docs/evaluation.md",
+            "data/docs/lineage.md",
+            "data/docs/overview.md",
+            "data/docs/pipeline_file.md",
+            "data/docs/running.md",
+            "data/docs/shipping.md",
+            "data/docs/store.md",
+            "data/docs/training.md",
+            $($path),*
+        ]
+    };
+}
+
 /// The first is the one that is taken where none is named.
 pub const ALL: &[Template] = &[
     Template {
         pipeline: include_str!("tiny.yaml"),
         name: "tiny",
-        data: files![
-            "data/docs/caching.md",
-            "data/docs/command_line.md",
-            "data/docs/data.md",
-            "data/docs/evaluation.md",
-            "data/docs/lineage.md",
-            "data/docs/overview.md",
-            "data/docs/pipeline_file.md",
-            "data/docs/running.md",
-            "data/docs/shipping.md",
-            "data/docs/store.md",
-            "data/docs/training.md",
-            "data/tiny/corpus.jsonl",
-            "data/tiny/instructions.jsonl",
-            "data/tiny/questions.jsonl",
-        ],
+        data: docs_and!["data/tiny/corpus.jsonl", "data/tiny/instructions.jsonl", "data/tiny/questions.jsonl",],
     },
     Template {
         pipeline: include_str!("assistant.yaml"),
         name: "assistant",
-        data: files![
-            "data/docs/caching.md",
-            "data/docs/command_line.md",
-            "data/docs/data.md",
-            "data/docs/evaluation.md",
-            "data/docs/lineage.md",
-            "data/docs/overview.md",
-            "data/docs/pipeline_file.md",
-            "data/docs/running.md",
-            "data/docs/shipping.md",
-            "data/docs/store.md",
-            "data/docs/training.md",
-            "data/instructions.jsonl",
-            "data/general_prompts.jsonl",
-            "data/questions.jsonl",
-        ],
+        data: docs_and!["data/instructions.jsonl", "data/general_prompts.jsonl", "data/questions.jsonl",],
     },
     Template {
         pipeline: include_str!("with_your_trainer.yaml"),

@@ -143,20 +143,19 @@ fn moves(character: char) -> bool {
 
 /// Names in a row, the rest counted: `merged pairs dpo … 5 more`.
 pub fn names<'a>(names: impl IntoIterator<Item = &'a str>, most: usize) -> String {
-    let all: Vec<&str> = names.into_iter().collect();
-    let mut text = all[..all.len().min(most)].join(" ");
-    if all.len() > most {
-        let _ = write!(text, " … {} more", all.len() - most);
-    }
-    text
+    joined(names, most, " ", " …")
 }
 
 /// The same with commas: `merged, pairs and 5 more`.
 pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>, most: usize) -> String {
+    joined(names, most, ", ", " and")
+}
+
+fn joined<'a>(names: impl IntoIterator<Item = &'a str>, most: usize, between: &str, and: &str) -> String {
     let all: Vec<&str> = names.into_iter().collect();
-    let mut text = all[..all.len().min(most)].join(", ");
+    let mut text = all[..all.len().min(most)].join(between);
     if all.len() > most {
-        let _ = write!(text, " and {} more", all.len() - most);
+        let _ = write!(text, "{and} {} more", all.len() - most);
     }
     text
 }

@@ -138,12 +138,7 @@ impl Lineage {
 
     /// What a stage's key was made of; nothing if the run never came so far.
     pub async fn components_of(&self, run: &RunId, stage: &StageId) -> Result<Option<Vec<Component>>, Failure> {
-        let row = sqlx::query("SELECT components FROM stages WHERE run = ? AND stage = ?")
-            .bind(&run.0)
-            .bind(stage.as_str())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed)?;
+        let row = self.stage_columns("components", run, stage).await?;
         row.map_or(Ok(None), |row| json(&row, "components"))
     }
 
@@ -170,12 +165,7 @@ impl Lineage {
 
     /// Why a stage was going to run, as the plan of its run said it; nothing for one that had to wait and see.
     pub async fn because_of(&self, run: &RunId, stage: &StageId) -> Result<Vec<Change>, Failure> {
-        let row = sqlx::query("SELECT because FROM stages WHERE run = ? AND stage = ?")
-            .bind(&run.0)
-            .bind(stage.as_str())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed)?;
+        let row = self.stage_columns("because", run, stage).await?;
         let changes = row.map_or(Ok(None), |row| json(&row, "because"))?;
         Ok(changes.unwrap_or_default())
     }

@@ -83,12 +83,7 @@ impl Lineage {
 
     /// One stage of a run, whatever the number of the others.
     pub async fn stage_of_run(&self, run: &RunId, stage: &StageId) -> Result<Option<StageRow>, Failure> {
-        let row = sqlx::query("SELECT * FROM stages WHERE run = ? AND stage = ?")
-            .bind(&run.0)
-            .bind(stage.as_str())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed)?;
+        let row = self.stage_columns("*", run, stage).await?;
         let Some(row) = row else { return Ok(None) };
         let mut found = stage_row(&row)?;
         for row in self.of_stage(&format!("{OUTPUTS} AND stage = ?2 ORDER BY position, port"), run, stage).await? {
@@ -106,6 +101,17 @@ impl Lineage {
     async fn of_stage(&self, sql: &str, run: &RunId, stage: &StageId) -> Result<Vec<SqliteRow>, Failure> {
         let query = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).bind(&run.0).bind(stage.as_str());
         query.fetch_all(&self.pool).await.map_err(failed)
+    }
+
+    /// Columns of a stage's row, if the run has the stage.
+    pub(super) async fn stage_columns(
+        &self,
+        columns: &'static str,
+        run: &RunId,
+        stage: &StageId,
+    ) -> Result<Option<SqliteRow>, Failure> {
+        let sql = format!("SELECT {columns} FROM stages WHERE run = ?1 AND stage = ?2");
+        Ok(self.of_stage(&sql, run, stage).await?.pop())
     }
 
     /// What a stage of a run reads, by port.

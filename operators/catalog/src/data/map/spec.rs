@@ -80,12 +80,8 @@ impl Params {
     }
 
     fn check(&self) -> Result<(), Failure> {
-        if self.command.first().is_none_or(String::is_empty) {
-            return Err(Failure::input("command/empty", "`command` names no program")
-                .param("command")
-                .help("command: [python3, map.py]"));
-        }
-        self.env.keys().chain(self.secrets.keys()).try_for_each(|name| command::check_variable(name))?;
+        command::check_program(&self.command, "command: [python3, map.py]")?;
+        command::check_variables(&self.env, &self.secrets)?;
         match placeholder::names(self.texts()).iter().find(|name| name.contains('.')) {
             Some(name) => Err(Failure::input("command/placeholder", format!("`{{{name}}}` stands for nothing here"))
                 .param("command")

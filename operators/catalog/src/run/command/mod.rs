@@ -6,5 +6,5 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use spec::check_variable;
 pub use spec::{Params, RunCommand};
+pub(crate) use spec::{check_program, check_variables};

@@ -70,11 +70,7 @@ impl Params {
     }
 
     fn check(&self, known: &Known) -> Result<(), Failure> {
-        if self.command.first().is_none_or(String::is_empty) {
-            return Err(Failure::input("command/empty", "`command` names no program")
-                .param("command")
-                .help("command: [python3, train.py, \"{in.data}\", \"{out.model}\"]"));
-        }
+        check_program(&self.command, "command: [python3, train.py, \"{in.data}\", \"{out.model}\"]")?;
         if self.outputs.is_empty() {
             return Err(Failure::input("command/no-outputs", "`outputs` names none: nothing would be kept")
                 .param("outputs")
@@ -94,9 +90,7 @@ impl Params {
         for port in known.inputs.keys() {
             check_name(port.as_str(), "command")?;
         }
-        for name in self.env.keys().chain(self.secrets.keys()) {
-            check_variable(name)?;
-        }
+        check_variables(&self.env, &self.secrets)?;
         self.check_placeholders(known)?;
         match self.measures_on.iter().find(|name| !known.inputs.contains_key(name.as_str())) {
             Some(name) => Err(Failure::input("command/unknown-input", format!("there is no input `{name}`"))
@@ -163,14 +157,29 @@ fn check_name(name: &str, param: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A name that an environment can hold.
-pub(crate) fn check_variable(name: &str) -> Result<(), Failure> {
-    let is_variable = !name.starts_with(|first: char| first.is_ascii_digit())
-        && !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    match is_variable {
-        true => Ok(()),
-        false => Err(Failure::input("command/variable", format!("`{name}` is no name of a variable")).param("env")),
+/// A command begins with a program; `example` is shown where it does not.
+pub(crate) fn check_program(command: &[String], example: &str) -> Result<(), Failure> {
+    match command.first().is_none_or(String::is_empty) {
+        true => Err(Failure::input("command/empty", "`command` names no program").param("command").help(example)),
+        false => Ok(()),
+    }
+}
+
+/// Names that an environment can hold.
+pub(crate) fn check_variables(
+    env: &BTreeMap<String, String>,
+    secrets: &BTreeMap<String, SecretName>,
+) -> Result<(), Failure> {
+    let is_variable = |name: &str| {
+        !name.starts_with(|first: char| first.is_ascii_digit())
+            && !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    match env.keys().chain(secrets.keys()).find(|name| !is_variable(name)) {
+        Some(name) => {
+            Err(Failure::input("command/variable", format!("`{name}` is no name of a variable")).param("env"))
+        }
+        None => Ok(()),
     }
 }
 
