@@ -185,13 +185,14 @@ class Project:
         return {str(path.relative_to(self.folder)): sha256(path) for path in files}
 
     def outputs(self, **how) -> dict[str, dict[str, str]]:
-        """Stage → port → digest, as the newest run has them; what that one does not know, a run with nothing to do may."""
+        """Stage → port → digest, as the newest run has them; what that one does not know, a plan finds in the store."""
         done = self.llmflow("show", "@", "--json", **how)
         stages = json.loads(done.out)["stages"] if done.code == 0 else []
         found = {stage["stage"]: {output["port"]: output["digest"] for output in stage["outputs"]} for stage in stages}
         if not found or any(digest is None for ports in found.values() for digest in ports.values()):
-            cached = [event for event in self.run(**how).events if event["event"] == "cached"]
-            found |= {event["stage"]: event["outputs"] for event in cached}
+            planned = json.loads(self.llmflow("plan", "small.yaml", "--json", **how).out)["stages"]
+            finished = {stage["stage"]: stage["will"].get("finished") for stage in planned}
+            found |= {stage: record["outputs"] for stage, record in finished.items() if record}
         return found
 
     def status(self) -> str:
