@@ -26,6 +26,8 @@ class Graph:
     comments: int = 0
     #: Keys of all that was ever computed, as reckoned here.
     seen: set[tuple] = field(default_factory=set)
+    #: Stages that the history knows.
+    ran: set[str] = field(default_factory=set)
     #: What `max_words` and files were before, to go back to.
     past: list[tuple[str, object]] = field(default_factory=list)
 
@@ -153,3 +155,15 @@ def went(task: Task, graph: Graph, what: str) -> None:
             task.check(len(named) == len(because), f"{what}: {name} runs because of {because}")
         else:
             task.check(said["will"] == "waits", f"{what}: {name} {said['will']}")
+            if name in started & graph.ran:
+                explained(task, graph.project, what, name)
+    if any(event["event"] == "run_started" for event in done.events):  # a run with nothing to do leaves no history
+        graph.ran |= set(graph.stages)
+
+
+def explained(task: Task, project: Project, what: str, name: str) -> None:
+    """A stage that waited and ran names the part of its key that differs, with the old value and the new one."""
+    done = project.llmflow("explain", f"@/{name}", "--json")
+    changes = json.loads(done.out)["changes"] if done.code == 0 else []
+    named = [one for one in changes if one.get("part") and one.get("before") != one.get("now")]
+    task.check(bool(changes) and len(named) == len(changes), f"{what}: {name} waited and ran because of {changes} ({done.said()})")
