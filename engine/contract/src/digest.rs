@@ -3,15 +3,14 @@
 use std::{
     fmt,
     fs::File,
-    io::{self, Read},
+    io::{self, Seek},
     path::Path,
     str::FromStr,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Read at a time: large enough for every core to get a share.
-const READ_BYTES: usize = 4 << 20;
+mod tree;
 
 /// A BLAKE3 digest of 32 bytes, written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,30 +21,25 @@ impl Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// Digest and length in bytes of a file, memory-mapped and hashed on all cores.
+    /// Digest and length in bytes of a file, read and hashed on all cores.
     pub fn of_file(path: &Path) -> io::Result<(Self, u64)> {
-        let size_bytes = File::open(path)?.metadata()?.len();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_mmap_rayon(path)?;
-        Ok((Self(*hasher.finalize().as_bytes()), size_bytes))
+        Self::of_open(&File::open(path)?)
     }
 
-    /// Digest and length in bytes of what a reader gives, hashed on all cores. A file that shrinks meanwhile is no fault.
-    pub fn of_reader(reader: &mut impl Read) -> io::Result<(Self, u64)> {
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; READ_BYTES];
-        let mut size_bytes = 0;
-        loop {
-            match reader.read(&mut buffer) {
-                Ok(0) => return Ok((Self(*hasher.finalize().as_bytes()), size_bytes)),
-                Ok(read) => {
-                    hasher.update_rayon(&buffer[..read]);
-                    size_bytes += read as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+    /// The same of an open one, from its start. A file that shrinks meanwhile is no fault: what it has left counts.
+    pub fn of_open(file: &File) -> io::Result<(Self, u64)> {
+        let meta = file.metadata()?;
+        if meta.is_file() && meta.len() > 0 {
+            match tree::root(file, meta.len()) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                digest => return Ok((Self(*digest?.as_bytes()), meta.len())),
             }
         }
+        let mut hasher = blake3::Hasher::new();
+        let mut file = file;
+        file.rewind()?;
+        hasher.update_reader(file)?;
+        Ok((Self(*hasher.finalize().as_bytes()), hasher.count()))
     }
 
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
@@ -163,6 +157,20 @@ mod tests {
             hasher.finish()
         };
         assert_ne!(digest(&["ab", "c"]), digest(&["a", "bc"]));
+    }
+
+    #[test]
+    fn a_file_has_the_digest_of_its_bytes_whatever_its_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let leaf = tree::LEAF_BYTES as usize;
+        for length in [0, 1, 1024, leaf - 1, leaf, leaf + 1, 3 * leaf, 5 * leaf + 1025] {
+            let bytes: Vec<u8> = (0..length).map(|at| (at / 7 % 251) as u8).collect();
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(Digest::of_file(&path).unwrap(), (Digest::of(&bytes), length as u64), "{length} bytes");
+        }
+        let (digest, size_bytes) = Digest::of_file(Path::new("/proc/self/cmdline")).unwrap();
+        assert!(size_bytes > 0 && digest != Digest::of(b""), "a file that does not say its length is read to its end");
     }
 
     #[test]

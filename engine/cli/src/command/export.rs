@@ -65,7 +65,7 @@ fn export_rows(artifact: &AnyArtifact, path: &Path, write: WriteRows) -> Result<
     write(&Dataset::open(artifact)?, aside.path())?;
     aside.as_file().sync_all().map_err(failed)?;
     if path.exists() {
-        let digest = |path: &Path| File::open(path).and_then(|mut file| Digest::of_reader(&mut file)).map_err(failed);
+        let digest = |path: &Path| Digest::of_file(path).map_err(failed);
         return if path.is_file() && digest(path)? == digest(aside.path())? { Ok(false) } else { Err(occupied(path)) };
     }
     aside.persist_noclobber(path).map_err(|error| failed(error.error))?;

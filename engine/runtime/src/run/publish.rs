@@ -41,7 +41,7 @@ pub fn publish(artifact: &AnyArtifact, path: &Path) -> Result<(), Failure> {
 /// Does `path` hold the bytes of this artifact: as its one file, or as a folder that has all of them?
 pub fn holds(artifact: &AnyArtifact, path: &Path) -> std::io::Result<bool> {
     let is = |file: &FileEntry, path: &Path| -> std::io::Result<bool> {
-        Ok(path.is_file() && Digest::of_reader(&mut fs::File::open(path)?)?.0 == file.digest)
+        Ok(path.is_file() && Digest::of_file(path)?.0 == file.digest)
     };
     match artifact.manifest.files.as_slice() {
         [file] if !path.is_dir() => is(file, path),

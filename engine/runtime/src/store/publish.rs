@@ -6,8 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::Read,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -25,8 +24,6 @@ use super::{
     seal,
 };
 
-/// Smaller files are read; mapping one costs more than reading it.
-const SMALL_BYTES: u64 = 1 << 20;
 /// Files that are uploaded at once.
 const UPLOADS_AT_ONCE: usize = 4;
 
@@ -152,7 +149,7 @@ fn pack(made: &AnyMade) -> Result<Outgoing, Failure> {
     let (mut entries, mut files) = (Vec::new(), Vec::new());
     for (path, file) in disk::files_below(&made.folder)? {
         disk::detach(&file).map_err(|error| Failure::io("protecting", &file, &error))?;
-        let (digest, size_bytes) = digest_of(&file).map_err(|error| Failure::io("hashing", &file, &error))?;
+        let (digest, size_bytes) = Digest::of_file(&file).map_err(|error| Failure::io("hashing", &file, &error))?;
         entries.push(FileEntry { path, digest, size_bytes });
         files.push(file);
     }
@@ -163,15 +160,4 @@ fn pack(made: &AnyMade) -> Result<Outgoing, Failure> {
         references: made.references.clone(),
     };
     Ok(Outgoing { digest: manifest.digest(), manifest, files })
-}
-
-/// Digest and size of a file that nobody writes to.
-pub(super) fn digest_of(path: &Path) -> std::io::Result<(Digest, u64)> {
-    let mut file = File::open(path)?;
-    if file.metadata()?.len() > SMALL_BYTES {
-        return Digest::of_file(path);
-    }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok((Digest::of(&bytes), bytes.len() as u64))
 }

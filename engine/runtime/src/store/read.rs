@@ -14,7 +14,6 @@ use super::{
     backend::Backend,
     blob_path, key_path, manifest_path,
     objects::{Fetched, Objects},
-    publish::digest_of,
     seal,
 };
 use crate::owner;
@@ -153,7 +152,7 @@ impl Store {
         if self.vouched.vouches(path, &file.digest) {
             return Ok(true);
         }
-        match digest_of(path) {
+        match Digest::of_file(path) {
             Ok((digest, _)) if digest == file.digest => {
                 self.vouched.note(path, &digest);
                 Ok(true)

@@ -6,8 +6,7 @@ use llmflow_contract::{Digest, Failure};
 use serde::Serialize;
 
 use super::{
-    KeyRecord, Store, backend::Backend, blob_path, history::digest_in, key_path, manifest_path, publish::digest_of,
-    read::manifest_of, seal,
+    KeyRecord, Store, backend::Backend, blob_path, history::digest_in, key_path, manifest_path, read::manifest_of, seal,
 };
 
 /// Names of who is concerned that a damage lists at most.
@@ -199,7 +198,7 @@ impl Store {
             Backend::Objects(objects) => return objects.read_through(&key, None).await,
         };
         let path = disk.path(&key);
-        match digest_of(&path) {
+        match Digest::of_file(&path) {
             Ok((found, _)) => Ok(Some(found)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Failure::io("reading", path, &error)),

@@ -10,7 +10,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use llmflow_contract::{Digest, Failure};
@@ -92,6 +92,8 @@ pub struct Vouched {
     /// None: known in this process only.
     path: Option<PathBuf>,
     known: Mutex<Known>,
+    /// The file that is touched to ask the kernel for its time.
+    clock: OnceLock<File>,
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +108,7 @@ struct Known {
 impl Vouched {
     /// What is known in `path`, read when first asked. A file that is not there is made when something is noted.
     pub fn open(path: &Path) -> Self {
-        Self { path: Some(path.to_owned()), known: Mutex::default() }
+        Self { path: Some(path.to_owned()), ..Self::default() }
     }
 
     /// Is the file at `path`, or where it links to, known to hold the bytes of `digest`? Costs one look at the file.
@@ -146,9 +148,9 @@ impl Vouched {
         }
         for _ in 0..TRIES {
             let now = self.kernel_now();
-            let mut file = File::open(path).map_err(failed)?;
+            let file = File::open(path).map_err(failed)?;
             let before = look(&file)?;
-            let (digest, size_bytes) = Digest::of_reader(&mut file).map_err(failed)?;
+            let (digest, size_bytes) = Digest::of_open(&file).map_err(failed)?;
             if look(&file)? != before || size_bytes != before.size_bytes {
                 continue;
             }
@@ -190,27 +192,40 @@ impl Vouched {
         }
         if let Some(path) = &self.path {
             let records: Vec<u8> = stamps.iter().flat_map(|(stamp, digest)| stamp.to_bytes(digest)).collect();
-            let _ = append(path, &records).and_then(|()| known.compact(path));
+            let _ = known.append(path, &records).and_then(|()| known.compact(path));
         }
     }
 
     /// The kernel's clock as it stamps files: what a file gets that is touched now.
     fn kernel_now(&self) -> Option<i64> {
-        let file = match &self.path {
-            Some(path) => OpenOptions::new().create(true).append(true).open(path).ok()?,
-            None => tempfile::tempfile().ok()?,
+        let open = || match &self.path {
+            Some(path) => OpenOptions::new().create(true).append(true).open(path).ok(),
+            None => tempfile::tempfile().ok(),
         };
-        futimens(&file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW).ok()?;
+        let file = match self.clock.get() {
+            Some(file) => file, // one that was written anew since keeps the same time
+            None => {
+                let file = open()?;
+                self.clock.get_or_init(|| file)
+            }
+        };
+        futimens(file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW).ok()?;
         Some(Stamp::of(&file.metadata().ok()?).changed_ns)
     }
 }
 
-/// One write of whole records: another process's do not come in between.
-fn append(path: &Path, records: &[u8]) -> io::Result<()> {
-    OpenOptions::new().create(true).append(true).open(path)?.write_all(records)
-}
-
 impl Known {
+    /// One write of whole records: another process's do not come in between.
+    fn append(&mut self, path: &Path, records: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        file.write_all(records)?;
+        let meta = file.metadata()?;
+        if meta.ino() == self.inode && meta.len() == self.read_bytes + records.len() as u64 {
+            self.read_bytes = meta.len(); // nothing but what was known is new
+        }
+        Ok(())
+    }
+
     /// Reads what the file has that was not read yet; whether there was any.
     fn read_more(&mut self, path: &Path) -> io::Result<bool> {
         let meta = fs::metadata(path)?;
