@@ -10,6 +10,7 @@ mod digest;
 mod failure;
 mod ids;
 mod kind;
+pub mod nan;
 mod needs;
 mod operator;
 mod params;

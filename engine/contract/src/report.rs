@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::nan;
+
 /// What a stage has to show: figures, tables, curves, samples, charts as data.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
     /// The result in one line, as the run's table shows it: `301 kept · 4 too_short`.
     pub summary: String,
+    #[serde(deserialize_with = "nan::by_name")]
     pub metrics: BTreeMap<String, f64>,
     pub tables: Vec<Table>,
     pub series: Vec<Series>,
@@ -31,6 +34,7 @@ pub struct Series {
     pub name: String,
     pub x_label: String,
     pub y_label: String,
+    #[serde(deserialize_with = "nan::points")]
     pub points: Vec<(f64, f64)>,
 }
 
@@ -42,6 +46,7 @@ pub struct Sample {
     pub title: String,
     /// Named texts, in order: (`prompt`, …), (`answer`, …).
     pub texts: Vec<(String, String)>,
+    #[serde(deserialize_with = "nan::by_name")]
     pub metrics: BTreeMap<String, f64>,
 }
 
@@ -49,7 +54,12 @@ pub struct Sample {
 #[serde(tag = "chart", rename_all = "snake_case")]
 pub enum Chart {
     /// Bars with one value a label.
-    Bars { title: String, unit: String, bars: Vec<(String, f64)> },
+    Bars {
+        title: String,
+        unit: String,
+        #[serde(deserialize_with = "nan::bars")]
+        bars: Vec<(String, f64)>,
+    },
     /// Estimates with their intervals.
     Intervals { title: String, unit: String, intervals: Vec<Interval> },
 }
@@ -58,8 +68,11 @@ pub enum Chart {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     pub label: String,
+    #[serde(deserialize_with = "nan::one")]
     pub value: f64,
+    #[serde(deserialize_with = "nan::one")]
     pub lower: f64,
+    #[serde(deserialize_with = "nan::one")]
     pub upper: f64,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use llmflow_contract::{Digest, Failure, Port, Progress, StageId};
+use llmflow_contract::{Digest, Failure, Port, Progress, StageId, nan};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::PlanView;
@@ -67,6 +67,7 @@ pub enum What {
     /// `reproducible` metrics enter the key record.
     Metric {
         name: String,
+        #[serde(deserialize_with = "nan::one")]
         value: f64,
         step: Option<u64>,
         reproducible: bool,
@@ -114,6 +115,7 @@ pub enum What {
 pub struct Finished {
     pub key: Option<Digest>,
     pub outputs: BTreeMap<Port, Digest>,
+    #[serde(deserialize_with = "nan::by_name")]
     pub metrics: BTreeMap<String, f64>,
     /// One line: `301 kept · 4 too_short`.
     pub summary: String,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use llmflow_contract::{Digest, Failure, Kind, Port, StageId};
+use llmflow_contract::{Digest, Failure, Kind, Port, StageId, nan};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::Row;
@@ -93,6 +93,7 @@ pub struct StageRecord {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outputs: BTreeMap<Port, Digest>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(deserialize_with = "nan::by_name")]
     pub metrics: BTreeMap<String, f64>,
 }
 
@@ -139,8 +140,7 @@ impl Lineage {
                 inputs: stage.inputs.into_iter().map(|input| (input.port, input.from_stage, input.from_port)).collect(),
                 outputs: stage.outputs.iter().filter_map(|out| Some((out.port.clone(), out.digest?))).collect(),
                 kinds: stage.outputs.into_iter().map(|output| (output.port, output.kind)).collect(),
-                // JSON knows no infinity.
-                metrics: stage.metrics.into_iter().filter(|(_, value)| value.is_finite()).collect(),
+                metrics: stage.metrics,
             };
             stages.insert(stage.stage, record);
         }

@@ -242,8 +242,8 @@ fn add_input(stage: &mut StageRow, row: &SqliteRow) -> Result<(), Failure> {
 }
 
 fn add_metric(stage: &mut StageRow, row: &SqliteRow) -> Result<(), Failure> {
-    if let Some(value) = row.try_get::<Option<f64>, _>("value").map_err(failed)? {
-        stage.metrics.insert(text(row, "name")?, value);
-    }
+    // SQLite has no NaN: it keeps one as NULL.
+    let value = row.try_get::<Option<f64>, _>("value").map_err(failed)?.unwrap_or(f64::NAN);
+    stage.metrics.insert(text(row, "name")?, value);
     Ok(())
 }

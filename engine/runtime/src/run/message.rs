@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use llmflow_contract::{Digest, Failure, Lease, Port, Progress, StageId};
+use llmflow_contract::{Digest, Failure, Lease, Port, Progress, StageId, nan};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -64,6 +64,7 @@ pub enum FromWorker {
     Progress(Progress),
     Metric {
         name: String,
+        #[serde(deserialize_with = "nan::one")]
         value: f64,
         step: Option<u64>,
         reproducible: bool,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use llmflow_contract::{Digest, Facts, Kind, Port};
+use llmflow_contract::{Digest, Facts, Kind, Port, nan};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Component;
@@ -17,6 +17,7 @@ pub struct KeyRecord {
     /// `report` and `trace`.
     pub side: BTreeMap<Port, Digest>,
     /// Last values of the reproducible metrics.
+    #[serde(deserialize_with = "nan::by_name")]
     pub metrics: BTreeMap<String, f64>,
     pub facts: BTreeMap<Port, (Kind, Facts)>,
     /// The result in one line.

@@ -25,6 +25,7 @@ impl Place {
 async fn conforms(place: Place) {
     artifacts_come_back(&place).await;
     the_first_commit_wins(&place).await;
+    a_figure_that_is_no_number_is_no_damage(&place).await;
     what_is_lost_is_a_miss(&place).await;
     large_files_go_in_and_out(&place).await;
     sixteen_race_and_one_wins(&place).await;
@@ -65,6 +66,18 @@ async fn the_first_commit_wins(place: &Place) {
     let winner = store.commit(&record(&key, second, "second")).await.unwrap();
     assert_eq!(winner.machine, "first", "the loser takes the winner's record");
     assert_eq!(store.key_record(&key).await.unwrap().unwrap().outputs.values().next(), Some(&first));
+}
+
+async fn a_figure_that_is_no_number_is_no_damage(place: &Place) {
+    let home = tempfile::tempdir().unwrap();
+    let store = place.open(home.path());
+    let (output, _) = publish(&store, &made(&store, "diverged", BTreeMap::new())).await.unwrap();
+    let key = Digest::of(b"diverged");
+    let mut diverged = record(&key, output, "here");
+    diverged.metrics.insert("loss".into(), f64::INFINITY);
+    store.commit(&diverged).await.unwrap();
+    let found = store.key_record(&key).await.unwrap().unwrap();
+    assert!(found.metrics["loss"].is_nan());
 }
 
 async fn what_is_lost_is_a_miss(place: &Place) {
