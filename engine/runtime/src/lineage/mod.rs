@@ -6,8 +6,10 @@
 mod address;
 mod artifacts;
 mod columns;
+mod fresh;
 mod health;
 mod integrity;
+mod opening;
 mod rebuild;
 mod recall;
 mod record;
@@ -25,11 +27,13 @@ use std::{path::Path, time::Duration};
 use llmflow_contract::Failure;
 use sqlx::{
     SqlitePool,
+    migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 pub use artifacts::{Descendant, Descendants};
 use health::{failed, unmigrated, unreadable};
+pub use opening::{Opening, PlannedRow};
 pub use rebuild::{Rebuilt, rebuild};
 pub use recall::Success;
 pub use record::{RunRecord, StageRecord};
@@ -37,12 +41,14 @@ pub use recorder::Recorder;
 pub use row::{InputRow, OutputRow, PipelineRow, RunRow, StageRow, Whereabouts};
 pub use runs::RunFilter;
 pub use stages::{Follower, StageCount};
-pub use write::{Note, PlannedRow};
+pub use write::Note;
 
 use crate::{device::filesystem, event::RunId, home::Home};
 
 /// How long a statement waits for another process that writes.
 const BUSY: Duration = Duration::from_secs(30);
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
 /// The history of one home. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -57,6 +63,9 @@ impl Lineage {
     /// Those of [`health`]: damaged, locked, written by a newer LLMflow, no space left.
     pub async fn open(home: &Home) -> Result<Self, Failure> {
         let alone = home.alone("history.lock")?; // of many that make it, one brings it up to date
+        if fresh::is_wanted(&home.database())? {
+            fresh::make(&home.database()).await?;
+        }
         let lineage = Self::open_file(&home.database(), BUSY).await?;
         drop(alone);
         lineage.bury_the_dead(home).await?;
@@ -70,20 +79,9 @@ impl Lineage {
 
     /// `busy`: how long a statement waits for another process that writes.
     async fn open_file(path: &Path, busy: Duration) -> Result<Self, Failure> {
-        // Memory shared between hosts is what a write-ahead log cannot have: on a network a journal that rolls back serves.
-        let journal = match filesystem::kind(path.parent().unwrap_or(path)) {
-            filesystem::Kind::Network(_) => SqliteJournalMode::Delete,
-            _ => SqliteJournalMode::Wal,
-        };
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(journal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(busy)
-            .foreign_keys(true);
+        let options = options(path).synchronous(SqliteSynchronous::Full).busy_timeout(busy).foreign_keys(true);
         let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.map_err(failed)?;
-        sqlx::migrate!("../../migrations").run(&pool).await.map_err(unmigrated)?;
+        MIGRATIONS.run(&pool).await.map_err(unmigrated)?;
         Ok(Self { pool })
     }
 
@@ -112,4 +110,14 @@ impl Lineage {
         }
         Ok(())
     }
+}
+
+/// How a database at `path` is opened or made.
+fn options(path: &Path) -> SqliteConnectOptions {
+    // Memory shared between hosts is what a write-ahead log cannot have: on a network a journal that rolls back serves.
+    let journal = match filesystem::kind(path.parent().unwrap_or(path)) {
+        filesystem::Kind::Network(_) => SqliteJournalMode::Delete,
+        _ => SqliteJournalMode::Wal,
+    };
+    SqliteConnectOptions::new().filename(path).create_if_missing(true).journal_mode(journal)
 }

@@ -59,6 +59,7 @@ pub async fn rebuild(home: &Home, store: &Store) -> Result<Rebuilt, Failure> {
         lineage.pool.close().await;
     }
     leave_one_file(&aside).await?;
+    let _alone = home.alone("history.lock")?; // nobody finds none meanwhile, and makes one
     rebuilt.old = swap(&aside, &database)?;
     Ok(rebuilt)
 }

@@ -3,34 +3,21 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use llmflow_contract::{Digest, Kind, Port, StageId};
+use llmflow_contract::{Digest, StageId};
 use serde_json::{Value, json};
 use sqlx::{Sqlite, Transaction};
 
 use super::*;
 use crate::{
     event::{Event, Finished, What},
-    plan::{Change, Component, PlanView, StageView, Will},
+    plan::{Change, Component, PlanView, Will},
 };
-
-/// Rows that one statement takes: bounds the memory that unpacking them needs.
-const ROWS: usize = 10_000;
-
-/// What is written of a stage before anything runs.
-#[derive(Clone, Debug)]
-pub struct PlannedRow<'a> {
-    pub view: &'a StageView,
-    /// What its key is made of, where that is known already.
-    pub components: Option<Vec<Component>>,
-    /// The input port, and the output it reads.
-    pub inputs: Vec<(Port, StageId, Port)>,
-    /// The main output first.
-    pub outputs: Vec<(Port, Kind)>,
-}
 
 /// One thing to write down.
 #[derive(Clone, Debug)]
 pub enum Note {
+    /// The first of a run.
+    Begins(Box<Opening>),
     Event(Event),
     /// A stage's key and what it is made of, as soon as both are known.
     Key {
@@ -55,37 +42,14 @@ impl Note {
 impl Lineage {
     /// A run begins: its file and every stage of its plan.
     pub async fn start_run(&self, run: &RunId, row: &PipelineRow, stages: &[PlannedRow<'_>]) -> Result<(), Failure> {
-        let mut change = self.change().await?;
-        sqlx::query(
-            "INSERT INTO runs (run, pipeline, path, text, set_json, params, status, started_ms, machine, version,
-                 resumes, overrides, store) VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(&run.0)
-        .bind(&row.name)
-        .bind(row.path.to_string_lossy().into_owned())
-        .bind(&row.text)
-        .bind(serde_json::to_string(&row.overrides.set).map_err(unreadable)?)
-        .bind(serde_json::to_string(&row.params).map_err(unreadable)?)
-        .bind(crate::event::now_ms() as i64)
-        .bind(crate::machine_name())
-        .bind(env!("CARGO_PKG_VERSION"))
-        .bind(row.resumes.as_ref().map(|run| run.0.as_str()))
-        .bind(serde_json::to_string(&row.overrides).map_err(unreadable)?)
-        .bind(&row.store)
-        .execute(&mut *change)
-        .await
-        .map_err(failed)?;
-        for (chunk, first) in stages.chunks(ROWS).zip((0..).step_by(ROWS)) {
-            plan_stages(&mut change, run, first, chunk).await?;
-        }
-        change.commit().await.map_err(failed)
+        self.write(&[Note::Begins(Box::new(Opening::new(run, row, stages)?))]).await
     }
 
     /// Writes these down, in order, whole or not at all; durable on return.
     pub async fn write(&self, notes: &[Note]) -> Result<(), Failure> {
         let mut batch = Batch::default();
         notes.iter().filter(|note| note.is_kept()).try_for_each(|note| batch.add(note))?;
-        if batch.runs.is_empty() {
+        if batch.runs.is_empty() && batch.openings.is_empty() {
             return Ok(());
         }
         let mut change = self.change().await?;
@@ -120,99 +84,44 @@ impl Lineage {
     }
 }
 
-async fn plan_stages(
-    change: &mut Transaction<'_, Sqlite>,
-    run: &RunId,
-    first: usize,
-    planned: &[PlannedRow<'_>],
-) -> Result<(), Failure> {
-    let (mut stages, mut inputs, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
-    for (row, position) in planned.iter().zip(first..) {
-        let view = row.view;
-        let key = match &view.will {
-            Will::Run { key, .. } | Will::Cached { key, .. } => Some(key),
-            _ => None,
-        };
-        let because = match &view.will {
-            Will::Run { because, .. } if !because.is_empty() => Some(text_of(because)?),
-            _ => None,
-        };
-        let components = row.components.as_ref().map(text_of).transpose()?;
-        stages.push(json!([
-            view.stage,
-            position,
-            view.operator,
-            view.version,
-            key,
-            components,
-            because,
-            text_of(&view.needs)?
-        ]));
-        inputs.extend(
-            row.inputs.iter().enumerate().map(|(at, (port, stage, from))| json!([view.stage, port, at, stage, from])),
-        );
-        outputs.extend(
-            row.outputs.iter().enumerate().map(|(at, (port, kind))| json!([view.stage, port, at, kind.to_string()])),
-        );
-    }
-    insert(
-        change,
-        "INSERT INTO stages (run, stage, position, operator, version, status, key, components, because, needs)
-         SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, 'waiting', value ->> 4, value ->> 5, value ->> 6, value ->> 7
-         FROM json_each(?2)",
-        run,
-        stages,
-    )
-    .await?;
-    insert(
-        change,
-        "INSERT INTO inputs (run, stage, port, position, from_stage, from_port)
-         SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?2)",
-        run,
-        inputs,
-    )
-    .await?;
-    insert(
-        change,
-        "INSERT INTO outputs (run, stage, port, position, kind)
-         SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?2)",
-        run,
-        outputs,
-    )
-    .await
-}
-
 /// Runs a statement whose `?1` is the run and whose `?2` are the rows.
-async fn insert(
+pub(super) async fn insert(
     change: &mut Transaction<'_, Sqlite>,
     sql: &'static str,
     run: &RunId,
-    rows: Vec<Value>,
+    rows: &Rows,
 ) -> Result<(), Failure> {
-    if rows.is_empty() {
+    if rows.0.is_empty() {
         return Ok(());
     }
-    sqlx::query(sql)
-        .bind(&run.0)
-        .bind(Value::Array(rows).to_string())
-        .execute(&mut **change)
-        .await
-        .map(|_| ())
-        .map_err(failed)
+    sqlx::query(sql).bind(&run.0).bind(format!("[{}]", rows.0)).execute(&mut **change).await.map(|_| ()).map_err(failed)
+}
+
+/// Rows to be added, as the inside of a JSON array.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rows(String);
+
+impl Rows {
+    pub(super) fn add(&mut self, row: &Value) {
+        use std::fmt::Write;
+        let comma = if self.0.is_empty() { "" } else { "," };
+        let _ = write!(self.0, "{comma}{row}"); // a string takes everything
+    }
 }
 
 /// What many notes come to: the last word on each stage, and all that is added.
 #[derive(Default)]
 struct Batch {
+    openings: Vec<Opening>,
     runs: BTreeMap<RunId, RunBatch>,
 }
 
 #[derive(Default)]
 struct RunBatch {
     stages: BTreeMap<StageId, Patch>,
-    events: Vec<Value>,
-    outputs: Vec<Value>,
-    metrics: Vec<Value>,
+    events: Rows,
+    outputs: Rows,
+    metrics: Rows,
     changed: Option<String>,
     ended: Option<(&'static str, f64)>,
 }
@@ -261,6 +170,10 @@ impl Patch {
 impl Batch {
     fn add(&mut self, note: &Note) -> Result<(), Failure> {
         match note {
+            Note::Begins(opening) => {
+                self.openings.push((**opening).clone());
+                Ok(())
+            }
             Note::Key { run, stage, key, components } => {
                 let patch = self.runs.entry(run.clone()).or_default().stages.entry(stage.clone()).or_default();
                 patch.key = Some((*key, text_of(components)?));
@@ -271,6 +184,9 @@ impl Batch {
     }
 
     async fn apply(self, change: &mut Transaction<'_, Sqlite>) -> Result<(), Failure> {
+        for opening in self.openings {
+            opening.apply(change).await?;
+        }
         for (run, batch) in self.runs {
             batch.apply(change, &run).await?;
         }
@@ -286,7 +202,9 @@ impl RunBatch {
             What::RunStarted { .. } => Some(text_of(&event.without_plan())?),
             _ => Some(text_of(event)?),
         };
-        self.events.extend(kept.map(|text| json!([event.at_ms, text])));
+        if let Some(text) = kept {
+            self.events.add(&json!([event.at_ms, text]));
+        }
         match &event.stage {
             Some(stage) => self.hear_of(stage, &event.what)?,
             None => match &event.what {
@@ -311,7 +229,7 @@ impl RunBatch {
                 patch.failure = Some(Some(text_of(failure)?));
                 patch.status = Some(if retry_in_ms.is_some() { "waiting" } else { "failed" });
             }
-            What::Metric { name, value, step, .. } => self.metrics.push(json!([stage, name, step, value])),
+            What::Metric { name, value, step, .. } => self.metrics.add(&json!([stage, name, step, value])),
             _ => {}
         }
         Ok(())
@@ -321,8 +239,8 @@ impl RunBatch {
         let patch = self.stages.entry(stage.clone()).or_default();
         (patch.status, patch.failure) = (Some(status), Some(None));
         patch.result = Some((finished.seconds, finished.summary.clone()));
-        self.outputs.extend(finished.outputs.iter().map(|(port, digest)| json!([stage, port, digest])));
-        self.metrics.extend(finished.metrics.iter().map(|(name, value)| json!([stage, name, null, value])));
+        finished.outputs.iter().for_each(|(port, digest)| self.outputs.add(&json!([stage, port, digest])));
+        finished.metrics.iter().for_each(|(name, value)| self.metrics.add(&json!([stage, name, null, value])));
     }
 
     async fn apply(self, change: &mut Transaction<'_, Sqlite>, run: &RunId) -> Result<(), Failure> {
@@ -334,7 +252,7 @@ impl RunBatch {
             change,
             "INSERT INTO events (run, at_ms, json) SELECT ?1, value ->> 0, value ->> 1 FROM json_each(?2)",
             run,
-            self.events,
+            &self.events,
         )
         .await?;
         // Ports that no plan names are the ones every stage has: `report` and `trace`, whose kind is their name.
@@ -344,7 +262,7 @@ impl RunBatch {
              SELECT ?1, value ->> 0, value ->> 1, value ->> 1, value ->> 2 FROM json_each(?2) WHERE true
              ON CONFLICT (run, stage, port) DO UPDATE SET digest = excluded.digest",
             run,
-            self.outputs,
+            &self.outputs,
         )
         .await?;
         insert(
@@ -352,7 +270,7 @@ impl RunBatch {
             "INSERT INTO metrics (run, stage, name, step, value)
              SELECT ?1, value ->> 0, value ->> 1, value ->> 2, CAST(value ->> 3 AS REAL) FROM json_each(?2)",
             run,
-            self.metrics,
+            &self.metrics,
         )
         .await?;
         if let Some(changed) = self.changed {
@@ -367,7 +285,7 @@ impl RunBatch {
     }
 }
 
-fn text_of<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
+pub(super) fn text_of<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
     serde_json::to_string(value).map_err(unreadable)
 }
 

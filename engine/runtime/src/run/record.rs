@@ -23,6 +23,9 @@ impl Engine {
         if !self.is_recorded || !is_last && self.records.next.is_some_and(|next| began < next) {
             return Ok(());
         }
+        if !is_last && !self.place.lineage.has_run(&self.run).await? {
+            return Ok(()); // its first words wait for whoever has the history locked
+        }
         let record = self.place.lineage.record_of(&self.run).await?;
         let record = serde_json::to_value(record).map_err(|error| Failure::bug(format!("run record: {error}")))?;
         self.place.store.put_run(&self.run, &record).await?;

@@ -1,0 +1,139 @@
+//! The first words of a run: its file and every stage of its plan, as rows. They are made from the plan at once and
+//! written when the recorder comes to them.
+
+use llmflow_contract::{Failure, Kind, Port, StageId};
+use serde_json::json;
+use sqlx::{Sqlite, Transaction};
+
+use super::{
+    PipelineRow, failed,
+    write::{Rows, insert, text_of},
+};
+use crate::{
+    event::{RunId, now_ms},
+    plan::{Component, StageView, Will},
+};
+
+/// Rows that one statement takes: bounds the memory that unpacking them needs.
+const ROWS: usize = 10_000;
+
+/// What is written of a stage before anything runs.
+#[derive(Clone, Debug)]
+pub struct PlannedRow<'a> {
+    pub view: &'a StageView,
+    /// What its key is made of, where that is known already.
+    pub components: Option<Vec<Component>>,
+    /// The input port, and the output it reads.
+    pub inputs: Vec<(Port, StageId, Port)>,
+    /// The main output first.
+    pub outputs: Vec<(Port, Kind)>,
+}
+
+/// The rows of a run that begins.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    run: RunId,
+    row: PipelineRow,
+    started_ms: u64,
+    stages: Vec<StageRows>,
+}
+
+/// The rows of some of its stages.
+#[derive(Clone, Debug, Default)]
+struct StageRows {
+    stages: Rows,
+    inputs: Rows,
+    outputs: Rows,
+}
+
+impl Opening {
+    pub fn new(run: &RunId, row: &PipelineRow, stages: &[PlannedRow<'_>]) -> Result<Self, Failure> {
+        let chunks = stages.chunks(ROWS).zip((0..).step_by(ROWS));
+        let stages = chunks.map(|(chunk, first)| StageRows::new(chunk, first)).collect::<Result<_, _>>()?;
+        Ok(Self { run: run.clone(), row: row.clone(), started_ms: now_ms(), stages })
+    }
+
+    pub(super) async fn apply(self, change: &mut Transaction<'_, Sqlite>) -> Result<(), Failure> {
+        let Self { run, row, started_ms, stages } = self;
+        sqlx::query(
+            "INSERT INTO runs (run, pipeline, path, text, set_json, params, status, started_ms, machine, version,
+                 resumes, overrides, store) VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&run.0)
+        .bind(&row.name)
+        .bind(row.path.to_string_lossy().into_owned())
+        .bind(&row.text)
+        .bind(text_of(&row.overrides.set)?)
+        .bind(text_of(&row.params)?)
+        .bind(started_ms as i64)
+        .bind(crate::machine_name())
+        .bind(env!("CARGO_PKG_VERSION"))
+        .bind(row.resumes.as_ref().map(|run| run.0.as_str()))
+        .bind(text_of(&row.overrides)?)
+        .bind(&row.store)
+        .execute(&mut **change)
+        .await
+        .map_err(failed)?;
+        for rows in &stages {
+            rows.apply(change, &run).await?;
+        }
+        Ok(())
+    }
+}
+
+impl StageRows {
+    /// `first`: the position of the first in the plan.
+    fn new(planned: &[PlannedRow<'_>], first: usize) -> Result<Self, Failure> {
+        let mut rows = Self::default();
+        for (row, position) in planned.iter().zip(first..) {
+            let view = row.view;
+            let key = match &view.will {
+                Will::Run { key, .. } | Will::Cached { key, .. } => Some(key),
+                _ => None,
+            };
+            let because = match &view.will {
+                Will::Run { because, .. } if !because.is_empty() => Some(text_of(because)?),
+                _ => None,
+            };
+            let components = row.components.as_ref().map(text_of).transpose()?;
+            let needs = text_of(&view.needs)?;
+            let (operator, version) = (&view.operator, view.version);
+            rows.stages.add(&json!([view.stage, position, operator, version, key, components, because, needs]));
+            for (at, (port, stage, from)) in row.inputs.iter().enumerate() {
+                rows.inputs.add(&json!([view.stage, port, at, stage, from]));
+            }
+            for (at, (port, kind)) in row.outputs.iter().enumerate() {
+                rows.outputs.add(&json!([view.stage, port, at, kind.to_string()]));
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn apply(&self, change: &mut Transaction<'_, Sqlite>, run: &RunId) -> Result<(), Failure> {
+        insert(
+            change,
+            "INSERT INTO stages (run, stage, position, operator, version, status, key, components, because, needs)
+             SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, 'waiting', value ->> 4, value ->> 5, value ->> 6, value ->> 7
+             FROM json_each(?2)",
+            run,
+            &self.stages,
+        )
+        .await?;
+        insert(
+            change,
+            "INSERT INTO inputs (run, stage, port, position, from_stage, from_port)
+             SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?2)",
+            run,
+            &self.inputs,
+        )
+        .await?;
+        insert(
+            change,
+            "INSERT INTO outputs (run, stage, port, position, kind)
+             SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?2)",
+            run,
+            &self.outputs,
+        )
+        .await
+    }
+}
