@@ -70,7 +70,14 @@ fn fakes() -> Option<Result<Vec<Gpu>, Failure>> {
     std::env::var(FAKE).ok().map(|text| fake::gpus(&text))
 }
 
+/// Files that a driver makes: without any of them there is no GPU, and no child is asked. NVIDIA's driver, that of
+/// Windows' subsystem, those of its boards.
+const DRIVERS: [&str; 4] = ["/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu", "/dev/nvgpu"];
+
 async fn ask_child() -> Option<Vec<Gpu>> {
+    if !DRIVERS.iter().any(|path| std::path::Path::new(path).exists()) {
+        return None;
+    }
     let mut command = Command::new(std::env::current_exe().ok()?);
     command.arg("__devices").stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(PATIENCE, command.output()).await.ok()?.ok()?;

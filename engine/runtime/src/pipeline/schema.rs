@@ -159,7 +159,7 @@ fn stage(operators: &[Value], cases: &[Value]) -> Value {
 
 /// What holds once `op` names this operator.
 fn case(entry: &Entry) -> Value {
-    let with = with_references(entry.schema.clone(), &entry.params);
+    let with = with_references(entry.schema(), &entry.params);
     let mut then = json!({ "properties": { "with": with } });
     if entry.params.iter().any(|param| param.required) {
         then["required"] = json!(["with"]);

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use llmflow_contract::{Failure, Place};
+use llmflow_contract::{Digest, Failure, Hasher, Place};
 use serde::{Deserialize, Serialize};
 
 /// Larger files are refused before they are parsed: 10,000 stages are about 1 MB.
@@ -53,6 +53,12 @@ impl<T> Deref for At<T> {
 impl SourceFile {
     pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
         Self { path: path.into(), text: text.into() }
+    }
+
+    /// Stands for the file's place, whatever it holds: what a home remembers of it lies under this name.
+    pub fn location(&self) -> Digest {
+        let base = crate::plan::absolute(self.base());
+        Hasher::new().part(base.as_os_str().as_encoded_bytes()).part(self.file_name().as_bytes()).finish()
     }
 
     /// Reads a file.

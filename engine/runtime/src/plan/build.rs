@@ -1,9 +1,16 @@
 //! Building a plan: stages are settled wave by wave, each wave on all cores.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use futures::FutureExt;
-use llmflow_contract::{Entry, Failure, Locks, Machine, Registry, StageId, StagePlan};
+use llmflow_contract::{Digest, Entry, Failure, Locks, Machine, Registry, StageId, StagePlan};
 use rayon::prelude::*;
 
 use super::{
@@ -18,8 +25,12 @@ use crate::{
     lineage::Lineage,
     pipeline::{Diagnostic, Diagnostics, Loaded, Pipeline, StageDef, When},
     remote::Remotes,
-    store::{KeyRecord, Store},
+    store::{KeyRecord, Stood, Store},
 };
+
+/// Stages of a wave that are settled at once: until they are put together each holds a plan of its own, which siblings of
+/// a matrix share from then on.
+const AT_ONCE: usize = 1024;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +48,17 @@ enum Step {
     Settled(Settled, Standing),
 }
 
+/// What a plan is made from, besides the file.
+pub struct Ground<'a> {
+    pub registry: &'a Registry,
+    pub store: &'a Store,
+    /// What stood there at the last look.
+    pub stood: &'a mut Stood,
+    /// For times and reasons; a check has none.
+    pub lineage: Option<&'a Lineage>,
+    pub machine: Machine,
+}
+
 impl Plan {
     /// Checks the whole file and says what will run.
     ///
@@ -45,12 +67,10 @@ impl Plan {
     pub async fn build(
         loaded: Loaded,
         selection: &Selection,
-        registry: &Registry,
-        store: &Store,
-        lineage: Option<&Lineage>,
-        machine: Machine,
+        ground: Ground<'_>,
         remotes: &mut Remotes,
     ) -> Result<Self, PlanError> {
+        let Ground { registry, store, stood, lineage, machine } = ground;
         let Loaded { pipeline, stages: defs, mut diagnostics } = loaded;
         let order = order(&defs);
         let chosen = match selection.choose(&defs, &order.needs, &order.topological) {
@@ -64,6 +84,7 @@ impl Plan {
         let locks = remotes.locks();
         let sources = Sources::new(store.vouched());
         let base = absolute(pipeline.source.base());
+        let removals = store.removals();
         let frozen = frozen_records(&defs, &pipeline, store, lineage).await?;
         let site = Site {
             pipeline: &pipeline,
@@ -73,6 +94,8 @@ impl Plan {
             sources: &sources,
             locks: &locks,
             frozen,
+            stood: stood.wait(store),
+            found_anew: AtomicUsize::new(0),
         };
         let (stages, outputs) = site.plan(defs, &order, &chosen, registry, &mut diagnostics).await?;
         let stages: Option<Vec<Planned>> = stages.into_iter().collect();
@@ -81,6 +104,7 @@ impl Plan {
         if !diagnostics.is_empty() {
             return Err(PlanError::Bad(diagnostics));
         }
+        let found_anew = site.found_anew.load(Ordering::Relaxed);
         let read = sources.into_seen();
         let mut plan = Self {
             pipeline,
@@ -92,6 +116,8 @@ impl Plan {
             locks,
             is_offline: remotes.is_offline(),
             read,
+            found_anew,
+            removals,
         };
         if let Some(lineage) = lineage {
             plan.recall(lineage).await?;
@@ -124,6 +150,10 @@ struct Site<'a> {
     locks: &'a Arc<Locks>,
     /// Results of frozen stages.
     frozen: HashMap<StageId, Arc<KeyRecord>>,
+    /// Records that need no look, by key.
+    stood: HashMap<Digest, Arc<KeyRecord>>,
+    /// Records that were looked up.
+    found_anew: AtomicUsize,
 }
 
 impl Site<'_> {
@@ -147,7 +177,7 @@ impl Site<'_> {
         let mut siblings: HashMap<*const crate::pipeline::StageShared, Arc<StagePlan>> = HashMap::new();
         let mut stages: Vec<Option<Planned>> = (0..defs.len()).map(|_| None).collect();
         let mut defs: Vec<Option<StageDef>> = defs.into_iter().map(Some).collect();
-        for wave in &order.waves {
+        for wave in order.waves.iter().flat_map(|wave| wave.chunks(AT_ONCE)) {
             let steps: Vec<Result<Step, Failure>> = wave
                 .par_iter()
                 .map(|index| {
@@ -255,10 +285,15 @@ impl Site<'_> {
         if !def.shared.is_cached {
             return Ok(Standing::Run(Some("cache: false")));
         }
+        if let Some(record) = self.stood.get(key) {
+            return Ok(Standing::Cached(record.clone()));
+        }
         match self.store.local() {
             Some(_) => {
                 let looked = self.store.key_record(key).now_or_never(); // a folder answers at once
-                looked.unwrap_or_else(|| Err(Failure::bug("a local store made a plan wait"))).map(found)
+                let looked = looked.unwrap_or_else(|| Err(Failure::bug("a local store made a plan wait")))?;
+                self.found_anew.fetch_add(usize::from(looked.is_some()), Ordering::Relaxed);
+                Ok(found(looked))
             }
             None => Ok(Standing::Run(None)),
         }

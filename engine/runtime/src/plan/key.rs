@@ -4,7 +4,7 @@
 //! |---|---|
 //! | operator and VERSION; params that differ from their default; digests of inputs by port; content of sources; the seed, if it is used; the numerics class | stage names, paths, times, retries, resources, device number, parallelism, `tuning` params |
 
-use llmflow_contract::{Digest, Entry, Hasher, Numerics, Port, Role, StagePlan};
+use llmflow_contract::{Digest, Entry, Hasher, Numerics, Port, Registry, Role, StagePlan};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -36,7 +36,7 @@ pub fn components(subject: &Subject) -> Vec<Component> {
         value: format!("{} v{}", subject.entry.name, subject.entry.version),
     }];
     let mut add = |part: String, value: String| parts.push(Component { part, value });
-    for param in &subject.entry.params {
+    for param in subject.entry.params.iter() {
         let value = &subject.params[&param.name];
         let is_default = param.default.as_ref().unwrap_or(&Value::Null) == value;
         if matches!(param.role, Role::Key | Role::Horizon) && !is_default {
@@ -82,6 +82,27 @@ pub fn changes(before: &[Component], now: &[Component]) -> Vec<Change> {
         .filter(|name| find(before, name) != find(now, name))
         .map(|name| Change { part: name.clone(), before: find(before, name), now: find(now, name), origin: None })
         .collect()
+}
+
+/// [`changes`], with the values of params at their default.
+pub fn valued_changes(before: &[Component], now: &[Component], registry: &Registry) -> Vec<Change> {
+    let operator = now.iter().find(|component| component.part == "operator");
+    let name = operator.and_then(|operator| operator.value.split(' ').next());
+    let mut changes = changes(before, now);
+    if let Some(entry) = name.and_then(|name| registry.find(name)) {
+        changes.iter_mut().for_each(|change| fill_default(change, entry));
+    }
+    changes
+}
+
+/// A param at its default is no part of a key, but it has a value.
+pub(super) fn fill_default(change: &mut Change, entry: &Entry) {
+    let Some(name) = change.part.strip_prefix("with.") else { return };
+    let param = entry.params.iter().find(|param| param.name == name);
+    let default = param.and_then(|param| param.default.as_ref()).filter(|value| !value.is_null());
+    let default = default.map(Value::to_string);
+    change.before = change.before.take().or_else(|| default.clone());
+    change.now = change.now.take().or(default);
 }
 
 #[cfg(test)]

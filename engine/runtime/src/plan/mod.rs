@@ -21,9 +21,8 @@ use std::{
 };
 
 use llmflow_contract::{Arity, Digest, Entry, Failure, Locks, Machine, Source, Use};
-use serde_json::Value;
 
-pub use build::PlanError;
+pub use build::{Ground, PlanError};
 pub use key::Component;
 pub use outputs::Outputs;
 pub use select::Selection;
@@ -54,6 +53,10 @@ pub struct Plan {
     pub is_offline: bool,
     /// What was read from outside: files with their digests.
     pub read: HashMap<PathBuf, Digest>,
+    /// Records that had to be looked up in a local store, because no earlier look at them counts.
+    pub found_anew: usize,
+    /// How often anything had been taken away from the store before it was looked at.
+    pub removals: Option<u64>,
 }
 
 /// One stage of a plan.
@@ -126,6 +129,11 @@ impl Plan {
         self.stages.iter().any(|stage| !stage.is_settled())
     }
 
+    /// The records of all stages that have their result by now.
+    pub fn records(&self) -> impl Iterator<Item = &KeyRecord> {
+        (0..self.stages.len()).filter_map(|index| self.outputs.record(index))
+    }
+
     /// The parts of a stage's key, once every input's digest is known.
     pub fn components(&self, index: usize) -> Option<Vec<Component>> {
         let stage = &self.stages[index];
@@ -139,12 +147,7 @@ impl Plan {
         for change in &mut changes {
             let Some(name) = change.part.strip_prefix("with.") else { continue };
             change.origin = stage.def.origin_of(name).map(|origin| origin.describe(&self.pipeline.source));
-            // A param at its default is no part of a key, but it has a value.
-            let param = stage.entry.params.iter().find(|param| param.name == name);
-            let default = param.and_then(|param| param.default.as_ref()).filter(|value| !value.is_null());
-            let default = default.map(Value::to_string);
-            change.before = change.before.take().or_else(|| default.clone());
-            change.now = change.now.take().or(default);
+            key::fill_default(change, &stage.entry);
         }
         changes
     }

@@ -46,10 +46,15 @@ impl Engine {
         }
         self.end_recording().await?;
         self.save_run_record(true).await?; // of all that is written down by now
-        if let Some(question) =
-            self.ask.question.as_ref().filter(|_| status == RunStatus::Done && unpublished.is_empty())
-        {
-            question.keep(&self.plan, &self.place.store, published.clone(), report_to.clone());
+        if super::still_stands(&self.plan, &self.place.store) {
+            let question = self.ask.question.as_ref();
+            if let Some(question) = question.filter(|_| status == RunStatus::Done && unpublished.is_empty()) {
+                question.keep(&self.plan, &self.place.store, published.clone(), report_to.clone());
+            }
+            let is_news = self.is_recorded || self.plan.found_anew > 0;
+            if let Some(stood) = self.ask.stood.as_ref().filter(|_| is_news) {
+                stood.keep(&self.place.store, self.plan.records());
+            }
         }
         let is_cached = |state: &&State| matches!(state, State::Cached(_));
         Ok(Outcome {

@@ -7,6 +7,7 @@
 mod attempt;
 mod demand;
 mod engine;
+mod executor;
 mod finish;
 mod message;
 mod pool;
@@ -16,6 +17,8 @@ mod schedule;
 mod secret;
 mod serve;
 mod state;
+#[cfg(test)]
+mod tests;
 mod unchanged;
 mod worker;
 
@@ -32,7 +35,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc::UnboundedSender};
 
 use engine::Ask;
+pub use executor::Workers;
 pub use publish::{holds, publish as copy_out};
+use secret::Withheld;
 pub use serve::serve;
 use unchanged::{Question, Unchanged};
 pub use worker::worker_main;
@@ -43,13 +48,13 @@ use crate::{
     home::Home,
     lineage::Lineage,
     pipeline::{Diagnostic, Diagnostics, Loaded, Overrides, SourceFile},
-    plan::{Plan, PlanError, PlanView, Planned, Selection, Standing},
+    plan::{Ground, Plan, PlanError, PlanView, Planned, Selection, Standing},
     remote::{self, Fetching, Remotes},
-    store::{KeyRecord, Store},
+    store::{KeyRecord, Stood, Store},
 };
 
 /// What `run` and `plan` are asked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     pub pipeline: PathBuf,
     pub home: Option<PathBuf>,
@@ -58,6 +63,8 @@ pub struct Options {
     pub remote: remote::Options,
     /// Which stages, and whether those with a result run all the same.
     pub selection: Selection,
+    /// Where workers live.
+    pub workers: Workers,
     /// Stages at once, at most.
     pub jobs: Option<u32>,
     /// Start nothing more once a stage has failed.
@@ -206,11 +213,24 @@ impl Cancel {
 struct Opened {
     home: Home,
     store: Store,
+    stood: Stood,
     lineage: Lineage,
 }
 
-/// The home, its history, and the store that the pipeline names, else the home's own.
-async fn open_for(loaded: &Loaded, home: Home) -> Result<Opened, Error> {
+/// The parsed file, the home with its history, and the store that the pipeline names, else the home's own.
+async fn open(
+    source: SourceFile,
+    overrides: &Overrides,
+    registry: &Registry,
+    home: Home,
+) -> Result<(Loaded, Opened), Error> {
+    // While the file is parsed, the history is opened and what stood for the file is read.
+    let stood = Stood::recall(&home.work(), &source.location());
+    let lineage = tokio::spawn({
+        let home = home.clone();
+        async move { Lineage::open(&home).await }
+    });
+    let loaded = crate::pipeline::load(source, overrides, registry);
     let store = match &loaded.pipeline.store {
         None => Store::open_local(&home.store()),
         Some(named) if named.value.contains("://") => Store::open(&named.value),
@@ -225,8 +245,14 @@ async fn open_for(loaded: &Loaded, home: Home) -> Result<Opened, Error> {
         }
         (store, _) => store?.in_home(&home.work()),
     };
-    let lineage = Lineage::open(&home).await.map_err(|failure| home.with_free_space(failure))?;
-    Ok(Opened { home, store, lineage })
+    let lineage = lineage.await.map_err(|error| Failure::bug(error.to_string()))?;
+    let lineage = lineage.map_err(|failure| home.with_free_space(failure))?;
+    Ok((loaded, Opened { home, store, stood, lineage }))
+}
+
+/// Does all that a plan found in the store still stand? Whatever came since does no harm.
+fn still_stands(plan: &Plan, store: &Store) -> bool {
+    plan.removals.is_some() && store.removals() == plan.removals
 }
 
 fn machine_of(compute: &Compute) -> Machine {
@@ -256,10 +282,9 @@ pub async fn run(
             return Ok(Outcome::unchanged(unchanged, home.root().to_owned(), began.elapsed().as_secs_f64()));
         }
     }
-    let loaded = crate::pipeline::load(source, &options.overrides, registry);
-    let opened = open_for(&loaded, home).await?;
-    let Options { selection, remote, jobs, fail_fast, .. } = options;
-    let ask = Ask { selection, remote, jobs, fail_fast, question, ..Ask::default() };
+    let (loaded, opened) = open(source, &options.overrides, registry, home).await?;
+    let Options { selection, remote, workers, jobs, fail_fast, .. } = options;
+    let ask = Ask { selection, remote, workers, jobs, fail_fast, question, ..Ask::default() };
     start(loaded, opened, ask, registry, events, cancel).await
 }
 
@@ -277,8 +302,7 @@ pub async fn resume(
     let _lock = home.lock(&id)?; // of two that resume one run, one works
     let recorded = lineage.pipeline_of(&id).await?;
     let source = SourceFile::new(recorded.path, recorded.text);
-    let loaded = crate::pipeline::load(source, &recorded.overrides, registry);
-    let opened = open_for(&loaded, home).await?;
+    let (loaded, opened) = open(source, &recorded.overrides, registry, home).await?;
     let ask = Ask { resumes: Some(id), ..Ask::default() };
     start(loaded, opened, ask, registry, events, cancel).await
 }
@@ -308,19 +332,22 @@ async fn carry(
     cancel: Cancel,
 ) -> Result<Outcome, Error> {
     let limits = device::limits();
-    let Opened { home, store, lineage } = opened;
+    let Opened { home, store, mut stood, lineage } = opened;
     let mut remotes = Remotes::open(loaded.pipeline.source.base(), &home, ask.remote, cancel.clone())?;
     let machine = machine_of(&limits);
-    let plan = Plan::build(loaded, &ask.selection, registry, &store, Some(&lineage), machine, &mut remotes).await?;
+    let ground = Ground { registry, store: &store, stood: &mut stood, lineage: Some(&lineage), machine };
+    let plan = Plan::build(loaded, &ask.selection, ground, &mut remotes).await?;
+    ask.stood = Some(stood);
     remotes.save()?;
     if remotes.is_offline() {
         remote::require_here(&plan, &remotes).await?;
     }
     check_disk(&plan, &home, &store)?;
     ask.finishes = lineage.is_unfinished(&plan.pipeline.name).await?;
-    let compute = if !plan.has_work() { limits } else { device::inventory().await? };
+    let compute = if plan.has_work() { device::inventory().await? } else { limits };
     let place = engine::Place { home, store, lineage };
-    let engine = engine::Engine::new(plan, place, compute, ask, events, cancel)?;
+    let withheld = Withheld::of_plan(registry, &plan);
+    let engine = engine::Engine::new(plan, place, compute, ask, withheld, events, cancel)?;
     Ok(engine.run().await?)
 }
 
@@ -353,13 +380,16 @@ pub struct Planning {
 pub async fn plan(options: Options, registry: &Registry) -> Result<Planning, Error> {
     let source = SourceFile::read(&options.pipeline)?;
     let home = Home::open(options.home.as_deref(), source.base())?;
-    let loaded = crate::pipeline::load(source, &options.overrides, registry);
+    let (loaded, Opened { home, store, mut stood, lineage }) = open(source, &options.overrides, registry, home).await?;
     // What it finds out about remote sources is not written: a look changes nothing.
     let mut remotes = Remotes::open(loaded.pipeline.source.base(), &home, options.remote, Cancel::new())?;
-    let Opened { store, lineage, .. } = open_for(&loaded, home).await?;
     let limits = device::limits();
     let machine = machine_of(&limits);
-    let plan = Plan::build(loaded, &options.selection, registry, &store, Some(&lineage), machine, &mut remotes).await?;
+    let ground = Ground { registry, store: &store, stood: &mut stood, lineage: Some(&lineage), machine };
+    let plan = Plan::build(loaded, &options.selection, ground, &mut remotes).await?;
+    if plan.found_anew > 0 && still_stands(&plan, &store) {
+        stood.keep(&store, plan.records());
+    }
     let compute = if plan.has_work() { device::inventory().await? } else { limits };
     Ok(Planning { plan: plan.view(), pipeline: plan.pipeline.name, compute })
 }
@@ -376,12 +406,11 @@ pub async fn fetch(
 ) -> Result<Vec<StageId>, Error> {
     let source = SourceFile::read(&options.pipeline)?;
     let home = Home::open(options.home.as_deref(), source.base())?;
-    let loaded = crate::pipeline::load(source, &options.overrides, registry);
+    let (loaded, Opened { home, store, mut stood, lineage }) = open(source, &options.overrides, registry, home).await?;
     let mut remotes = Remotes::open(loaded.pipeline.source.base(), &home, options.remote, cancel)?;
-    let Opened { store, lineage, .. } = open_for(&loaded, home).await?;
     let machine = machine_of(&device::limits());
-    let all = Selection::default();
-    let plan = Plan::build(loaded, &all, registry, &store, Some(&lineage), machine, &mut remotes).await?;
+    let ground = Ground { registry, store: &store, stood: &mut stood, lineage: Some(&lineage), machine };
+    let plan = Plan::build(loaded, &Selection::default(), ground, &mut remotes).await?;
     remotes.save()?;
     Ok(remote::fetch(&plan, &remotes, report).await?)
 }
@@ -400,7 +429,8 @@ pub async fn check(pipeline: &std::path::Path, overrides: &Overrides, registry: 
     let loaded = crate::pipeline::load(source, overrides, registry);
     let (store, machine) = (Store::open("memory://check")?, machine_of(&device::limits()));
     let mut remotes = Remotes::locked_only(loaded.pipeline.source.base())?;
-    let plan = Plan::build(loaded, &Selection::default(), registry, &store, None, machine, &mut remotes).await?;
+    let ground = Ground { registry, store: &store, stood: &mut Stood::nothing(), lineage: None, machine };
+    let plan = Plan::build(loaded, &Selection::default(), ground, &mut remotes).await?;
     let from_matrix = plan.stages.iter().filter(|stage| stage.def.shared.matrix.is_some()).count();
     Ok(Checked { stages: plan.stages.len(), from_matrix })
 }

@@ -90,9 +90,7 @@ impl Question {
         }
         let digest = hasher.finish();
         // One proof a file: the newest question that was answered.
-        let mut place = Hasher::new();
-        place.part(base.as_os_str().as_encoded_bytes()).part(source.file_name().as_bytes());
-        let path = home.work().join("unchanged").join(place.finish().hex());
+        let path = home.work().join("unchanged").join(source.location().hex());
         Self { path, digest }
     }
 

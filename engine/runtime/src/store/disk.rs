@@ -26,6 +26,9 @@ use crate::{failpoint, owner};
 /// Files and folders that are synced at once. More waits than a disk has queues gain nothing.
 const MOST_SYNCS: usize = 16;
 
+/// A file of a byte for each time that something was taken away.
+const REMOVALS: &str = "removals";
+
 /// Folders of a store.
 const FOLDERS: [&str; 9] =
     ["artifacts", "blobs", "claims", "keys", "partial", "quarantine", "runs", "tags", super::TMP];
@@ -148,6 +151,22 @@ impl Disk {
         }
     }
 
+    /// How often anything was taken away; it only grows. What stood at one count stands at the next look, if that finds
+    /// the same.
+    pub(super) fn removals(&self) -> Option<u64> {
+        match fs::metadata(self.path(REMOVALS)) {
+            Ok(meta) => Some(meta.len()),
+            Err(error) => (error.kind() == io::ErrorKind::NotFound).then_some(0),
+        }
+    }
+
+    /// Says that something is about to be taken away.
+    pub(super) fn note_removal(&self) -> Result<(), Failure> {
+        let path = self.path(REMOVALS);
+        let noted = OpenOptions::new().create(true).append(true).open(&path).and_then(|mut file| file.write_all(b"."));
+        noted.map_err(|error| Failure::io("writing", path, &error))
+    }
+
     /// Moves a damaged object out of the way; one that is gone already is no fault.
     pub(super) fn quarantine(&self, key: &str) -> Result<(), Failure> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -156,6 +175,7 @@ impl Disk {
         let aside = folder.join(format!("{}{}-{number}", owner::prefix(), key.replace('/', "-")));
         let mut unsynced = Unsynced::default();
         make_folder(&folder, &mut unsynced)?;
+        self.note_removal()?;
         match rename(&self.path(key), &aside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(Failure::io("setting aside", self.path(key), &error))
@@ -314,7 +334,7 @@ pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// `ENOSYS`, `EINVAL`: a file system that cannot; there a hard link is as atomic.
-fn rename_where_nothing_is(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn rename_where_nothing_is(from: &Path, to: &Path) -> io::Result<()> {
     use nix::errno::Errno;
     match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
         Err(Errno::ENOSYS | Errno::EINVAL) => fs::hard_link(from, to).and_then(|()| fs::remove_file(from)),

@@ -21,16 +21,26 @@ impl Store {
     /// A store that changed just now is waited for, 20 ms at most, because the next change could leave the same times.
     /// None for a store that is no folder, or that goes on changing.
     pub fn epoch(&self) -> Option<Digest> {
-        let root = self.local()?;
-        let (digest, newest) = stamp(root).ok()?;
-        let age = SystemTime::now().duration_since(newest).unwrap_or_default();
-        if age >= GRAIN {
-            return Some(digest);
-        }
-        std::thread::sleep(GRAIN - age);
-        let (again, _) = stamp(root).ok()?;
-        (again == digest).then_some(digest)
+        of(self.local()?)
     }
+
+    /// How often anything was taken away from a local store. While it stays the same, what stood still stands; whoever
+    /// deletes files by hand is seen by the epoch, unless something was put in after that.
+    pub fn removals(&self) -> Option<u64> {
+        self.disk()?.removals()
+    }
+}
+
+/// [`Store::epoch`] of the store in a folder.
+pub(super) fn of(root: &Path) -> Option<Digest> {
+    let (digest, newest) = stamp(root).ok()?;
+    let age = SystemTime::now().duration_since(newest).unwrap_or_default();
+    if age >= GRAIN {
+        return Some(digest);
+    }
+    std::thread::sleep(GRAIN - age);
+    let (again, _) = stamp(root).ok()?;
+    (again == digest).then_some(digest)
 }
 
 /// Inode and time of every folder that holds what a key record needs, and the newest of the times.

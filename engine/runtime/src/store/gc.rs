@@ -28,7 +28,7 @@ use crate::event::now_ms;
 const GRACE: Duration = Duration::from_secs(60 * 60);
 /// Nor from a store elsewhere, where nothing says it: as long as a stage of another home may take.
 const GRACE_ELSEWHERE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// Checkpoints of work that nobody went on with for this long are given up.
+/// Checkpoints of work that nobody went on with for this long are given up, and downloads.
 const ABANDONED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const DELETES_AT_ONCE: usize = 16;
 
@@ -60,7 +60,7 @@ pub struct Collected {
 
 /// What is still needed.
 #[derive(Default)]
-struct Marked {
+pub(super) struct Marked {
     keys: BTreeSet<Digest>,
     manifests: BTreeSet<Digest>,
     blobs: BTreeSet<Digest>,
@@ -110,7 +110,8 @@ impl Store {
         report.leftovers = self.sweep_objects("quarantine", is_old, is_dry, &mut report).await?;
         self.sweep_partial(is_dry, &mut report)?;
         if let Some(work) = &self.work {
-            self.sweep_home(work, &marked, young_ms, is_dry, &mut report)?;
+            let abandoned_ms = young_ms.min(now_ms().saturating_sub(ABANDONED.as_millis() as u64));
+            self.sweep_home(work, &marked, [young_ms, abandoned_ms], is_dry, &mut report)?;
         }
         if !is_dry {
             self.sweep();
@@ -161,9 +162,10 @@ impl Store {
 
     async fn delete_all(&self, doomed: Vec<Listed>, is_dry: bool, report: &mut Collected) -> Result<(), Failure> {
         report.freed_bytes += doomed.iter().map(|object| object.size_bytes).sum::<u64>();
-        if is_dry {
+        if is_dry || doomed.is_empty() {
             return Ok(());
         }
+        self.disk().map(Disk::note_removal).transpose()?;
         stream::iter(&doomed)
             .map(|object| self.backend.delete(&object.key))
             .buffer_unordered(DELETES_AT_ONCE)
@@ -201,12 +203,12 @@ impl Store {
         Ok(())
     }
 
-    /// Links to, and copies of, what the store no longer has.
-    fn sweep_home(
+    /// Links to, and copies of, what the store no longer has, and of what is older than the second moment the downloads.
+    pub(super) fn sweep_home(
         &self,
         work: &Path,
         marked: &Marked,
-        young_ms: u64,
+        [young_ms, abandoned_ms]: [u64; 2],
         is_dry: bool,
         report: &mut Collected,
     ) -> Result<(), Failure> {
@@ -233,6 +235,17 @@ impl Store {
             report.leftovers += 1;
             if !is_dry {
                 remove_folder(&work.join("inputs").join(name))?;
+            }
+        }
+        // A run in progress may be about to read what it fetched. What is used is touched; a short cut that goes is made again.
+        let folders: &[&str] = if self.oldest_run_ms().is_some() { &[] } else { &["download", "stood", "unchanged"] };
+        for folder in folders {
+            for object in home.list(folder)?.into_iter().filter(|object| object.changed_ms < abandoned_ms) {
+                report.leftovers += 1;
+                report.freed_bytes += object.size_bytes;
+                if !is_dry {
+                    home.delete(&object.key)?;
+                }
             }
         }
         Ok(())

@@ -54,6 +54,11 @@ impl Store {
         self.backend.put(&run_path(&run.0), seal::seal(json)?).await
     }
 
+    /// Has a run of any home left its record under this name?
+    pub async fn has_run(&self, run: &RunId) -> Result<bool, Failure> {
+        Ok(self.backend.size(&run_path(&run.0)).await?.is_some())
+    }
+
     /// The names of the runs of all homes that left a record, in the order of the alphabet.
     pub async fn run_names(&self) -> Result<Vec<String>, Failure> {
         let listed = self.backend.list("runs").await?;

@@ -23,7 +23,7 @@ use crate::tls;
 const CONNECT: &str = "5 seconds";
 
 /// Stores in memory, by name: one a name, as long as the process lives.
-static MEMORY: LazyLock<Mutex<HashMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
+static MEMORY: LazyLock<Mutex<HashMap<String, Arc<dyn ObjectStore>>>> = LazyLock::new(Mutex::default);
 
 /// A server that stumbles is asked again for half a minute; a stage's own `retry` covers longer absences.
 fn retries() -> RetryConfig {
@@ -46,7 +46,7 @@ pub(super) fn open(url: &str) -> Result<Backend, Failure> {
     }
     if scheme == "memory" {
         let mut stores = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
-        let store = stores.entry(rest.to_owned()).or_default().clone();
+        let store = stores.entry(rest.to_owned()).or_insert_with(|| Arc::new(InMemory::new())).clone();
         return Ok(Backend::Objects(Objects::new(store, "", url.to_owned())));
     }
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -65,6 +65,12 @@ pub(super) fn open(url: &str) -> Result<Backend, Failure> {
         _ => return Err(no_store(url)),
     };
     Ok(Backend::Objects(Objects::new(store, prefix, url.to_owned())))
+}
+
+/// Makes `memory://NAME` this store, whatever it is.
+#[cfg(test)]
+pub(crate) fn put_memory(name: &str, store: Arc<dyn ObjectStore>) {
+    MEMORY.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), store);
 }
 
 fn amazon(bucket: &str) -> object_store::Result<object_store::aws::AmazonS3> {

@@ -24,8 +24,9 @@ mod read;
 mod record;
 mod seal;
 mod send;
+mod stood;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 mod vouch;
 
@@ -45,11 +46,15 @@ use llmflow_contract::{Digest, Failure};
 
 pub use checkpoint::Checkpoints;
 pub use claim::Claim;
+pub(crate) use disk::rename_where_nothing_is;
 pub use gc::{Collected, Keep};
 pub use history::Tag;
+#[cfg(test)]
+pub(crate) use location::put_memory;
 pub use read::is_damage;
 pub use record::KeyRecord;
 pub use send::{is_sent, send};
+pub use stood::Stood;
 pub use verify::{Damage, Object, Verified, Wrong};
 pub use vouch::Vouched;
 

@@ -20,6 +20,13 @@ pub(super) fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     is_whole.then(|| serde_json::from_slice(line).ok()).flatten()
 }
 
+/// The first sealed value of several, one behind the other, and what follows it.
+pub(super) fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    let end = ends.nth(1)?;
+    Some(bytes.split_at(end))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;

@@ -25,7 +25,7 @@ use llmflow_contract::{Context, Failure, FileDigest, Locked, LockedFile};
 use reqwest::Url;
 
 pub use address::{Repository, RepositoryKind};
-pub use digest::is_intact;
+pub use digest::{is_intact, touch};
 pub use refusal::refuse_pickle;
 
 /// The public hub.
@@ -63,6 +63,9 @@ pub struct Hub {
 pub type Fetched = BTreeMap<String, PathBuf>;
 
 impl Hub {
+    /// The environment variable with the key to what is not public.
+    pub const TOKEN: &str = "HF_TOKEN";
+
     /// As `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` and the cache's own variables say.
     ///
     /// # Errors
@@ -80,7 +83,7 @@ impl Hub {
         })?;
         Ok(Self {
             endpoint,
-            token: environment("HF_TOKEN").map(|token| Token(token.trim().to_owned())),
+            token: environment(Self::TOKEN).map(|token| Token(token.trim().to_owned())),
             caches: cache::folders(environment),
             is_offline: environment("HF_HUB_OFFLINE")
                 .is_some_and(|value| matches!(value.as_str(), "1" | "true" | "yes")),
@@ -158,6 +161,9 @@ impl Hub {
         let own = ctx.downloads().join(file.digest.hex());
         for candidate in std::iter::once(own).chain(self.cached(repository, revision, path, file)) {
             if is_intact(&candidate, file, ctx)? {
+                if candidate.starts_with(ctx.downloads()) {
+                    touch(&candidate);
+                }
                 return Ok(Some(candidate));
             }
         }

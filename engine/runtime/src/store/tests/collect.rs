@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{made, publish, record};
 use crate::{
     event::{RunId, now_ms},
-    store::{Keep, Object, Store, Wrong, blob_path},
+    store::{Collected, Keep, Object, Store, Wrong, blob_path, gc::Marked},
 };
 
 const KEEP_ONE: Keep = Keep { runs: 1, days: 0 };
@@ -127,4 +127,41 @@ async fn verify_finds_all_damage_says_whose_it_is_and_sets_it_aside() {
     }
     assert!(store.verify(1.0, false).await.unwrap().damage.is_empty(), "made anew");
     assert_eq!(store.verify(0.0, false).await.unwrap().blobs, 0);
+}
+
+#[tokio::test]
+async fn downloads_go_once_they_are_old_unless_a_run_is_in_progress() {
+    let folder = tempfile::tempdir().unwrap();
+    let work = folder.path().join("work");
+    let store = Store::open_local(&folder.path().join("store")).unwrap().in_home(&work);
+    fs::create_dir_all(work.join("download")).unwrap();
+    fs::write(work.join("download/file"), "bytes").unwrap();
+    let sweep = |abandoned_ms| {
+        let mut report = Collected::default();
+        store.sweep_home(&work, &Marked::default(), [0, abandoned_ms], false, &mut report).unwrap();
+        report.freed_bytes
+    };
+    assert_eq!(sweep(now_ms() - 60_000), 0, "it is young");
+    let running = store.attend(&RunId("quiet-otter".into())).unwrap();
+    assert_eq!(sweep(u64::MAX), 0, "a run may be about to read it");
+    drop(running);
+    assert_eq!(sweep(u64::MAX), 5);
+    assert!(!work.join("download/file").exists());
+}
+
+#[tokio::test]
+async fn what_is_taken_away_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open_local(folder.path()).unwrap();
+    let key = run(&store, "old", 1).await;
+    let before = store.removals().unwrap();
+    run(&store, "new", 2).await;
+    assert_eq!(store.removals(), Some(before), "what came is no removal");
+    store.collect_older(KEEP_ONE, true, u64::MAX).await.unwrap();
+    assert_eq!(store.removals(), Some(before), "nor is a rehearsal");
+    store.collect_older(KEEP_ONE, false, u64::MAX).await.unwrap();
+    let collected = store.removals().unwrap();
+    assert!(collected > before && store.key_record(&key).await.unwrap().is_none());
+    store.backend.quarantine("keys/whatever").await.unwrap();
+    assert!(store.removals().unwrap() > collected);
 }

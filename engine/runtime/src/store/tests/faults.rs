@@ -38,8 +38,9 @@ enum Fault {
 
 /// Passes calls on to a store in memory, and breaks some of them.
 #[derive(Debug)]
-struct FaultStore {
+pub(crate) struct FaultStore {
     inner: InMemory,
+    percent: u32,
     rng: Mutex<CounterRng>,
     struck: AtomicU64,
 }
@@ -51,13 +52,20 @@ impl fmt::Display for FaultStore {
 }
 
 impl FaultStore {
-    fn new(seed: u64) -> Self {
-        Self { inner: InMemory::new(), rng: Mutex::new(counter_rng(seed, "faults")), struck: AtomicU64::new(0) }
+    /// Of a hundred calls so many go wrong.
+    pub(crate) fn new(seed: u64, percent: u32) -> Self {
+        let rng = Mutex::new(counter_rng(seed, "faults"));
+        Self { inner: InMemory::new(), percent, rng, struck: AtomicU64::new(0) }
+    }
+
+    /// Calls that went wrong so far.
+    pub(crate) fn struck(&self) -> u64 {
+        self.struck.load(Ordering::Relaxed)
     }
 
     fn fault(&self) -> Option<Fault> {
         let mut rng = self.rng.lock().unwrap();
-        if rng.random_range(0..100) >= FAULTS_PERCENT {
+        if rng.random_range(0..100) >= self.percent {
             return None;
         }
         self.struck.fetch_add(1, Ordering::Relaxed);
@@ -171,7 +179,7 @@ struct Tale {
 
 /// Three stages on one store, each tried until it is done, then used in a home that has nothing yet.
 async fn tell(seed: u64, is_checked: bool) -> Tale {
-    let faults = Arc::new(FaultStore::new(seed));
+    let faults = Arc::new(FaultStore::new(seed, FAULTS_PERCENT));
     let mut objects = Objects::new(faults.clone(), "team", "memory://faults".into());
     objects.is_checked = is_checked;
     let home = tempfile::tempdir().unwrap();
@@ -209,7 +217,7 @@ async fn tell(seed: u64, is_checked: bool) -> Tale {
             }
         }
     }
-    tale.faults = faults.struck.load(Ordering::Relaxed);
+    tale.faults = faults.struck();
     tale
 }
 
@@ -238,7 +246,7 @@ async fn used(
 }
 
 /// Seeds of the quick tier; `LLMFLOW_TEST_SEEDS` asks for more.
-fn seeds() -> u64 {
+pub(crate) fn seeds() -> u64 {
     std::env::var("LLMFLOW_TEST_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2000)
 }
 

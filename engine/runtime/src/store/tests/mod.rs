@@ -4,7 +4,7 @@ mod collect;
 mod conformance;
 mod crash;
 mod damage;
-mod faults;
+pub(crate) mod faults;
 mod figures;
 
 use std::{collections::BTreeMap, fs, path::Path};
@@ -27,7 +27,7 @@ async fn publish(store: &Store, made: &AnyMade) -> Result<(Digest, Manifest), Fa
     Ok(store.publish_all(&[(Port::from("out"), made.clone())]).await?.remove(0))
 }
 
-fn record(key: &Digest, output: Digest, machine: &str) -> KeyRecord {
+pub(super) fn record(key: &Digest, output: Digest, machine: &str) -> KeyRecord {
     KeyRecord {
         key: *key,
         components: Vec::new(),

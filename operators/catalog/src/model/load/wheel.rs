@@ -55,7 +55,11 @@ pub(super) fn fetch(package: &Package, ctx: &Context) -> Result<PathBuf, Failure
 fn is_kept(kept: &Path, package: &Package, ctx: &Context) -> Result<bool, Failure> {
     let Ok(metadata) = fs::metadata(kept) else { return Ok(false) };
     let digest = FileDigest::Sha256(package.sha256.clone());
-    remote::is_intact(kept, &LockedFile { size_bytes: metadata.len(), digest }, ctx)
+    let is_intact = remote::is_intact(kept, &LockedFile { size_bytes: metadata.len(), digest }, ctx)?;
+    if is_intact {
+        remote::touch(kept);
+    }
+    Ok(is_intact)
 }
 
 /// The ways to call pip, in order.
