@@ -64,3 +64,34 @@ fn a_secret_that_is_not_set_fails_its_stage_with_the_way_to_set_it() {
     assert_eq!(done.code, Some(3), "{}", done.err);
     assert!(done.err.contains("export CANARY_VARIABLE="), "{}", done.err);
 }
+
+/// Beside the stage with the secret one that looks at what its worker was born with.
+const NEIGHBOUR: &str = r#"
+stages:
+  caller:
+    op: run.command
+    with:
+      command: [sh, -c, 'tr "\\0" "\\n" < /proc/$PPID/environ > "$1/environ"', sh, "{out.answer}"]
+      outputs: { answer: files }
+      secrets: { TOKEN: "${secret.CANARY_VARIABLE}" }
+  other:
+    op: run.command
+    with:
+      command: [sh, -c, 'tr "\\0" "\\n" < /proc/$PPID/environ > "$1/environ"', sh, "{out.answer}"]
+      outputs: { answer: files }
+publish: { caller: out/caller, other: out/other }
+"#;
+
+#[test]
+fn no_worker_inherits_a_secret_or_a_key_to_a_hub() {
+    let project = Project::with(NEIGHBOUR);
+    let mut command = project.command("run pipeline.yaml");
+    let done = command.env("CANARY_VARIABLE", "canary-1").env("HF_TOKEN", "canary-2").env("PLAIN", "canary-3").output();
+    let done = Done::of(&done.unwrap());
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    for stage in ["caller", "other"] {
+        let environ = fs::read_to_string(project.path(&format!("out/{stage}"))).unwrap();
+        assert!(environ.contains("PLAIN=canary-3"), "the program saw its worker: {environ}");
+        assert!(!environ.contains("canary-1") && !environ.contains("canary-2"), "{stage}: {environ}");
+    }
+}

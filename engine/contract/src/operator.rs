@@ -58,6 +58,10 @@ pub trait Operator: Sized + 'static {
     /// Whether it runs code of the user's: a worker that did is not used again.
     const IS_FOREIGN: bool = false;
 
+    /// Environment variables with keys to its remote sources, such as `HF_TOKEN`: the engine and the worker of a stage
+    /// that reads one have them, no other worker.
+    const CREDENTIALS: &'static [&'static str] = &[];
+
     /// Kinds it can keep up as a service; `serve`, `chat` and `run --serve` look them up in the registry.
     const SERVES: &'static [&'static str] = &[];
 

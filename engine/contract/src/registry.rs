@@ -1,6 +1,10 @@
 //! The registry: every operator under its name, its types erased.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+};
 
 use serde_json::Value;
 
@@ -22,9 +26,8 @@ pub struct Entry {
     pub name: &'static str,
     pub version: u32,
     pub doc: &'static str,
-    pub params: Vec<ParamInfo>,
-    /// JSON Schema of the params.
-    pub schema: Value,
+    /// Found out when first asked for: a command that plans nothing needs none, and all of them take 3 ms.
+    pub params: Arc<LazyLock<Vec<ParamInfo>>>,
     pub inputs: Vec<PortSpec>,
     pub outputs: Vec<PortSpec>,
     /// Whether the user names the inputs; `inputs` is then empty.
@@ -36,6 +39,9 @@ pub struct Entry {
     pub serves: &'static [&'static str],
     /// Whether it runs code of the user's.
     pub is_foreign: bool,
+    /// Environment variables with keys to its remote sources.
+    pub credentials: &'static [&'static str],
+    schema: fn() -> Value,
     named_outputs: fn(&Value) -> Option<Vec<Port>>,
     plan: PlanFn,
     remote: RemoteFn,
@@ -52,6 +58,10 @@ pub struct Served<'a> {
 }
 
 impl Entry {
+    /// JSON Schema of the params.
+    pub fn schema(&self) -> Value {
+        (self.schema)()
+    }
     /// Settled params and the plan.
     pub fn plan(&self, params: Value, known: &Known) -> Result<(Value, StagePlan), Failure> {
         (self.plan)(params, known)
@@ -130,8 +140,7 @@ impl Registry {
             name: O::NAME,
             version: O::VERSION,
             doc: O::DOC,
-            params: params_of::<O::Params>(),
-            schema: crate::params::schema_of::<O::Params>(),
+            params: Arc::new(LazyLock::new(params_of::<O::Params>)),
             inputs: O::Inputs::specs(),
             outputs: O::Outputs::specs(),
             inputs_by_name: O::Inputs::BY_NAME,
@@ -139,6 +148,8 @@ impl Registry {
             has_main_output: O::Outputs::HAS_MAIN,
             serves: O::SERVES,
             is_foreign: O::IS_FOREIGN,
+            credentials: O::CREDENTIALS,
+            schema: crate::params::schema_of::<O::Params>,
             named_outputs: |params| Some(O::named_outputs(&parse::<O>(params.clone()).ok()?)),
             plan: |params, known| {
                 let mut params = parse::<O>(params)?;

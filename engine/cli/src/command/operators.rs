@@ -51,6 +51,6 @@ fn described(entry: &Entry) -> serde_json::Value {
     let params: Vec<&ParamInfo> = entry.params.iter().collect();
     json!({
         "name": entry.name, "version": entry.version, "doc": entry.doc, "inputs": entry.inputs,
-        "outputs": entry.outputs, "serves": entry.serves, "params": params, "schema": entry.schema,
+        "outputs": entry.outputs, "serves": entry.serves, "params": params, "schema": entry.schema(),
     })
 }

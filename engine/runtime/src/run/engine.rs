@@ -14,11 +14,12 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     Cancel, Outcome, demand,
+    executor::{Executor, Workers},
     message::Assignment,
     pool::{Pool, WorkerId},
     record::RunRecords,
     schedule::{Scheduler, urgencies},
-    secret::Secrets,
+    secret::{Secrets, Withheld},
     state::{Attempt, State},
     unchanged::Question,
 };
@@ -26,11 +27,11 @@ use crate::{
     device,
     event::{Compute, Event, RunId, What, now_ms},
     home::{Home, RunLock},
-    lineage::{Lineage, Note, PipelineRow, PlannedRow, Recorder},
+    lineage::{Lineage, Note, Opening, PipelineRow, PlannedRow, Recorder},
     owner,
     plan::{Plan, Selection, StageView, Standing, finished},
     remote,
-    store::{Claim, KeyRecord, Store},
+    store::{Claim, KeyRecord, Stood, Store},
 };
 
 /// How often timeouts and pauses are looked at.
@@ -43,12 +44,16 @@ pub(super) struct Ask {
     pub selection: Selection,
     /// How remote sources are treated.
     pub remote: remote::Options,
+    /// Where its workers live.
+    pub workers: Workers,
     /// Stages at once, at most.
     pub jobs: Option<u32>,
     /// Start nothing more once a stage has failed.
     pub fail_fast: bool,
     /// What to keep as proof that there was nothing left to do.
     pub question: Option<Question>,
+    /// Where to keep what stands once it ends.
+    pub stood: Option<Stood>,
     /// The run that this one goes on with.
     pub resumes: Option<RunId>,
     /// The newest run of this pipeline is not done: if nothing is left of it, this one says so.
@@ -111,6 +116,7 @@ impl Engine {
         place: Place,
         compute: Compute,
         ask: Ask,
+        withheld: Withheld,
         readers: UnboundedSender<Event>,
         cancel: Cancel,
     ) -> Result<Self, Failure> {
@@ -127,7 +133,7 @@ impl Engine {
         let is_recorded = plan.has_work() || ask.finishes || plan.stages.iter().any(super::is_refused);
         Ok(Self {
             urgency: urgencies(&plan.order, &needs, &seconds),
-            pool: Pool::new(compute.cores)?,
+            pool: Pool::new(Executor::new(ask.workers.clone(), compute.cores, withheld)?),
             scheduler: Scheduler::new(demand::capacity(&compute, ask.jobs, limits)),
             groups,
             began: Instant::now(),
@@ -174,6 +180,9 @@ impl Engine {
                 _lock = self.begin().await?;
             }
             self.carry().await?;
+        }
+        if self.recorder.as_ref().is_some_and(Recorder::has_failed) {
+            self.end_recording().await?; // says why: nothing more is told or published
         }
         let was_stopped = self.cancel.requests() > 0;
         let seconds = self.began.elapsed().as_secs_f64();
@@ -225,7 +234,7 @@ impl Engine {
             return Ok(None);
         }
         let Place { home, store, lineage } = &self.place;
-        while lineage.has_run(&self.run).await? {
+        while lineage.has_run(&self.run).await? || store.has_run(&self.run).await? {
             self.run = new_name();
         }
         let lock = home.lock(&self.run)?;
@@ -246,7 +255,8 @@ impl Engine {
         let in_order = view.stages.iter().zip(&self.plan.order);
         let stages: Vec<PlannedRow> =
             in_order.map(|(view, index)| planned_row(view, &self.plan, *index as usize)).collect();
-        lineage.start_run(&self.run, &row, &stages).await?;
+        // Written while the first stages start; nothing of them is told before it.
+        self.note(Note::Begins(Box::new(Opening::new(&self.run, &row, &stages)?)));
         let started = What::RunStarted {
             pipeline: pipeline.name.clone(),
             plan: view,
@@ -255,6 +265,9 @@ impl Engine {
             disk_free_bytes: home.free_bytes(),
         };
         self.emit(None, started);
+        if self.plan.has_work() {
+            self.pool.warm().await;
+        }
         Ok(Some(lock))
     }
 
@@ -504,7 +517,9 @@ impl Engine {
             is_offline: self.plan.is_offline,
             serve: false,
         };
-        let worker = self.pool.assign(assignment, &visible).await?;
+        let is_remote = stage.entry.reads_sources() && stage.entry.remote(stage.settled.params())?.is_some();
+        let credentials = if is_remote { stage.entry.credentials } else { &[] };
+        let worker = self.pool.assign(assignment, &visible, credentials).await?;
         self.working.insert(worker, index);
         self.set(index, State::Running(Attempt { worker, since: Instant::now(), ending: None }));
         Ok(())

@@ -1,18 +1,18 @@
-//! Worker processes: started when needed, reused while they are clean, killed when they are not.
+//! Workers: started when needed, reused while they are clean, ended when they are not.
 
-use std::{collections::HashMap, os::linux::net::SocketAddrExt, path::PathBuf, process::Stdio};
+use std::{collections::HashMap, path::PathBuf};
 
 use llmflow_contract::{Class, Failure, StageId};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
-    process::{Child, Command},
+    net::unix::OwnedWriteHalf,
+    process::Child,
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
 use super::{
+    executor::{Executor, Started},
     message::{Assignment, FromWorker, ToWorker},
-    worker::{SOCKET, TOKEN},
 };
 use crate::device;
 
@@ -29,56 +29,59 @@ pub enum Report {
 }
 
 struct Worker {
-    child: Child,
+    child: Option<Child>,
     writer: OwnedWriteHalf,
     busy: Option<StageId>,
-    /// It held a secret, used a GPU or ran foreign code: it is not used again.
+    /// It held a secret or a key, used a GPU or ran foreign code: it is not used again.
     is_spent: bool,
 }
 
 /// The workers of one run.
 pub struct Pool {
-    listener: UnixListener,
-    name: String,
-    token: String,
+    executor: Executor,
     workers: HashMap<WorkerId, Worker>,
     next: WorkerId,
     sender: UnboundedSender<(WorkerId, Report)>,
     reports: UnboundedReceiver<(WorkerId, Report)>,
-    threads: u32,
     /// Kills for lack of memory that are accounted for.
     memory_kills: u64,
 }
 
 impl Pool {
-    /// No process starts before the first assignment. `threads`: the width of each worker's thread pool.
-    pub fn new(threads: u32) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| Failure::environment("worker/socket", error.to_string());
-        let (name, token) = (random_name().map_err(failed)?, random_name().map_err(failed)?);
-        let address = std::os::unix::net::SocketAddr::from_abstract_name(format!("llmflow-{name}")).map_err(failed)?;
-        let listener = std::os::unix::net::UnixListener::bind_addr(&address).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
+    /// None starts before the first assignment, or [`Pool::warm`].
+    pub fn new(executor: Executor) -> Self {
         let (sender, reports) = unbounded_channel();
-        Ok(Self {
-            listener: UnixListener::from_std(listener).map_err(failed)?,
-            name: format!("llmflow-{name}"),
-            token,
+        Self {
+            executor,
             workers: HashMap::new(),
             next: 0,
             sender,
             reports,
-            threads,
             memory_kills: device::out_of_memory_kills(),
-        })
+        }
     }
 
-    /// Hands work to an idle worker, or to a new one that sees the GPUs `visible` alone.
-    pub async fn assign(&mut self, assignment: Assignment, visible: &str) -> Result<WorkerId, Failure> {
-        let is_spent = !visible.is_empty() || !assignment.secrets.is_empty() || assignment.is_foreign;
+    /// Starts a worker, if there is none, that the first assignment will find. If that fails, so will the assignment.
+    pub async fn warm(&mut self) {
+        if self.workers.is_empty() {
+            let _ = self.start("", &[]).await;
+        }
+    }
+
+    /// Hands work to an idle worker, or to a new one that sees the GPUs `visible` alone, and of the withheld variables
+    /// `credentials` alone.
+    pub async fn assign(
+        &mut self,
+        assignment: Assignment,
+        visible: &str,
+        credentials: &[&str],
+    ) -> Result<WorkerId, Failure> {
+        let is_special = !visible.is_empty() || !credentials.is_empty();
+        let is_spent = is_special || !assignment.secrets.is_empty() || assignment.is_foreign;
         let idle = self.workers.iter().find(|(_, worker)| worker.busy.is_none()).map(|(id, _)| *id);
-        let id = match idle.filter(|_| visible.is_empty()) {
+        let id = match idle.filter(|_| !is_special) {
             Some(id) => id,
-            None => self.start(visible).await?,
+            None => self.start(visible, credentials).await?,
         };
         let stage = assignment.stage.clone();
         self.say(id, &ToWorker::Assign(Box::new(assignment))).await;
@@ -88,36 +91,14 @@ impl Pool {
         Ok(id)
     }
 
-    async fn start(&mut self, visible: &str) -> Result<WorkerId, Failure> {
-        let failed =
-            |error: std::io::Error| Failure::environment("worker/start", "a worker process did not start").cause(error);
-        let program = std::env::current_exe().map_err(failed)?;
-        let mut child = Command::new(program)
-            .arg("__worker")
-            .env(SOCKET, &self.name)
-            .env(TOKEN, &self.token)
-            .env("RAYON_NUM_THREADS", self.threads.to_string())
-            .env(device::VISIBLE, visible)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .process_group(0) // Ctrl-C reaches the engine alone, which asks its workers to save
-            .spawn()
-            .map_err(failed)?;
-        let stream = tokio::select! {
-            stream = accept(&self.listener, &self.token) => stream.map_err(failed)?,
-            status = child.wait() => {
-                let status = status.map_err(failed)?;
-                return Err(Failure::environment("worker/start", format!("a worker process ended at once: {status}")));
-            }
-        };
+    async fn start(&mut self, visible: &str, credentials: &[&str]) -> Result<WorkerId, Failure> {
+        let Started { mut child, stream } = self.executor.start(visible, credentials).await?;
         let id = self.next;
         self.next += 1;
-        if let Some(out) = child.stdout.take() {
+        if let Some(out) = child.as_mut().and_then(|child| child.stdout.take()) {
             forward(id, out, self.sender.clone());
         }
-        if let Some(out) = child.stderr.take() {
+        if let Some(out) = child.as_mut().and_then(|child| child.stderr.take()) {
             forward(id, out, self.sender.clone());
         }
         let (read, writer) = stream.into_split();
@@ -165,19 +146,21 @@ impl Pool {
         }
     }
 
-    /// Ends a worker that may not be reused.
+    /// Ends a worker that may not be reused. A thread is told by the end of its line, and ends when it next asks.
     pub async fn end(&mut self, id: WorkerId) {
-        if let Some(mut worker) = self.workers.remove(&id) {
-            let _ = worker.child.kill().await;
+        if let Some(Worker { child: Some(mut child), .. }) = self.workers.remove(&id) {
+            let _ = child.kill().await;
         }
     }
 
     /// Why a worker is gone.
     pub async fn autopsy(&mut self, id: WorkerId) -> Failure {
         use std::os::unix::process::ExitStatusExt;
-        let Some(mut worker) = self.workers.remove(&id) else { return Failure::bug("an unknown worker is gone") };
+        let Some(Worker { child: Some(mut child), .. }) = self.workers.remove(&id) else {
+            return Failure::bug("a worker that is no process is gone");
+        };
         let before = std::mem::replace(&mut self.memory_kills, device::out_of_memory_kills());
-        match worker.child.wait().await {
+        match child.wait().await {
             Ok(status) => match status.signal() {
                 Some(9) if self.memory_kills > before => {
                     Failure::new(Class::Memory, "worker/memory", "the kernel killed the worker process: memory ran out")
@@ -191,29 +174,6 @@ impl Pool {
                 None => Failure::bug(format!("the worker process ended by itself: {status}")),
             },
             Err(error) => Failure::bug(format!("the worker process cannot be waited for: {error}")),
-        }
-    }
-}
-
-/// 16 random bytes as text.
-fn random_name() -> std::io::Result<String> {
-    let mut bytes = [0u8; 16];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
-    Ok(llmflow_contract::Digest::of(&bytes).hex()[..32].to_owned())
-}
-
-/// Waits for the one that knows the token; others are turned away.
-async fn accept(listener: &UnixListener, token: &str) -> std::io::Result<UnixStream> {
-    loop {
-        let (mut stream, _) = listener.accept().await?;
-        let mut line = Vec::new();
-        let mut byte = [0u8];
-        while line.len() < 256 && tokio::io::AsyncReadExt::read(&mut stream, &mut byte).await? == 1 && byte[0] != b'\n'
-        {
-            line.push(byte[0]);
-        }
-        if matches!(serde_json::from_slice(&line), Ok(FromWorker::Hello(said)) if said == token) {
-            return Ok(stream);
         }
     }
 }

@@ -1,9 +1,14 @@
 //! The values of secrets on their way from the engine's environment to one worker.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use llmflow_contract::{Failure, Secret, SecretName};
+use llmflow_contract::{Failure, Registry, Role, Secret, SecretName};
 use serde::{Deserialize, Serialize};
+
+use crate::plan::{Plan, Planned};
 
 /// Values by variable. What prints them prints how many there are.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +58,26 @@ impl Secrets {
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secrets({})", self.0.len())
+    }
+}
+
+/// Variables of the engine's environment that no worker inherits: the secrets that any stage names, and the keys to
+/// remote sources.
+#[derive(Clone, Debug, Default)]
+pub struct Withheld(pub BTreeSet<String>);
+
+impl Withheld {
+    pub fn new<'a>(registry: &Registry, secrets: impl IntoIterator<Item = &'a SecretName>) -> Self {
+        let credentials = registry.entries().flat_map(|entry| entry.credentials).map(|name| (*name).to_owned());
+        Self(credentials.chain(secrets.into_iter().map(|name| name.variable().to_owned())).collect())
+    }
+
+    /// Of all stages of a plan.
+    pub fn of_plan(registry: &Registry, plan: &Plan) -> Self {
+        let takes_some = |stage: &&Planned| stage.entry.params.iter().any(|param| param.role == Role::Secret);
+        let stages = plan.stages.iter().filter(takes_some);
+        let names: Vec<SecretName> = stages.flat_map(|stage| stage.entry.secrets(&stage.settled.params())).collect();
+        Self::new(registry, &names)
     }
 }
 

@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::{
     Cancel,
+    executor::{Executor, Workers},
     message::{Assignment, FromWorker},
     pool::{Pool, Report},
-    secret::Secrets,
+    secret::{Secrets, Withheld},
 };
 use crate::{address::Address, device, home::Home, lineage::Lineage};
 
@@ -31,8 +32,11 @@ pub async fn serve(
     let (_, stage, port, digest) = lineage.resolve(&Address::parse(address)?).await?;
     let manifest = store.manifest(&digest).await?;
     let served = registry.serving(&manifest.kind).ok_or_else(|| {
-        Failure::input("serve/kind", format!("`{stage}.{port}` is a {}; nothing here serves that", manifest.kind))
-            .help("name a stage that gives a model or a gguf: llmflow show @")
+        Failure::input(
+            "serve/kind",
+            format!("`{stage}.{port}` is of kind {}, which nothing here serves", manifest.kind),
+        )
+        .help("name a stage that gives a model or a gguf: llmflow show @")
     })?;
     let limits = device::limits();
     let base = std::env::current_dir().map_err(|error| Failure::io("opening", ".", &error))?;
@@ -45,8 +49,10 @@ pub async fn serve(
         locks: Default::default(),
     };
     let (params, _) = served.entry.plan(params, &known)?;
-    let mut pool = Pool::new(limits.cores)?;
-    let secrets = Secrets::read(&served.entry.secrets(&params))?;
+    let names = served.entry.secrets(&params);
+    let withheld = Withheld::new(registry, &names);
+    let mut pool = Pool::new(Executor::new(Workers::Processes, limits.cores, withheld)?);
+    let secrets = Secrets::read(&names)?;
     let assignment = Assignment {
         stage,
         attempt: 1,
@@ -70,7 +76,7 @@ pub async fn serve(
         is_offline: false,
         serve: true,
     };
-    let worker = pool.assign(assignment, "").await?;
+    let worker = pool.assign(assignment, "", &[]).await?;
     let mut ready = Some(ready);
     loop {
         let report = tokio::select! {

@@ -39,9 +39,17 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 pub fn worker_main(registry: &Registry) -> i32 {
     // A worker must not outlive its engine, however that dies.
     let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
-    let Ok(stream) = connect() else { return 3 };
-    let Ok(reader) = stream.try_clone() else { return 3 };
-    let link = Arc::new(Link { stream: Mutex::new(stream), cancelled: AtomicBool::new(false) });
+    match connect().and_then(|stream| work(registry, stream, || std::process::exit(0))) {
+        Ok(()) => 0,
+        Err(_) => 3,
+    }
+}
+
+/// Serves the assignments that come over `stream`, one after the other, until the engine hangs up. Then the one in progress
+/// is cancelled and `orphaned` is called.
+pub(super) fn work(registry: &Registry, stream: UnixStream, orphaned: fn()) -> std::io::Result<()> {
+    let reader = stream.try_clone()?;
+    let link = Arc::new(Link { stream: Mutex::new(stream), cancelled: AtomicBool::new(false), orphaned });
     let (sender, assignments) = mpsc::channel::<Assignment>();
     let listening = link.clone();
     std::thread::spawn(move || {
@@ -57,9 +65,9 @@ pub fn worker_main(registry: &Registry) -> i32 {
                 None => break,
             }
         }
-        std::process::exit(0); // the engine hung up or died
+        listening.lost();
     });
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return 3 };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut opened: Option<Store> = None; // of the assignment before: nearly always the same
     for assignment in assignments {
         let store = match opened.take().filter(|store| store.url() == assignment.store) {
@@ -72,7 +80,7 @@ pub fn worker_main(registry: &Registry) -> i32 {
             Err(failure) => FromWorker::Failed(assignment.secrets.scrub(failure)),
         });
     }
-    0
+    Ok(())
 }
 
 fn connect() -> std::io::Result<UnixStream> {
@@ -89,15 +97,22 @@ fn connect() -> std::io::Result<UnixStream> {
 struct Link {
     stream: Mutex<UnixStream>,
     cancelled: AtomicBool,
+    orphaned: fn(),
 }
 
 impl Link {
+    /// The engine hung up or died.
+    fn lost(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        (self.orphaned)();
+    }
+
     fn say(&self, message: &FromWorker) {
         let Ok(mut line) = serde_json::to_string(message) else { return };
         line.push('\n');
         let mut stream = self.stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if stream.write_all(line.as_bytes()).is_err() {
-            std::process::exit(0); // nobody listens
+            self.lost();
         }
     }
 }

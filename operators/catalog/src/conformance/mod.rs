@@ -73,7 +73,7 @@ fn every_operator_port_and_param_tells_what_it_is() {
         for spec in entry.inputs.iter().chain(&entry.outputs) {
             assert!(!spec.doc.is_empty(), "`{name}.{}` is not documented", spec.port);
         }
-        for param in &entry.params {
+        for param in entry.params.iter() {
             assert!(!param.doc.is_empty(), "`{name}` has the param `{}` without a doc", param.name);
             let names = std::iter::once(&param.name).chain(&param.aliases);
             assert!(names.clone().all(|name| *name == name.to_lowercase()), "`{name}.{}`", param.name);

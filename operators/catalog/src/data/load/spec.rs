@@ -126,6 +126,7 @@ impl Operator for Load {
     type Params = Params;
     type Inputs = ();
     type Outputs = Out;
+    const CREDENTIALS: &'static [&'static str] = &[Hub::TOKEN];
 
     fn plan(params: &mut Params, known: &Known) -> Result<StagePlan, Failure> {
         if let Some(files) = RemoteFiles::of(params)? {

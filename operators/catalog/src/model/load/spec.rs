@@ -63,6 +63,7 @@ impl Operator for Load {
     type Params = Params;
     type Inputs = ();
     type Outputs = Out;
+    const CREDENTIALS: &'static [&'static str] = &[Hub::TOKEN];
 
     fn plan(params: &mut Params, known: &Known) -> Result<StagePlan, Failure> {
         let param = "source".to_owned();

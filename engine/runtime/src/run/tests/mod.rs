@@ -1,0 +1,65 @@
+//! Whole runs, with workers that are threads of the test.
+
+mod broken_store;
+mod operators;
+
+use std::{path::Path, sync::Arc};
+
+use llmflow_contract::{Class, Digest};
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::{Cancel, Error, Options, Outcome, Workers, run};
+use crate::event::{Event, What};
+
+/// Runs `pipeline.yaml` of a folder, in a home below it; what was told of it besides.
+async fn run_here(folder: &Path) -> (Result<Outcome, Error>, Vec<Event>) {
+    let registry = operators::registry();
+    let options = Options {
+        pipeline: folder.join("pipeline.yaml"),
+        home: Some(folder.join("home")),
+        workers: Workers::Threads(Arc::new(registry.clone())),
+        ..Options::default()
+    };
+    let (readers, mut told) = unbounded_channel();
+    let outcome = run(options, &registry, readers, Cancel::new()).await;
+    let mut events = Vec::new();
+    while let Some(event) = told.recv().await {
+        events.push(event);
+    }
+    (outcome, events)
+}
+
+/// Stages that ended well, each with its outputs' digests.
+fn ended(events: &[Event]) -> Vec<(String, Vec<Digest>)> {
+    let ended = events.iter().filter_map(|event| match &event.what {
+        What::Finished(finished) | What::Cached(finished) => {
+            Some((event.stage.as_ref()?.to_string(), finished.outputs.values().copied().collect()))
+        }
+        _ => None,
+    });
+    ended.collect()
+}
+
+#[tokio::test]
+async fn a_run_of_threads_is_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("pipeline.yaml"), operators::PIPELINE).unwrap();
+    let (outcome, events) = run_here(folder.path()).await;
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.exit_code, 0, "{:?}", outcome.stages);
+    assert_eq!(ended(&events).len(), operators::STAGES);
+    let (again, events) = run_here(folder.path()).await;
+    assert!(again.unwrap().run.is_none() && events.is_empty(), "there is nothing to do");
+}
+
+#[tokio::test]
+async fn what_panics_in_a_thread_fails_its_stage_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("{}  bad: {{op: test.write, with: {{text: panic}}}}\n", operators::PIPELINE);
+    std::fs::write(folder.path().join("pipeline.yaml"), text).unwrap();
+    let (outcome, events) = run_here(folder.path()).await;
+    let outcome = outcome.unwrap();
+    let failed: Vec<_> = outcome.stages.iter().filter_map(|stage| stage.failure.as_ref()).collect();
+    assert!(failed.len() == 1 && failed[0].class == Class::Bug, "{failed:?}");
+    assert_eq!((outcome.exit_code, ended(&events).len()), (101, operators::STAGES));
+}
