@@ -51,11 +51,11 @@ async fn explained(
     let components = lineage.components_of(&run, &stage.stage).await?;
     let before = lineage.success_before(&run, &stage.stage).await?;
     let mut changes = match (&components, &before) {
-        (Some(now), Some(before)) => key::changes(&before.components, now),
+        (Some(now), Some(before)) => key::valued_changes(&before.components, now, setting.registry),
         _ => Vec::new(),
     };
     let mut culprits = match &before {
-        Some(before) => culprits(lineage, &run, before, &stage, &changes).await?,
+        Some(before) => culprits(lineage, &run, before, &stage, &changes, setting).await?,
         None => Vec::new(),
     };
     let mut origins = Origins { lineage, run: &run, setting, loaded: None };
@@ -75,7 +75,7 @@ async fn explained(
     let (then, same) = following(lineage.following(&run, &stage.stage).await?);
     Ok(Explained {
         reason: reason(lineage, &run, &stage).await?,
-        then_seconds: then.iter().filter_map(|stage| stage.seconds).sum(),
+        then_seconds: then.iter().filter_map(|stage| stage.seconds).fold(0.0, |all, seconds| all + seconds), // a sum of none is -0
         then: then.into_iter().map(|stage| stage.stage).collect(),
         same: same.into_iter().map(|stage| stage.stage).collect(),
         before: before.map(|before| (before.run.to_string(), before.started_ms)),
@@ -96,6 +96,7 @@ async fn culprits(
     before: &Success,
     stage: &StageRow,
     changes: &[Change],
+    setting: &Setting<'_>,
 ) -> Result<Vec<Culprit>, Failure> {
     let mut found = Vec::new();
     let mut asked: BTreeSet<StageId> = BTreeSet::new();
@@ -106,7 +107,7 @@ async fn culprits(
             continue;
         }
         let Some((then, now)) = lineage.components_then_and_now(&before.run, run, &maker).await? else { continue };
-        let changes = key::changes(&then, &now);
+        let changes = key::valued_changes(&then, &now, setting.registry);
         if changes.iter().any(|change| change.part.starts_with("in.")) {
             queue.extend(makers_of(&lineage.reads_of(run, &maker).await?, &changes));
         }

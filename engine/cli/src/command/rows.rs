@@ -17,7 +17,7 @@ pub async fn rows(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> 
     let (_, stage, port, digest) = history.lineage.resolve(&Address::parse(&args.address)?).await?;
     let artifact = history.store.artifact(&digest, &history.home.work()).await?;
     if !artifact.kind().is_dataset() {
-        let message = format!("`{stage}.{port}` is a {}, which has no rows", artifact.kind());
+        let message = format!("`{stage}.{port}` is of kind {}, which has no rows", artifact.kind());
         return Err(Failure::input("show/rows", message).help(format!("llmflow show {}", args.address)));
     }
     let dataset = Dataset::open(&artifact)?;

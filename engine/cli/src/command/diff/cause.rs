@@ -34,7 +34,7 @@ pub(super) fn causes(before: &Side, now: &Side, pairs: &[Pair<'_>], setting: &Se
         else {
             continue;
         };
-        for change in key::changes(old, new) {
+        for change in key::valued_changes(old, new, setting.registry) {
             let is_explained = change.part.starts_with("with.") && !changed.is_empty() && {
                 let loaded = loaded.get_or_insert_with(|| reload(&now.file, setting));
                 param_of(loaded, pair.now, &change).is_some_and(|param| changed.contains(&format!("params.{param}")))
