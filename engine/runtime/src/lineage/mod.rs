@@ -26,7 +26,7 @@ use std::{path::Path, time::Duration};
 
 use llmflow_contract::Failure;
 use sqlx::{
-    SqlitePool,
+    ConnectOptions, SqlitePool,
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -119,5 +119,6 @@ fn options(path: &Path) -> SqliteConnectOptions {
         filesystem::Kind::Network(_) => SqliteJournalMode::Delete,
         _ => SqliteJournalMode::Wal,
     };
-    SqliteConnectOptions::new().filename(path).create_if_missing(true).journal_mode(journal)
+    // What is slow here is slow for its size; a user can do nothing about a statement.
+    SqliteConnectOptions::new().filename(path).create_if_missing(true).journal_mode(journal).disable_statement_logging()
 }
