@@ -22,11 +22,12 @@ pub(super) const INPUTS: &str = "SELECT i.*, o.digest FROM inputs i
     LEFT JOIN outputs o ON o.run = i.run AND o.stage = i.from_stage AND o.port = i.from_port WHERE i.run = ?1";
 pub(super) const METRICS: &str =
     "SELECT stage, name, value FROM metrics INDEXED BY metrics_at_the_end WHERE step IS NULL AND run = ?1";
-/// Every stage that reads, directly or not, what `?2` gives.
+/// Every stage that reads, directly or not, what `?2` gives. `CROSS` keeps the order of a join: left to itself SQLite walks
+/// all stages of the run for each that follows.
 pub(super) const FOLLOWING: &str = "WITH RECURSIVE following (stage) AS (
         SELECT stage FROM inputs WHERE run = ?1 AND from_stage = ?2
-        UNION SELECT i.stage FROM following f JOIN inputs i ON i.run = ?1 AND i.from_stage = f.stage)
-    SELECT s.stage, s.status, s.seconds FROM following f JOIN stages s ON s.run = ?1 AND s.stage = f.stage
+        UNION SELECT i.stage FROM following f CROSS JOIN inputs i ON i.run = ?1 AND i.from_stage = f.stage)
+    SELECT s.stage, s.status, s.seconds FROM following f CROSS JOIN stages s ON s.run = ?1 AND s.stage = f.stage
     ORDER BY s.position";
 pub(super) const REASON: &str = "SELECT json FROM events INDEXED BY events_that_tell
     WHERE run = ?1 AND json ->> '$.stage' = ?2 AND json ->> '$.event' IN ('refused', 'skipped', 'published', 'run_started')
