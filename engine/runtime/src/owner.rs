@@ -1,8 +1,8 @@
-//! Names of temporary files that say which process made them, so that what a killed one left can be swept.
+//! Files that are written aside: names that say which process made them, so that what a killed one left can be swept.
 
 use std::{fs, path::Path, sync::LazyLock};
 
-use llmflow_contract::Digest;
+use llmflow_contract::{Digest, Failure};
 
 /// `HOST-PID.`: the host as a short digest, so that hosts that share a folder leave each other's files alone.
 pub fn prefix() -> String {
@@ -15,6 +15,17 @@ fn host() -> &'static str {
         Digest::of(name.as_encoded_bytes()).short()
     });
     &HOST
+}
+
+/// Writes a file that a reader finds whole or not at all, and its folder if need be. Nothing waits for the disk: it is for
+/// what can be made again.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::io("writing", path, &error);
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(failed)?;
+    let aside = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    fs::write(aside.path(), bytes).map_err(failed)?;
+    aside.persist(path).map(drop).map_err(|lost| failed(lost.error))
 }
 
 /// Removes what processes of this host that no longer live left in `folder`. A pid that was given out anew protects it.

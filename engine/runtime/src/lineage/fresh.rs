@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     io,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use llmflow_contract::Failure;
@@ -16,6 +16,7 @@ use super::{
     MIGRATIONS,
     health::{failed, unmigrated},
     options,
+    rebuild::{remove_all, with_end},
 };
 use crate::store::rename_where_nothing_is;
 
@@ -32,33 +33,24 @@ pub(super) fn is_wanted(path: &Path) -> Result<bool, Failure> {
 pub(super) async fn make(path: &Path) -> Result<(), Failure> {
     let aside = &path.with_extension("making");
     let made = aside.join("history.db");
-    let unmade = |error: io::Error| Failure::io("making", path, &error);
-    clear(path, aside).map_err(unmade)?;
+    clear(path, aside)?;
     let unsynced = options(&made).synchronous(SqliteSynchronous::Off);
     let empty = SqlitePoolOptions::new().max_connections(1).connect_with(unsynced).await.map_err(failed)?;
     MIGRATIONS.run(&empty).await.map_err(unmigrated)?;
     // Closing would do it too, without a word if it fails.
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&empty).await.map_err(failed)?;
     empty.close().await;
-    place(&made, path, aside).map_err(unmade)
+    place(&made, path, aside).map_err(|error| Failure::io("making", path, &error))
 }
 
 /// Takes away what a killed process left, and the logs of a database that is gone: they would be replayed into this one.
-fn clear(path: &Path, aside: &Path) -> io::Result<()> {
-    let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    match fs::remove_dir_all(aside) {
-        Err(error) if !is_gone(&error) => return Err(error),
-        _ => fs::create_dir_all(aside)?,
-    }
-    for suffix in ["-wal", "-shm", "-journal"] {
-        let mut log = path.as_os_str().to_owned();
-        log.push(suffix);
-        match fs::remove_file(PathBuf::from(log)) {
-            Err(error) if !is_gone(&error) => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
+fn clear(path: &Path, aside: &Path) -> Result<(), Failure> {
+    let cleared = match fs::remove_dir_all(aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => fs::create_dir_all(aside),
+    };
+    cleared.map_err(|error| Failure::io("making", path, &error))?;
+    remove_all(&["-wal", "-shm", "-journal"].map(|end| with_end(path, end)))
 }
 
 fn place(made: &Path, path: &Path, aside: &Path) -> io::Result<()> {

@@ -256,24 +256,29 @@ fn text_of<T: Serialize>(value: Option<&T>) -> Result<Option<String>, Failure> {
 
 /// `lineage.db` → `lineage.db.new`.
 fn beside(database: &Path, end: &str) -> PathBuf {
+    with_end(database, &format!(".{end}"))
+}
+
+/// `lineage.db` → `lineage.db-wal`.
+pub(super) fn with_end(database: &Path, end: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
-    name.push(format!(".{end}"));
+    name.push(end);
     PathBuf::from(name)
 }
 
 /// The files of a database: itself, and what SQLite keeps beside it while it is in use.
 fn files_of(database: &Path) -> [PathBuf; 3] {
-    let with = |end: &str| {
-        let mut name = database.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    };
-    [database.to_owned(), with("-wal"), with("-shm")]
+    [database.to_owned(), with_end(database, "-wal"), with_end(database, "-shm")]
 }
 
 fn remove_database(database: &Path) -> Result<(), Failure> {
-    for file in files_of(database) {
-        match fs::remove_file(&file) {
+    remove_all(&files_of(database))
+}
+
+/// Removes those that are there.
+pub(super) fn remove_all(files: &[PathBuf]) -> Result<(), Failure> {
+    for file in files {
+        match fs::remove_file(file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Failure::io("removing", file, &error));
             }

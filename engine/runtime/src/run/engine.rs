@@ -491,7 +491,10 @@ impl Engine {
         let Some(((key, components), inputs)) = key else {
             return Err(Failure::bug(format!("`{}` started without a key", stage.def.id)));
         };
-        let secrets = Secrets::read(&stage.entry.secrets(&stage.settled.params()))?; // they were there when it was queued
+        let params = stage.settled.params();
+        let secrets = Secrets::read(&stage.entry.secrets(&params))?; // they were there when it was queued
+        let is_remote = stage.entry.reads_sources() && stage.entry.remote(params.clone())?.is_some();
+        let credentials = if is_remote { stage.entry.credentials } else { &[] };
         let marks_eval = self.plan.marks_eval(index);
         let visible = device::visible(&lease, &self.compute.gpus);
         let assignment = Assignment {
@@ -499,7 +502,7 @@ impl Engine {
             attempt: self.attempts[index],
             operator: stage.entry.name.to_owned(),
             version: stage.entry.version,
-            params: stage.settled.params(),
+            params,
             inputs,
             seed: stage.settled.seed,
             lease,
@@ -517,8 +520,6 @@ impl Engine {
             is_offline: self.plan.is_offline,
             serve: false,
         };
-        let is_remote = stage.entry.reads_sources() && stage.entry.remote(stage.settled.params())?.is_some();
-        let credentials = if is_remote { stage.entry.credentials } else { &[] };
         let worker = self.pool.assign(assignment, &visible, credentials).await?;
         self.working.insert(worker, index);
         self.set(index, State::Running(Attempt { worker, since: Instant::now(), ending: None }));

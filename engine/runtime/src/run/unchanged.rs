@@ -11,12 +11,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use llmflow_contract::{Digest, Entry, Failure, Hasher, Known, Machine, Registry, Role, Source};
+use llmflow_contract::{Digest, Entry, Hasher, Known, Machine, Registry, Role, Source};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     home::Home,
+    owner,
     pipeline::{Overrides, SourceFile},
     plan::{Plan, Standing, files_of},
     remote,
@@ -141,7 +142,7 @@ impl Question {
             reports,
         };
         // It is no more than a short cut: one that cannot be kept is made again.
-        let _ = write(&self.path, &proof);
+        let _ = serde_json::to_vec(&proof).map(|text| owner::write_whole(&self.path, &text));
     }
 }
 
@@ -202,14 +203,4 @@ fn stamp(path: &Path) -> Option<(u64, i64, u64)> {
 fn files_below(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(path) else { return vec![path.to_owned()] };
     entries.flatten().flat_map(|entry| files_below(&entry.path())).collect()
-}
-
-fn write(path: &Path, proof: &Proof) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::io("writing", path, &error);
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder).map_err(failed)?;
-    let aside = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    let text = serde_json::to_vec(proof).map_err(|error| Failure::bug(error.to_string()))?;
-    fs::write(aside.path(), text).map_err(failed)?;
-    aside.persist(path).map(drop).map_err(|lost| failed(lost.error))
 }

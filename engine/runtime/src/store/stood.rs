@@ -17,6 +17,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{KeyRecord, Store, epoch, seal};
+use crate::owner;
 
 /// No file is kept for more: it would be of hundreds of megabytes.
 const MOST_RECORDS: usize = 200_000;
@@ -96,16 +97,11 @@ fn read(path: &Path) -> Option<Found> {
 }
 
 fn write(path: &Path, header: &Header, records: Vec<&KeyRecord>) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::io("writing", path, &error);
     let sealed: Result<Vec<Vec<u8>>, Failure> = records.into_par_iter().map(seal::seal).collect();
     let mut text = serde_json::to_vec(header).map_err(|error| Failure::bug(error.to_string()))?;
     text.push(b'\n');
     text.extend(sealed?.concat());
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder).map_err(failed)?;
-    let aside = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    fs::write(aside.path(), text).map_err(failed)?;
-    aside.persist(path).map(drop).map_err(|lost| failed(lost.error))
+    owner::write_whole(path, &text)
 }
 
 #[cfg(test)]
