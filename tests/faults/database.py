@@ -23,6 +23,8 @@ def run(task: Task) -> None:
     for number, seconds in enumerate(task.of([8], [5, 15, 30])):
         with task.round(f"locked-{number}"):
             locked(task, task.project(f"locked-{number}"), reference, seconds)
+    with task.round("shut"):
+        shut(task, reference)
     for number in range(task.of(6, 60)):
         with task.round(f"corrupt-{number}") as dice:
             corrupt(task, task.project(f"corrupt-{number}"), reference, dice)
@@ -99,8 +101,22 @@ def locked(task: Task, project: Project, reference: Reference, seconds: float) -
     task.same(project, reference)
 
 
+def shut(task: Task, reference: Reference) -> None:
+    """Another process writes from before the run begins, for longer than anybody waits: results come, their history cannot."""
+    project = task.project("shut")
+    task.check((done := project.llmflow("plan", "small.yaml")).code == 0, done.said())
+    with lock(project.home / "lineage.db"):
+        done = project.run()
+    task.no_bug(done, "the history shut")
+    task.check(done.code == 3 and '"help":"' in done.out, f"no clear refusal: {done.said()}")
+    task.check(not stages_with(done.events, "finished"), "a stage was told as done before its history was written")
+    all_cached(task, project, reference)
+    again = project.run()
+    task.check(not any(event["event"] == "run_started" for event in again.events), "the same is recorded twice")
+
+
 def all_cached(task: Task, project: Project, reference: Reference) -> None:
-    """The next run computes nothing, and the history answers again."""
+    """The next run computes nothing, and the history answers again: of every stage, with what it gave."""
     done = project.run()
     task.no_bug(done, "the next run")
     task.check(done.code == 0, f"the next run: {done.said()}")
@@ -108,6 +124,11 @@ def all_cached(task: Task, project: Project, reference: Reference) -> None:
     task.check(not started, f"results were in the store, and {started} ran again")
     blobs = project.blobs()
     task.check(reference.blobs.items() <= blobs.items(), "a blob is gone or has other bytes")
+    shown = project.llmflow("show", "@", "--json")
+    told = json.loads(shown.out) if shown.code == 0 else {"status": shown.said(), "stages": []}
+    task.check(told["status"] == "done", f"the newest run in the history is {told['status']}")
+    given = {stage["stage"]: {output["port"]: output["digest"] for output in stage["outputs"]} for stage in told["stages"]}
+    task.check(given == reference.outputs, f"the history has {given}, not {reference.outputs}")
 
 
 def rebuilt(task: Task, project: Project, reference: Reference) -> None:

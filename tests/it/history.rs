@@ -56,6 +56,37 @@ fn diff_names_what_was_changed_and_the_rows_that_went() {
     assert_eq!(first.code, Some(2), "{}", first.err);
 }
 
+/// What the newest run has of a pipeline is what is there, whoever made it and however often the file went to and fro.
+#[test]
+fn a_run_with_nothing_left_to_do_is_recorded_where_the_history_says_something_else() {
+    let project = twice();
+    let count = || json(&project, "runs --json").as_array().unwrap().len();
+    let back = project.succeeds("run pipeline.yaml");
+    assert!(back.err.contains("3 stages, nothing left to run"), "{}", back.err);
+    assert_eq!(count(), 3);
+    let given = |run: &str| json(&project, &format!("show {run}/clean --json"))["outputs"].clone();
+    assert!(given("@").is_array() && given("@") == given("@-2") && given("@") != given("@-1"));
+    assert!(project.succeeds("run pipeline.yaml").err.contains("nothing to do"));
+    project.write("pipeline.yaml", format!("{PIPELINE}# the same, with a remark\n"));
+    assert!(project.succeeds("run pipeline.yaml").err.contains("nothing to do"), "the history says it all");
+    assert_eq!(count(), 3);
+
+    // A proof that nothing changed does not outlive a run of another version.
+    project.llmflow("run pipeline.yaml --set least=-1");
+    project.write("rows.jsonl", "no JSON");
+    assert_eq!(project.llmflow("run pipeline.yaml").code, Some(1));
+    project.write("rows.jsonl", ROWS);
+    project.succeeds("run pipeline.yaml");
+    assert_eq!(json(&project, "show @ --json")["status"], "done");
+
+    for file in ["lineage.db", "lineage.db-wal", "lineage.db-shm"] {
+        let _ = fs::remove_file(project.path(&format!(".llmflow/{file}")));
+    }
+    let lost = project.succeeds("run pipeline.yaml");
+    assert!(lost.err.contains("3 stages, nothing left to run"), "{}", lost.err);
+    assert_eq!(count(), 1);
+}
+
 #[test]
 fn explain_follows_an_input_up_to_what_changed_and_says_the_way_back() {
     let project = twice();

@@ -55,7 +55,7 @@ fn a_secret_reaches_its_worker_and_no_file_screen_or_key() {
     );
 
     let rotated = run(&project, "run pipeline.yaml", Some("another-secret-value"));
-    assert!(rotated.err.contains("nothing to do"), "another value is no other work:\n{}", rotated.err);
+    assert!(rotated.err.contains("nothing left to run"), "another value is no other work:\n{}", rotated.err);
 }
 
 #[test]

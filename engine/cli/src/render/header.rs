@@ -21,11 +21,13 @@ pub fn header(
     let pipeline = format::clean(pipeline);
     let cached = plan.cached();
     let total = plan.stages.len();
-    let stages = match cached {
-        0 => format!("{total} stages, all new"),
-        _ => format!("{cached} cached, {} to run", total - cached),
+    let stages = match (plan.to_run(), cached) {
+        (0, _) => format!("{total} stages, nothing left to run"),
+        (_, 0) => format!("{total} stages, all new"),
+        (to_run, _) => format!("{cached} cached, {to_run} to run"),
     };
-    let about = estimate(plan).map(|seconds| format!(" · about {}", format::duration(seconds))).unwrap_or_default();
+    let about = estimate(plan).filter(|_| plan.to_run() > 0);
+    let about = about.map(|seconds| format!(" · about {}", format::duration(seconds))).unwrap_or_default();
     let disk: u64 = plan.stages.iter().map(|stage| stage.disk_bytes).sum();
     let free = disk_free_bytes
         .map(|free| format!("          disk  +{} of {} free", format::bytes(disk), format::bytes(free)))

@@ -278,7 +278,7 @@ pub async fn run(
         let began = std::time::Instant::now();
         let store = Store::open_local(&home.store())?.in_home(&home.work());
         let base = crate::plan::absolute(source.base());
-        if let Some(unchanged) = question.answer(&store, registry, &base, &machine) {
+        if let Some(unchanged) = question.answer(&home, &store, registry, &base, &machine) {
             return Ok(Outcome::unchanged(unchanged, home.root().to_owned(), began.elapsed().as_secs_f64()));
         }
     }
@@ -343,12 +343,23 @@ async fn carry(
         remote::require_here(&plan, &remotes).await?;
     }
     check_disk(&plan, &home, &store)?;
-    ask.finishes = lineage.is_unfinished(&plan.pipeline.name).await?;
+    ask.is_news = plan.has_work() || !is_told(&plan, &store, &lineage).await?;
     let compute = if plan.has_work() { device::inventory().await? } else { limits };
     let place = engine::Place { home, store, lineage };
     let withheld = Withheld::of_plan(registry, &plan);
     let engine = engine::Engine::new(plan, place, compute, ask, withheld, events, cancel)?;
     Ok(engine.run().await?)
+}
+
+/// Does the newest run in the history say of a plan in which nothing is left to do what there is to say? Not of results
+/// that another home made, that an earlier version of the file had, or whose run could not be written down.
+async fn is_told(plan: &Plan, store: &Store, lineage: &Lineage) -> Result<bool, Failure> {
+    let stages = plan.stages.iter().map(|stage| match stage.standing {
+        Standing::Cached(_) => (&stage.def.id, stage.settled.key),
+        _ => (&stage.def.id, None),
+    });
+    let place = plan.pipeline.store.is_some().then(|| store.url());
+    lineage.tells_of(&plan.pipeline.name, place.as_deref(), stages).await
 }
 
 /// What cannot fit on the disk is refused before it starts, not an hour later.

@@ -90,15 +90,21 @@ impl Question {
             hasher.part(name.as_bytes()).part(std::env::var(name).unwrap_or_default().as_bytes());
         }
         let digest = hasher.finish();
-        // One proof a file: the newest question that was answered.
-        let path = home.work().join("unchanged").join(source.location().hex());
-        Self { path, digest }
+        Self { path: path(home, source), digest }
     }
 
     /// The proof, if everything it names is as it was.
-    pub fn answer(&self, store: &Store, registry: &Registry, base: &Path, machine: &Machine) -> Option<Unchanged> {
+    pub fn answer(
+        &self,
+        home: &Home,
+        store: &Store,
+        registry: &Registry,
+        base: &Path,
+        machine: &Machine,
+    ) -> Option<Unchanged> {
         let proof: Proof = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
-        if proof.question != self.digest || store.epoch() != Some(proof.epoch) {
+        // Without a history there is something to do after all: to write one.
+        if proof.question != self.digest || store.epoch() != Some(proof.epoch) || !home.database().exists() {
             return None;
         }
         let vouched = store.vouched();
@@ -144,6 +150,16 @@ impl Question {
         // It is no more than a short cut: one that cannot be kept is made again.
         let _ = serde_json::to_vec(&proof).map(|text| owner::write_whole(&self.path, &text));
     }
+}
+
+/// A run of this file begins: what was proven of an earlier one is over.
+pub(super) fn forget(home: &Home, source: &SourceFile) {
+    let _ = fs::remove_file(path(home, source)); // mostly there is none
+}
+
+/// One proof a file: the newest question that was answered.
+fn path(home: &Home, source: &SourceFile) -> PathBuf {
+    home.work().join("unchanged").join(source.location().hex())
 }
 
 /// What a stage would read now.
