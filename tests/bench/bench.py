@@ -19,7 +19,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -179,16 +178,48 @@ def operator_seconds(out: str) -> list[float]:
 
 
 def syncs_of(bench: Bench, folder: Path, count: int) -> None:
-    """Counts calls that wait for the device, in a run of its own; measures what one costs."""
+    """Counts the waits for the device, in a run of its own; measures what one costs."""
     if not shutil.which("strace"):
         return
     home, seen = folder / ".counted", folder / "strace.txt"
     shutil.rmtree(home, ignore_errors=True)
-    words = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", seen, "-e", f"trace={','.join(SYNCS)}"]
+    calls = ",".join([*SYNCS, "clone", "clone3", "fork", "vfork"])
+    words = ["strace", "-f", "--seccomp-bpf", "-qq", "-ttt", "-T", "-o", seen, "-e", f"trace={calls}"]
     must([*words, bench.binary, "run", "pipeline.yaml", "--json", *bench.jobs, "--home", home], folder)
-    calls = Counter(re.findall(r"^\d+ +(\w+)\(", seen.read_text(), re.MULTILINE))
-    note = ", ".join(f"{name} {number}" for name, number in calls.most_common())
-    bench.tell("sync calls a stage", sum(calls.values()) / count, "", 3, note=f"{note}; one fsync here takes {sync_ms(folder):.2f} ms")
+    spans = sync_spans(seen.read_text())
+    total = sum(len(of_process) for of_process in spans.values())
+    note = f"{total / count:.1f} calls in them; one fsync here takes {sync_ms(folder):.2f} ms"
+    bench.tell("sync waits a stage", sum(map(waits, spans.values())) / count, "", 3, note=note)
+
+
+def sync_spans(trace: str) -> dict[str, list[tuple[float, float]]]:
+    """Begin and end of every sync, by the process that waited: threads belong to who started them."""
+    owner: dict[str, str] = {}
+    spans: dict[str, list[tuple[float, float]]] = {}
+    begun: dict[str, float] = {}
+    for line in trace.splitlines():
+        thread, moment, call = line.split(maxsplit=2)
+        process = owner.setdefault(thread, thread)
+        if started := re.search(r"(?:clone3?|v?fork)\b.* = (\d+)", call):
+            owner[started[1]] = process if "CLONE_THREAD" in call or begun.pop(f"thread {thread}", 0) else started[1]
+        elif "clone" in call and "CLONE_THREAD" in call:
+            begun[f"thread {thread}"] = 1  # its number comes with the second half of the line
+        elif call.startswith(tuple(SYNCS)) and "unfinished" in call:
+            begun[thread] = float(moment)
+        elif any(f"{name}(" in call or f"{name} resumed" in call for name in SYNCS) and (took := re.search(r"<([\d.]+)>$", call)):
+            since = begun.pop(thread, None)
+            since = float(moment) if since is None else since
+            spans.setdefault(process, []).append((since, since + float(took[1])))
+    return spans
+
+
+def waits(spans: list[tuple[float, float]]) -> int:
+    """How often somebody waited: syncs that are under way together are one wait."""
+    number, until = 0, 0.0
+    for begin, end in sorted(spans):
+        number += begin > until
+        until = max(until, end)
+    return number
 
 
 def start(bench: Bench) -> None:

@@ -18,10 +18,10 @@ use super::{
     message::Assignment,
     pool::{Pool, WorkerId},
     record::RunRecords,
-    schedule::{Scheduler, urgencies},
+    schedule::{Ahead, FORESEEN, Scheduler, urgencies},
     secret::{Secrets, Withheld},
     state::{Attempt, State},
-    unchanged::Question,
+    unchanged::{self, Question},
 };
 use crate::{
     device,
@@ -56,8 +56,8 @@ pub(super) struct Ask {
     pub stood: Option<Stood>,
     /// The run that this one goes on with.
     pub resumes: Option<RunId>,
-    /// The newest run of this pipeline is not done: if nothing is left of it, this one says so.
-    pub finishes: bool,
+    /// There is work, or the history's newest run of this pipeline does not tell of these results.
+    pub is_news: bool,
 }
 
 /// Where a run takes place.
@@ -94,6 +94,9 @@ pub(super) struct Engine {
     groups: Vec<Option<usize>>,
     /// Needs of each waiting stage that have not ended.
     unmet: Vec<u32>,
+    /// How many stages have not ended, and which, once they are few.
+    left: usize,
+    last: Vec<usize>,
     dependants: Vec<Vec<u32>>,
     /// Waiting stages to look at.
     due: VecDeque<usize>,
@@ -129,8 +132,8 @@ impl Engine {
             needs.iter().for_each(|need| dependants[*need as usize].push(index as u32));
         }
         let (groups, limits) = demand::groups(&plan.stages);
-        // A run in which nothing happens leaves no trace; one that is refused, or that finishes another, does.
-        let is_recorded = plan.has_work() || ask.finishes || plan.stages.iter().any(super::is_refused);
+        // A run in which nothing happens, and after which the history says the same, leaves no trace.
+        let is_recorded = ask.is_news || plan.stages.iter().any(super::is_refused);
         Ok(Self {
             urgency: urgencies(&plan.order, &needs, &seconds),
             pool: Pool::new(Executor::new(ask.workers.clone(), compute.cores, withheld)?),
@@ -145,6 +148,8 @@ impl Engine {
             unmet: needs.iter().map(|needs| needs.len() as u32).collect(),
             due: plan.order.iter().map(|index| *index as usize).filter(|index| needs[*index].is_empty()).collect(),
             dependants,
+            left: count,
+            last: Vec::new(),
             run: new_name(),
             working: HashMap::new(),
             pausing: BTreeSet::new(),
@@ -222,6 +227,7 @@ impl Engine {
         let stage = &mut self.plan.stages[index];
         stage.standing = Standing::Waits;
         self.plan.outputs.expect(index, stage.settled.plan.clone(), false);
+        self.left += usize::from(self.states[index].is_over());
         self.states[index] = State::Waiting;
         for dependant in &self.dependants[index] {
             self.unmet[*dependant as usize] += 1;
@@ -238,6 +244,7 @@ impl Engine {
             self.run = new_name();
         }
         let lock = home.lock(&self.run)?;
+        unchanged::forget(home, &self.plan.pipeline.source);
         self.attended = store.attend(&self.run)?;
         store.sweep();
         owner::sweep(&home.work().join("scratch"));
@@ -313,6 +320,7 @@ impl Engine {
         self.has_failed |= matches!(state, State::Failed(_) | State::Refused { .. });
         self.states[index] = state;
         let is_over = self.states[index].is_over();
+        self.left -= usize::from(is_over && !was_over);
         let has_broken = is_over && !self.states[index].lets_go_on();
         for dependant in std::mem::take(&mut self.dependants[index]) {
             let dependant = dependant as usize;
@@ -472,7 +480,30 @@ impl Engine {
         Ok(())
     }
 
+    /// Shows the scheduler the last few stages, for it to find the best order of them.
+    fn foresee(&mut self) {
+        let is_left = |index: &usize| !self.states[*index].is_over();
+        let mut last = std::mem::take(&mut self.last);
+        last.retain(is_left);
+        if self.left > FORESEEN {
+            last.clear();
+        } else if last.len() < self.left {
+            last = (0..self.states.len()).filter(is_left).collect();
+        }
+        let ahead = last.iter().map(|index| {
+            let stage = &self.plan.stages[*index];
+            let needs = stage.needs.iter().map(|need| *need as usize);
+            Ahead {
+                candidate: demand::candidate(*index, stage, self.groups[*index], self.urgency[*index]),
+                needs: needs.filter(|need| last.contains(need)).collect(),
+            }
+        });
+        self.scheduler.expect(ahead.collect());
+        self.last = last;
+    }
+
     async fn start_ready(&mut self) -> Result<(), Failure> {
+        self.foresee();
         while !(self.ask.fail_fast && self.has_failed) {
             let Some((index, lease)) = self.scheduler.next(self.began.elapsed()) else { break };
             if matches!(self.states[index], State::Ready) {

@@ -5,9 +5,11 @@
 //!
 //! The longest path of work goes first. The most urgent stage that does not fit holds a reservation: a less urgent one
 //! may pass it only where it cannot be delayed by that, so wide stages are never starved by narrow ones.
+//! Of the last few stages, where all times are known, the whole order is searched for instead ([`foresight`]).
 //! Source: Mu'alem and Feitelson 2001, "EASY" backfilling; what passes by resources alone is counted against the
 //! reservation until it ends, so that wrong estimates of time cannot starve either.
 
+mod foresight;
 mod queue;
 mod reservation;
 mod room;
@@ -21,6 +23,8 @@ use std::{
 
 use llmflow_contract::{Gpus, Lease};
 
+use foresight::Search;
+pub use foresight::{Ahead, FORESEEN};
 use queue::Ready;
 use reservation::{Pass, Reservation};
 use room::{Hold, Room};
@@ -79,6 +83,18 @@ pub struct Scheduler {
     /// By expected end.
     running: BTreeMap<(Duration, usize), Running>,
     ends: HashMap<usize, Duration>,
+    /// All stages that have not ended, where they are few.
+    ahead: Vec<Ahead>,
+    /// What is best started now, the first last: none before it is asked for, and once anything has changed.
+    foreseen: Option<Foreseen>,
+}
+
+/// What a search came to.
+#[derive(Debug)]
+enum Foreseen {
+    Starts(Vec<(usize, Hold)>),
+    /// The time that something takes is not known.
+    Nothing,
 }
 
 #[derive(Debug)]
@@ -98,6 +114,16 @@ impl Scheduler {
             ready: Ready::new(capacity.groups),
             running: BTreeMap::new(),
             ends: HashMap::new(),
+            ahead: Vec::new(),
+            foreseen: None,
+        }
+    }
+
+    /// Says which stages have not ended, and what each still waits for; nothing while they are more than [`FORESEEN`].
+    pub fn expect(&mut self, ahead: Vec<Ahead>) {
+        if self.ahead != ahead {
+            self.ahead = ahead;
+            self.foreseen = None;
         }
     }
 
@@ -112,6 +138,7 @@ impl Scheduler {
             return Err(TooFewGpus { wanted: candidate.gpus.min, fitting });
         }
         self.ready.push(candidate);
+        self.foreseen = None;
         Ok(())
     }
 
@@ -121,6 +148,17 @@ impl Scheduler {
     pub fn next(&mut self, now: Duration) -> Option<(usize, Lease)> {
         if !self.free.has_slot() {
             return None;
+        }
+        if self.foreseen.is_none() {
+            self.foreseen = Some(self.foresee(now).map_or(Foreseen::Nothing, Foreseen::Starts));
+        }
+        if let Some(Foreseen::Starts(starts)) = &mut self.foreseen {
+            let (index, hold) = starts.pop()?;
+            let candidate = *self.ready.all().find(|candidate| candidate.index == index)?;
+            let for_gpus = self.ahead.iter().filter(|stage| stage.candidate.gpus.max > 0).count();
+            let is_alone = candidate.gpus.max > 0 && for_gpus == 1;
+            let hold = if is_alone { self.free.hold(&candidate, candidate.gpus.max) } else { hold };
+            return self.start(&candidate, hold, None, now);
         }
         let mut reservation: Option<Reservation> = None;
         let mut beside = None;
@@ -136,10 +174,53 @@ impl Scheduler {
             {
                 beside = Some(reservation.index());
             }
-            Some((queue::rank(head), hold))
+            Some((*head, hold))
         });
-        let (rank, hold) = found?;
-        let candidate = self.ready.take(rank)?;
+        let (candidate, hold) = found?;
+        self.start(&candidate, hold, beside, now)
+    }
+
+    /// What the shortest way to the end starts now, the first last.
+    fn foresee(&self, now: Duration) -> Option<Vec<(usize, Hold)>> {
+        if self.ahead.is_empty() || self.ahead.len() > FORESEEN {
+            return None;
+        }
+        let ready: HashMap<usize, &Candidate> =
+            self.ready.all().map(|candidate| (candidate.index, candidate)).collect();
+        let mut ahead = self.ahead.clone();
+        for stage in &mut ahead {
+            let index = stage.candidate.index;
+            stage.candidate = match ready.get(&index) {
+                Some(candidate) => **candidate,
+                None => self.whole.clamp(stage.candidate),
+            };
+            // One that pauses or is worked on elsewhere comes at a time that nobody knows.
+            let is_known = ready.contains_key(&index) || self.ends.contains_key(&index) || !stage.needs.is_empty();
+            if !is_known || !self.whole.fits(&stage.candidate) {
+                return None;
+            }
+        }
+        let running: Vec<(usize, Duration, Hold)> = self
+            .running
+            .iter()
+            .map(|((end, index), running)| (*index, end.saturating_sub(now), running.hold.clone()))
+            .collect();
+        if self.ends.values().any(|end| *end == UNKNOWN) {
+            return None;
+        }
+        let mut starts = Search::new(&ahead, &running, &self.free, &self.whole, self.ready.slots())?.best_starts();
+        starts.reverse();
+        Some(starts)
+    }
+
+    fn start(
+        &mut self,
+        candidate: &Candidate,
+        hold: Hold,
+        beside: Option<usize>,
+        now: Duration,
+    ) -> Option<(usize, Lease)> {
+        let candidate = self.ready.take(candidate)?;
         let index = candidate.index;
         self.free.take(&hold);
         let lease = hold.lease();
@@ -151,6 +232,7 @@ impl Scheduler {
 
     /// A stage that was started has ended, however it did.
     pub fn finished(&mut self, index: usize) {
+        self.foreseen = None;
         let end = self.ends.remove(&index);
         if let Some(running) = end.and_then(|end| self.running.remove(&(end, index))) {
             self.free.give(&running.hold);

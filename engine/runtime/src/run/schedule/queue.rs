@@ -83,10 +83,20 @@ impl Ready {
         self.heads.iter().filter_map(|(rank, queue)| self.queues[*queue].candidates.get(rank))
     }
 
-    /// Takes out a head, which starts.
-    pub(super) fn take(&mut self, rank: Rank) -> Option<Candidate> {
-        let queue = *self.heads.get(&rank)?;
-        let candidate = self.queues[queue].candidates.remove(&rank)?;
+    /// All of them, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Candidate> {
+        self.queues.iter().flat_map(|queue| queue.candidates.values())
+    }
+
+    /// How many more of each group may start.
+    pub(super) fn slots(&self) -> Vec<u32> {
+        self.groups.iter().map(|group| group.most.saturating_sub(group.running)).collect()
+    }
+
+    /// Takes out one that starts.
+    pub(super) fn take(&mut self, candidate: &Candidate) -> Option<Candidate> {
+        let queue = *self.kinds.get(&kind(candidate))?;
+        let candidate = self.queues[queue].candidates.remove(&rank(candidate))?;
         self.for_gpus -= usize::from(candidate.gpus.max > 0);
         if let Some(group) = self.group(candidate.group) {
             group.running += 1;

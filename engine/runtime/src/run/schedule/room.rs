@@ -74,8 +74,35 @@ impl Room {
         let mut serving: Vec<_> = self.serving(&candidate.gpus).collect();
         serving.sort_by_key(|(ordinal, _)| self.gpus[*ordinal as usize].free_bytes);
         serving.truncate(gpus as usize);
-        serving.sort_unstable();
-        Hold { cores: candidate.cores, memory_bytes: candidate.memory_bytes, gpus: serving }
+        Hold::new(candidate, serving)
+    }
+
+    /// What `candidate`, which fits, could hold: on as few GPUs as it can, the fullest or the emptiest that serve.
+    pub(super) fn ways_to_hold(&self, candidate: &Candidate) -> impl Iterator<Item = Hold> + use<> {
+        let gpus = candidate.gpus.min as usize;
+        let mut serving: Vec<_> = self.serving(&candidate.gpus).collect();
+        serving.sort_by_key(|(ordinal, _)| self.gpus[*ordinal as usize].free_bytes);
+        let free = |(ordinal, _): &(u32, u64)| self.gpus[*ordinal as usize].free_bytes;
+        let (fullest, emptiest) = (&serving[..gpus], &serving[serving.len() - gpus..]);
+        let is_same = fullest.iter().map(free).eq(emptiest.iter().map(free));
+        let fullest = Hold::new(candidate, fullest.to_vec());
+        let emptiest = (!is_same).then(|| Hold::new(candidate, emptiest.to_vec()));
+        std::iter::once(fullest).chain(emptiest)
+    }
+
+    /// What a candidate will hold at least, wherever it does.
+    pub(super) fn least_hold(&self, candidate: &Candidate) -> Hold {
+        let mut serving: Vec<_> = self.serving(&candidate.gpus).collect();
+        serving.sort_by_key(|(_, bytes)| *bytes);
+        serving.truncate(candidate.gpus.min as usize);
+        Hold::new(candidate, serving)
+    }
+
+    /// To add up what is held for how long, where all of this is free.
+    pub(super) fn no_work(&self) -> Work {
+        let total: u64 = self.gpus.iter().map(|gpu| gpu.total_bytes).sum();
+        let rooms = [f64::from(self.slots), f64::from(self.cores), self.memory_bytes as f64, total as f64];
+        Work { rooms, held: [0.0; 4] }
     }
 
     pub(super) fn take(&mut self, hold: &Hold) {
@@ -97,7 +124,34 @@ impl Room {
     }
 }
 
+/// Slots, cores, memory and memory of GPUs, and what is held of each for how many microseconds.
+pub(super) struct Work {
+    rooms: [f64; 4],
+    held: [f64; 4],
+}
+
+impl Work {
+    pub(super) fn add(&mut self, hold: &Hold, micros: u64) {
+        let on_gpus: u64 = hold.gpus.iter().map(|(_, bytes)| *bytes).sum();
+        let parts = [1.0, f64::from(hold.cores), hold.memory_bytes as f64, on_gpus as f64];
+        for (held, part) in self.held.iter_mut().zip(parts) {
+            *held += part * micros as f64;
+        }
+    }
+    /// No order of the work takes fewer microseconds.
+    pub(super) fn least_time(&self) -> u64 {
+        let times = self.held.iter().zip(self.rooms).map(|(held, room)| if *held > 0.0 { held / room } else { 0.0 });
+        // Rounded down, and by one more: a bound that is a rounding too high would hide the best schedule.
+        (times.fold(0.0, f64::max) as u64).saturating_sub(1)
+    }
+}
+
 impl Hold {
+    fn new(candidate: &Candidate, mut gpus: Vec<(u32, u64)>) -> Self {
+        gpus.sort_unstable();
+        Self { cores: candidate.cores, memory_bytes: candidate.memory_bytes, gpus }
+    }
+
     pub(super) fn lease(&self) -> Lease {
         Lease {
             cores: self.cores,

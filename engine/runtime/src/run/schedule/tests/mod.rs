@@ -138,6 +138,51 @@ fn a_group_at_its_limit_holds_up_nobody_else() {
     assert_eq!(starts(&mut scheduler, 2), [2]);
 }
 
+/// A long stage could have the GPU at once; a short one that much waits for wants it in a second.
+fn two_that_want_one_gpu() -> [Ahead; 4] {
+    let ahead =
+        |candidate, seconds, needs: &[usize]| Ahead { candidate: expected(candidate, seconds), needs: needs.to_vec() };
+    [
+        ahead(on_gpus(0, 10.0, 1, 0), 10, &[]),
+        ahead(candidate(1, 12.0), 1, &[]),
+        ahead(on_gpus(2, 11.0, 1, 0), 1, &[1]),
+        ahead(candidate(3, 10.0), 10, &[2]),
+    ]
+}
+
+#[test]
+fn of_the_last_few_one_waits_where_all_of_them_end_sooner_for_it() {
+    let [long, first, short, last] = two_that_want_one_gpu();
+    let candidates = [long.candidate, first.candidate];
+    let mut sighted = scheduler(machine(4, &[GIB]), &candidates);
+    sighted.expect(two_that_want_one_gpu().to_vec());
+    assert_eq!(starts(&mut sighted, 0), [1]);
+    sighted.finished(1);
+    sighted.push(short.candidate).unwrap();
+    sighted.expect(vec![long.clone(), Ahead { needs: Vec::new(), ..short }, last.clone()]);
+    assert_eq!(starts(&mut sighted, 1), [2]);
+    sighted.finished(2);
+    sighted.push(last.candidate).unwrap();
+    sighted.expect(vec![long, Ahead { needs: Vec::new(), ..last }]);
+    assert_eq!(starts(&mut sighted, 2), [0, 3]);
+    // The control: one who sees only what is ready starts the long one, and all end nine seconds later.
+    assert_eq!(starts(&mut scheduler(machine(4, &[GIB]), &candidates), 0), [1, 0]);
+}
+
+#[test]
+fn nothing_is_kept_waiting_for_a_time_that_nobody_knows() {
+    let ahead = two_that_want_one_gpu();
+    let mut untimed = ahead.to_vec();
+    untimed[3].candidate.expected = None;
+    let mut pausing = ahead.to_vec();
+    pausing[2].needs.clear(); // it waits for no stage, and is not ready
+    for unknown in [untimed, pausing] {
+        let mut scheduler = scheduler(machine(4, &[GIB]), &[ahead[0].candidate, ahead[1].candidate]);
+        scheduler.expect(unknown);
+        assert_eq!(starts(&mut scheduler, 0), [1, 0]);
+    }
+}
+
 #[test]
 fn no_more_stages_run_than_jobs_are_allowed() {
     let capacity = Capacity { jobs: 2, ..machine(8, &[]) };

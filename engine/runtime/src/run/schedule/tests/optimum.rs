@@ -87,7 +87,7 @@ fn optimum(case: &Case, known: u64) -> u64 {
 }
 
 #[test]
-fn small_schedules_are_within_a_twentieth_of_the_optimum() {
+fn every_small_schedule_is_within_a_twentieth_of_the_optimum() {
     let shares: Vec<f64> = (0..1000)
         .map(|seed| {
             let case = Case::small(seed);
@@ -99,7 +99,7 @@ fn small_schedules_are_within_a_twentieth_of_the_optimum() {
     let worst = shares.iter().copied().fold(1.0, f64::min);
     let optimal = shares.iter().filter(|share| **share == 1.0).count();
     println!("optimum ÷ makespan: mean {mean:.4}, worst {worst:.3}, optimal in {optimal} of {}", shares.len());
-    assert!(mean >= 0.95 && worst >= 0.6, "mean {mean}, worst {worst}");
+    assert!(worst >= 0.95, "mean {mean}, worst {worst}");
 }
 
 /// The control: the search finds a shorter schedule than a poor one.

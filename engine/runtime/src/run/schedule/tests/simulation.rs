@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    super::{Candidate, Capacity, Gpus, Lease, Scheduler, queue},
+    super::{Ahead, Candidate, Capacity, FORESEEN, Gpus, Lease, Scheduler, queue},
     case::{Case, Stage},
     machine, on_gpus,
 };
@@ -13,9 +13,13 @@ pub trait Schedule {
     fn push(&mut self, candidate: Candidate);
     fn next(&mut self, now: Duration) -> Option<(usize, Lease)>;
     fn finished(&mut self, index: usize);
+    fn expect(&mut self, _: Vec<Ahead>) {}
 }
 
 impl Schedule for Scheduler {
+    fn expect(&mut self, ahead: Vec<Ahead>) {
+        Scheduler::expect(self, ahead);
+    }
     fn push(&mut self, candidate: Candidate) {
         Scheduler::push(self, candidate).unwrap();
     }
@@ -72,7 +76,9 @@ pub fn simulate(case: &Case, scheduler: &mut dyn Schedule) -> Result<Made, Strin
     let mut ready: Vec<usize> = (0..missing.len()).filter(|stage| missing[*stage] == 0).collect();
     ready.iter().for_each(|stage| scheduler.push(case.stages[*stage].candidate));
     let mut now = 0;
+    let mut ended = vec![false; case.stages.len()];
     loop {
+        scheduler.expect(ahead(case, &ended));
         while let Some((index, lease)) = scheduler.next(Duration::from_secs(now)) {
             let stage = &case.stages[index];
             if std::mem::replace(&mut started[index], true) || missing[index] > 0 {
@@ -84,10 +90,14 @@ pub fn simulate(case: &Case, scheduler: &mut dyn Schedule) -> Result<Made, Strin
             running.insert((now + stage.seconds, index), lease);
             within(&case.capacity, case, &running)?;
         }
-        wait.check(case, &ready, &running, now)?;
+        // Of the last few each may have to wait for the others; they cannot starve it.
+        if ended.iter().filter(|ended| !**ended).count() > FORESEEN {
+            wait.check(case, &ready, &running, now)?;
+        }
         let Some(((end, index), _)) = running.pop_first() else { break };
         now = end;
         scheduler.finished(index);
+        ended[index] = true;
         for (next, stage) in case.stages.iter().enumerate().filter(|(_, stage)| stage.needs.contains(&index)) {
             missing[next] -= 1;
             if missing[next] == 0 {
@@ -100,6 +110,14 @@ pub fn simulate(case: &Case, scheduler: &mut dyn Schedule) -> Result<Made, Strin
         Some(stage) => Err(format!("stage {stage} never started")),
         None => Ok(Made { makespan: now }),
     }
+}
+
+/// The last few stages, as the engine shows them.
+fn ahead(case: &Case, ended: &[bool]) -> Vec<Ahead> {
+    let left = ended.iter().filter(|ended| !**ended).count();
+    let stages = case.stages.iter().filter(|stage| !ended[stage.candidate.index] && left <= FORESEEN);
+    let needs = |stage: &Stage| stage.needs.iter().copied().filter(|need| !ended[*need]).collect();
+    stages.map(|stage| Ahead { candidate: stage.candidate, needs: needs(stage) }).collect()
 }
 
 fn owns_what_it_asked_for(stage: &Stage, lease: &Lease, capacity: &Capacity) -> Result<(), String> {
