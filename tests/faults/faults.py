@@ -25,7 +25,7 @@ from rounds import BROKE, Skipped, Task, clocked
 
 #: Every fault is a file beside this one, with one function `run`.
 FAULTS = [
-    "kill", "calls", "race", "damage", "lost", "database", "power", "full", "signals", "clock", "hostile", "paths", "vanish", "edits", "scale",
+    "kill", "calls", "race", "damage", "lost", "database", "power", "full", "signals", "clock", "hostile", "paths", "vanish", "signed", "edits", "scale",
 ]  # fmt: skip
 MOST_FAILURES_SHOWN = 8
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from kill import tidy
 from project import Done, Project, stages_with
 from rounds import Skipped, Task
-from vanish import BUCKET, free_port, has_moto, make_bucket, moto, s3_environment
+from servers import BUCKET, free_port, has_moto, make_bucket, moto, s3_environment
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 import generate  # noqa: E402

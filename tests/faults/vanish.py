@@ -3,19 +3,13 @@
 import os
 import random
 import shutil
-import socket
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from project import Project, Reference, Running, stages_with
-from rounds import Skipped, Task
+from rounds import Task
+from servers import free_port, has_moto, make_bucket, moto, on_s3, s3_environment
 
-VENV = Path(os.environ.get("LLMFLOW_MOTO_VENV", Path.home() / ".cache/llmflow-moto-5.2.5"))
 NOBODY = 65534
-BUCKET = "llmflow-faults"
 
 
 def run(task: Task) -> None:
@@ -103,40 +97,6 @@ def unreadable(task: Task, project: Project, reference: Reference, dice: random.
     task.same(project, reference)
 
 
-@contextmanager
-def moto(port: int) -> Iterator[subprocess.Popen]:
-    server = subprocess.Popen(
-        [VENV / "bin/moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield server
-    finally:
-        server.kill()
-        server.wait()
-
-
-def has_moto() -> bool:
-    return (VENV / "bin/moto_server").exists()
-
-
-def s3_environment(port: int) -> dict[str, str]:
-    endpoint = f"http://127.0.0.1:{port}"
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
-    return keys | {"AWS_ENDPOINT": endpoint, "AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": "true"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def served(task: Task, reference: Reference) -> None:
     """The S3 server is killed in the middle of a run. It keeps nothing, so a second server stands for an empty store."""
     if not has_moto():
@@ -164,16 +124,3 @@ def served(task: Task, reference: Reference) -> None:
                 done = second.run(env=env)
                 started = stages_with(done.events, "started")
                 task.check(done.code == 0 and not started, f"a second home starts {started}: {done.said()}")
-
-
-def on_s3(project: Project) -> Project:
-    file = project.folder / "small.yaml"
-    file.write_text(file.read_text().replace("seed: 7\n", f'seed: 7\nstore: "s3://{BUCKET}/shared"\n'))
-    return project
-
-
-def make_bucket(port: int) -> None:
-    import urllib.request
-
-    words = urllib.request.Request(f"http://127.0.0.1:{port}/{BUCKET}", method="PUT")
-    urllib.request.urlopen(words, timeout=10).read()

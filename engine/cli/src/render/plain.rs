@@ -1,9 +1,12 @@
 //! Events as plain lines, one a happening: for a pipe, a log file, `--plain`. Symbols stand beside words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use llmflow_contract::StageId;
-use llmflow_runtime::event::{Event, What};
+use llmflow_runtime::{
+    event::{Event, What},
+    plan::Will,
+};
 
 use super::{end, format, header, style::Paint};
 
@@ -16,6 +19,8 @@ pub struct Plain {
     spoke_ms: BTreeMap<StageId, u64>,
     /// A run with nothing to do never starts; its stages are not worth lines.
     is_started: bool,
+    /// Stages whose result was there from the start: the header counts them.
+    cached: HashSet<StageId>,
     is_verbose: bool,
     paint: Paint,
 }
@@ -48,6 +53,7 @@ impl Plain {
                 let words = format!("done    {:>6}  {}", format::clock(finished.seconds), finished.summary);
                 (self.paint.green("✓"), words)
             }
+            What::Cached(_) if self.cached.contains(stage) => return Vec::new(),
             What::Cached(finished) => (self.paint.green("✓"), format!("cached       –  {}", finished.summary)),
             What::Skipped { because } => ("○".to_owned(), format!("skipped      –  {because}")),
             What::Interrupted => (self.paint.yellow("✗"), "interrupted".to_owned()),
@@ -73,6 +79,8 @@ impl Plain {
         match &event.what {
             What::RunStarted { pipeline, plan, compute, home, disk_free_bytes } => {
                 self.is_started = true;
+                let cached = plan.stages.iter().filter(|stage| matches!(stage.will, Will::Cached { .. }));
+                self.cached = cached.map(|stage| stage.stage.clone()).collect();
                 header::header(pipeline, &event.run, plan, compute, home, *disk_free_bytes).into()
             }
             What::Published { path, bytes, unchanged: false } => {
@@ -119,6 +127,17 @@ mod tests {
     #[test]
     fn a_run_with_nothing_to_do_says_nothing_of_its_stages() {
         assert!(Plain::default().lines(&event(1, What::Cached(Finished::default()))).is_empty());
+    }
+
+    #[test]
+    fn what_was_there_from_the_start_is_counted_and_what_turned_out_to_be_there_is_told() {
+        let mut plain = Plain { cached: [StageId::from("docs")].into(), ..started() };
+        let cached = |stage: &str| Event {
+            stage: Some(StageId::from(stage)),
+            ..event(1, What::Cached(Finished { summary: "11 rows".into(), ..Finished::default() }))
+        };
+        assert!(plain.lines(&cached("docs")).is_empty());
+        assert_eq!(plain.lines(&cached("clean")), [" clean        ✓ cached       –  11 rows"]);
     }
 
     #[test]

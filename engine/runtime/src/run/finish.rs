@@ -49,7 +49,7 @@ impl Engine {
         if super::still_stands(&self.plan, &self.place.store) {
             let question = self.ask.question.as_ref();
             if let Some(question) = question.filter(|_| status == RunStatus::Done && unpublished.is_empty()) {
-                question.keep(&self.plan, &self.place.store, published.clone(), report_to.clone());
+                question.keep(&self.plan, &self.place.home, &self.place.store, published.clone(), report_to.clone());
             }
             let is_news = self.is_recorded || self.plan.found_anew > 0;
             if let Some(stood) = self.ask.stood.as_ref().filter(|_| is_news) {

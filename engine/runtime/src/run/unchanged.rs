@@ -9,6 +9,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::UNIX_EPOCH,
 };
 
 use llmflow_contract::{Digest, Entry, Hasher, Known, Machine, Registry, Role, Source};
@@ -35,6 +36,8 @@ pub(super) struct Question {
 struct Proof {
     question: Digest,
     epoch: Digest,
+    /// Of the database, by [`identity`].
+    history: Option<(u64, u64)>,
     pipeline: String,
     stages: usize,
     read: Vec<(PathBuf, Digest)>,
@@ -103,8 +106,9 @@ impl Question {
         machine: &Machine,
     ) -> Option<Unchanged> {
         let proof: Proof = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
-        // Without a history there is something to do after all: to write one.
-        if proof.question != self.digest || store.epoch() != Some(proof.epoch) || !home.database().exists() {
+        // Without the history that tells of it there is something to do after all: to write that down.
+        let is_told = identity(&home.database()).is_some_and(|history| proof.history == Some(history));
+        if proof.question != self.digest || store.epoch() != Some(proof.epoch) || !is_told {
             return None;
         }
         let vouched = store.vouched();
@@ -123,7 +127,7 @@ impl Question {
     }
 
     /// Keeps the proof of a run that is done; `published` are the paths it gave, with all files below them.
-    pub fn keep(&self, plan: &Plan, store: &Store, published: Vec<PathBuf>, reports: Vec<PathBuf>) {
+    pub fn keep(&self, plan: &Plan, home: &Home, store: &Store, published: Vec<PathBuf>, reports: Vec<PathBuf>) {
         let is_proof = plan.stages.iter().all(|stage| stage.def.shared.is_cached && !is_left_out(&stage.standing));
         let Some((epoch, patterns)) = store.epoch().filter(|_| is_proof).zip(patterns(plan)) else {
             let _ = fs::remove_file(&self.path);
@@ -139,6 +143,7 @@ impl Question {
         let proof = Proof {
             question: self.digest,
             epoch,
+            history: identity(&home.database()),
             pipeline: plan.pipeline.name.clone(),
             stages: plan.stages.len(),
             read: plan.read.iter().map(|(path, digest)| (path.clone(), *digest)).collect(),
@@ -209,6 +214,13 @@ fn is_left_out(standing: &Standing) -> bool {
 /// Names of the environment variables that a text refers to.
 fn variables(text: &str) -> impl Iterator<Item = &str> {
     text.split("${env.").skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name))
+}
+
+/// Which file it is, whatever is written to it: inode and time of birth in ns. None of an empty one.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let meta = fs::metadata(path).ok().filter(|meta| meta.len() > 0)?;
+    let born = meta.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    Some((meta.ino(), born.and_then(|born| u64::try_from(born.as_nanos()).ok()).unwrap_or(0)))
 }
 
 fn stamp(path: &Path) -> Option<(u64, i64, u64)> {

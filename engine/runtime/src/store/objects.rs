@@ -1,6 +1,7 @@
 //! A store elsewhere, or in memory: objects of object_store under a prefix.
 
 use std::{
+    fmt,
     fs::File,
     io::{Read, Write},
     path::Path,
@@ -9,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::FuturesUnordered};
-use llmflow_contract::{Class, Digest, Failure};
+use llmflow_contract::{Digest, Failure};
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path as Key};
 
 use super::Listed;
@@ -202,20 +203,47 @@ impl Objects {
 
     fn failure(&self, doing: &str, key: &str, error: Error) -> Failure {
         let url = &self.url;
-        let help = "check the network, the bucket's name and the credentials in the environment, then run the same \
-                    command again: what is done stays done";
-        match &error {
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
-                Failure::environment("store/denied", format!("the store `{url}` denies {doing} `{key}`"))
-            }
-            _ => Failure::new(
-                Class::Environment,
-                "store/unreachable",
-                format!("the store `{url}` does not answer ({doing} `{key}`)"),
-            ),
-        }
-        .cause(without_queries(&error.to_string()))
-        .help(help)
+        let text = error.to_string();
+        let answer = Answer::of(&text);
+        let code = answer.as_ref().map_or("", |answer| answer.code);
+        let fix = match code {
+            "RequestTimeTooSkewed" => "set this machine's clock (`timedatectl` shows it)",
+            "SignatureDoesNotMatch" | "InvalidAccessKeyId" => "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            "NoSuchBucket" => "make the bucket, or correct its name in `store`",
+            _ => "check the network, the bucket's name and the credentials in the environment",
+        };
+        let is_denied = matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. });
+        let (name, message) = match (is_denied, &answer) {
+            (true, _) => ("store/denied", format!("the store `{url}` denies {doing} `{key}`")),
+            (false, Some(_)) => ("store/refused", format!("the store `{url}` refuses {doing} `{key}`")),
+            (false, None) => ("store/unreachable", format!("the store `{url}` does not answer ({doing} `{key}`)")),
+        };
+        Failure::environment(name, message)
+            .cause(answer.map_or_else(|| without_queries(&text), |answer| answer.to_string()))
+            .help(format!("{fix}, then run the same command again: what is done stays done"))
+    }
+}
+
+/// What a server of S3 said in the body of its refusal.
+struct Answer<'a> {
+    code: &'a str,
+    message: &'a str,
+}
+
+impl<'a> Answer<'a> {
+    fn of(text: &'a str) -> Option<Self> {
+        let element = |name: &str| {
+            let (_, rest) = text.split_once(&format!("<{name}>"))?;
+            rest.split_once(&format!("</{name}>")).map(|(inner, _)| inner)
+        };
+        Some(Self { code: element("Code")?, message: element("Message").unwrap_or_default() })
+    }
+}
+
+impl fmt::Display for Answer<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let colon = if self.message.is_empty() { "" } else { ": " };
+        write!(formatter, "{}{colon}{}", self.code, self.message)
     }
 }
 
@@ -223,9 +251,9 @@ impl Objects {
 fn without_queries(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut is_query = false;
-    for character in text.chars() {
+    for (at, character) in text.char_indices() {
         is_query = match character {
-            '?' => true,
+            '?' if is_query || is_in_url(&text[..at]) => true,
             _ if character.is_whitespace() || matches!(character, ')' | '"' | '\'' | '`') => false,
             _ => is_query,
         };
@@ -234,4 +262,35 @@ fn without_queries(text: &str) -> String {
         }
     }
     kept
+}
+
+/// Does a URL go on to the end of this text?
+fn is_in_url(text: &str) -> bool {
+    text.rsplit([' ', '\n', '"', '\'', '`', '(']).next().is_some_and(|last| last.contains("://"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(text: &'static str) -> Failure {
+        let objects = Objects::new(Arc::new(object_store::memory::InMemory::new()), "", "s3://bucket".into());
+        objects.failure("reading", "keys/1", Error::PermissionDenied { path: "keys/1".into(), source: text.into() })
+    }
+
+    #[test]
+    fn what_the_server_said_is_told_with_its_fix() {
+        let skewed = failure(
+            "403 Forbidden: <?xml version=\"1.0\"?><Error><Code>RequestTimeTooSkewed</Code><Message>The difference is \
+             too large.</Message><StringToSign>canary</StringToSign></Error>",
+        );
+        assert_eq!(skewed.causes, ["RequestTimeTooSkewed: The difference is too large."]);
+        assert!(skewed.help.unwrap().starts_with("set this machine's clock"));
+    }
+
+    #[test]
+    fn signatures_in_urls_are_not_told() {
+        let told = failure("GET http://host/bucket/keys?X-Amz-Signature=canary in 1 ms: why? nobody knows").causes;
+        assert!(told[0].ends_with("GET http://host/bucket/keys? in 1 ms: why? nobody knows"), "{told:?}");
+    }
 }

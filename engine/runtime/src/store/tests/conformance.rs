@@ -28,7 +28,10 @@ async fn conforms(place: Place) {
     a_figure_that_is_no_number_is_no_damage(&place).await;
     what_is_lost_is_a_miss(&place).await;
     large_files_go_in_and_out(&place).await;
-    sixteen_race_and_one_wins(&place).await;
+    // One server of those that tests are run on checks whether there is something before it writes, not while it does.
+    if std::env::var_os("LLMFLOW_TEST_S3_RACES").is_none_or(|races| races != "no") {
+        sixteen_race_and_one_wins(&place).await;
+    }
     objects_are_listed(&place).await;
 }
 
@@ -165,7 +168,7 @@ async fn a_store_in_memory_conforms() {
     conforms(place(|_| "memory://conforms".into())).await;
 }
 
-/// Skipped only where no server is named: `tests/peers/moto.sh` starts one.
+/// Skipped only where no server is named: `tests/peers/s3.sh` starts one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_on_s3_conforms() {
     if std::env::var_os("LLMFLOW_TEST_S3").is_none() {

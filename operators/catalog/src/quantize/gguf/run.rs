@@ -43,7 +43,7 @@ fn report(made: &Quantized, name: &str) -> Report {
     worst.sort_by(|a, b| b.relative_error.total_cmp(&a.relative_error).then_with(|| a.name.cmp(&b.name)));
     let bars = worst.iter().take(10).map(|tensor| (tensor.name.clone(), tensor.relative_error)).collect();
     Report {
-        summary: format!("{name}, {:.0} MB", made.size_bytes as f64 / 1e6),
+        summary: format!("{name}, {}", size(made.size_bytes)),
         metrics: [
             ("size_bytes".to_owned(), made.size_bytes as f64),
             ("bits_per_weight".to_owned(), bits_per_weight),
@@ -57,5 +57,12 @@ fn report(made: &Quantized, name: &str) -> Report {
         }],
         charts: vec![Chart::Bars { title: "largest relative errors".into(), unit: String::new(), bars }],
         ..Report::default()
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{} kB", bytes.div_ceil(1000)),
+        _ => format!("{:.0} MB", bytes as f64 / 1e6),
     }
 }
