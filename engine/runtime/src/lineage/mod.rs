@@ -48,6 +48,9 @@ use crate::{device::filesystem, event::RunId, home::Home};
 /// How long a statement waits for another process that writes.
 const BUSY: Duration = Duration::from_secs(30);
 
+/// Longer than any statement waits.
+const FOREVER: Duration = Duration::from_secs(24 * 3600);
+
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
 /// The history of one home. Cheap to clone.
@@ -80,7 +83,15 @@ impl Lineage {
     /// `busy`: how long a statement waits for another process that writes.
     async fn open_file(path: &Path, busy: Duration) -> Result<Self, Failure> {
         let options = options(path).synchronous(SqliteSynchronous::Full).busy_timeout(busy).foreign_keys(true);
-        let pool = SqlitePoolOptions::new().max_connections(2).connect_with(options).await.map_err(failed)?;
+        // Whoever waits for a connection waits for those who hold them, and they for the database: its limit is the one
+        // that is told. A file needs neither a question before each statement nor new connections now and then.
+        let pool = SqlitePoolOptions::new()
+            .max_connections(2)
+            .acquire_timeout(FOREVER)
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None);
+        let pool = pool.connect_with(options).await.map_err(failed)?;
         MIGRATIONS.run(&pool).await.map_err(unmigrated)?;
         Ok(Self { pool })
     }

@@ -1,8 +1,9 @@
 //! Attempts: what workers report, retries, timeouts, stopping.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use llmflow_contract::{Class, Failure};
+use tokio::time::Instant;
 
 use super::{
     engine::Engine,

@@ -5,12 +5,15 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use llmflow_contract::{Digest, Failure, Lease};
 use petname::lang::english::Petnames;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::{
+    sync::mpsc::UnboundedSender,
+    time::{Instant, MissedTickBehavior, interval},
+};
 
 use super::{
     Cancel, Outcome, demand,
@@ -197,6 +200,9 @@ impl Engine {
     /// Starts what is ready and watches what runs, until nothing is left to do.
     async fn carry(&mut self) -> Result<(), Failure> {
         let mut stopping = self.cancel.requests();
+        // One clock for all turns: workers that talk all the time would set one of each turn back.
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.advance().await?;
             if stopping == 0 {
@@ -215,7 +221,7 @@ impl Engine {
                     stopping = self.cancel.requests();
                     self.stop(stopping).await?;
                 }
-                () = tokio::time::sleep(TICK) => self.watch_clocks().await?,
+                _ = ticks.tick() => self.watch_clocks().await?,
             }
         }
         Ok(())

@@ -1,8 +1,7 @@
 //! The states of a run's stages.
 
-use std::time::Instant;
-
 use llmflow_contract::{Class, Failure};
+use tokio::time::Instant;
 
 use super::pool::WorkerId;
 use crate::event::{Finished, What};

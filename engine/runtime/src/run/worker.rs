@@ -67,7 +67,10 @@ pub(super) fn work(registry: &Registry, stream: UnixStream, orphaned: fn()) -> s
         }
         listening.lost();
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    #[cfg(test)]
+    runtime.start_paused(true); // what is late is waited for, and takes no time
+    let runtime = runtime.enable_all().build()?;
     let mut opened: Option<Store> = None; // of the assignment before: nearly always the same
     for assignment in assignments {
         let store = match opened.take().filter(|store| store.url() == assignment.store) {

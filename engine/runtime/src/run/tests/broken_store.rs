@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use llmflow_contract::{Class, Digest};
 
-use super::{ended, operators, run_here};
+use super::{ended, jumping_clock, operators, run_here};
 use crate::{
     run::Error,
     store::{
@@ -69,6 +69,7 @@ async fn read(name: &str, digest: &Digest) -> String {
 
 #[tokio::test]
 async fn whatever_a_store_does_a_run_ends_as_an_undisturbed_one_or_says_why_not() {
+    let _clock = jumping_clock();
     let undisturbed = tell(0, 0).await;
     assert_eq!((undisturbed.outputs.len(), undisturbed.broken), (operators::STAGES, 0));
     let text = read("broken-0-0", &undisturbed.outputs["most"][0]).await;

@@ -3,13 +3,24 @@
 mod broken_store;
 mod operators;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use llmflow_contract::{Class, Digest};
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::{sync::mpsc::unbounded_channel, task::JoinHandle};
 
 use super::{Cancel, Error, Options, Outcome, Workers, run};
 use crate::event::{Event, What};
+
+/// From now on the test's clock jumps to what is waited for next, by a hundredth of a second at most: for what threads do
+/// meanwhile, time passes too.
+fn jumping_clock() -> JoinHandle<()> {
+    tokio::time::pause();
+    tokio::spawn(async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+}
 
 /// Runs `pipeline.yaml` of a folder, in a home below it; what was told of it besides.
 async fn run_here(folder: &Path) -> (Result<Outcome, Error>, Vec<Event>) {
@@ -62,4 +73,14 @@ async fn what_panics_in_a_thread_fails_its_stage_alone() {
     let failed: Vec<_> = outcome.stages.iter().filter_map(|stage| stage.failure.as_ref()).collect();
     assert!(failed.len() == 1 && failed[0].class == Class::Bug, "{failed:?}");
     assert_eq!((outcome.exit_code, ended(&events).len()), (101, operators::STAGES));
+}
+
+#[tokio::test]
+async fn a_stage_that_talks_all_the_time_has_its_limit_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "name: talk\nstages:\n  talker: {op: test.talk, timeout: 300ms}\n";
+    std::fs::write(folder.path().join("pipeline.yaml"), text).unwrap();
+    let outcome = run_here(folder.path()).await.0.unwrap();
+    let failure = outcome.stages[0].failure.as_ref().unwrap();
+    assert_eq!((failure.class, failure.code.as_str()), (Class::Timeout, "stage/timeout"));
 }

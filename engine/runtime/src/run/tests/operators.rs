@@ -1,4 +1,4 @@
-//! Two operators that write and join text, and a pipeline of them.
+//! Operators that write and join text, a pipeline of them, and one that talks until it is stopped.
 
 use llmflow_contract::{
     Artifact, Context, Facts, Failure, Made, Operator, Registry, inputs, kinds, outputs,
@@ -21,7 +21,7 @@ pub const STAGES: usize = 5;
 const FILE: &str = "text";
 
 pub fn registry() -> Registry {
-    Registry::new().with::<Write>().with::<Join>()
+    Registry::new().with::<Write>().with::<Join>().with::<Talk>()
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -78,5 +78,35 @@ impl Operator for Join {
             texts.push(std::fs::read_to_string(&path).map_err(|error| Failure::io("reading", &path, &error))?);
         }
         write(&texts.join(&format!(" {} ", params.text)), ctx)
+    }
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub struct Nothing {}
+
+/// `test.talk`
+pub struct Talk;
+
+impl Operator for Talk {
+    const NAME: &'static str = "test.talk";
+    const VERSION: u32 = 1;
+    const DOC: &'static str = "Tells a figure every millisecond, for ten seconds at most.";
+    type Params = Nothing;
+    type Inputs = ();
+    type Outputs = Text;
+
+    fn run(_: Nothing, (): (), ctx: &Context) -> Result<Text, Failure> {
+        let began = std::time::Instant::now();
+        for step in 0.. {
+            if ctx.cancelled() {
+                return Err(Failure::cancelled());
+            }
+            if began.elapsed().as_secs() >= 10 {
+                break;
+            }
+            ctx.metric("step", step as f64, Some(step));
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        write("done", ctx)
     }
 }
