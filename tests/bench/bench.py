@@ -226,11 +226,15 @@ def start(bench: Bench) -> None:
     section("start")
     folder = bench.work / "start-1000"
     generate.write(folder, "layered", 1_000)
-    taken = []
-    for number in range(bench.repeats):
-        words = [bench.binary, "run", "pipeline.yaml", "--json", "--home", folder / f".home-{number}"]
-        taken.append(seconds_until(words, folder, '"event":"started"') * 1000)
-    bench.tell("first stage of 1,000 starts after launch", statistics.median(taken), "ms", 100)
+    ram = Path("/dev/shm/llmflow-bench-start")
+    for disk, homes in [("disk", folder), ("memory", ram)]:
+        taken = []
+        for number in range(bench.repeats):
+            os.sync()  # what the killed run before it left to be written is not this one's to wait for
+            words = [bench.binary, "run", "pipeline.yaml", "--json", "--home", homes / f".home-{number}"]
+            taken.append(seconds_until(words, folder, '"event":"started"') * 1000)
+        bench.tell(f"first stage of 1,000 starts, new home on {disk}", statistics.median(taken), "ms", 100)
+    shutil.rmtree(ram, ignore_errors=True)
     helped = in_turn({"help": lambda: must([bench.binary, "--help"], folder)}, 21)["help"]
     bench.tell("--help", helped.wall * 1000, "ms", 5)
     floor = in_turn({"true": lambda: must(["/bin/true"], folder)}, 21)["true"]

@@ -142,6 +142,22 @@ fn a_history_that_was_deleted_is_missed_and_comes_back_as_it_was() {
 }
 
 #[test]
+fn a_history_of_runs_on_another_store_comes_back_too() {
+    let project = Project::with(&format!("store: elsewhere{PIPELINE}"));
+    project.write("rows.jsonl", ROWS);
+    project.succeeds("run pipeline.yaml");
+    let before = (json(&project, "runs --json"), json(&project, "show @ --json"));
+    for end in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(project.path(&format!(".llmflow/lineage.db{end}")));
+    }
+    assert_eq!(project.llmflow("runs").code, Some(3));
+    project.succeeds("doctor --rebuild");
+    assert_eq!((json(&project, "runs --json"), json(&project, "show @ --json")), before);
+    assert!(project.succeeds("show @/clean --rows 1").out.contains("two words"));
+    assert!(project.succeeds("run pipeline.yaml").err.contains("nothing to do"), "the history tells of it already");
+}
+
+#[test]
 fn a_plan_is_drawn_before_anything_runs() {
     let project = Project::with(PIPELINE);
     project.write("rows.jsonl", ROWS);

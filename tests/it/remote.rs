@@ -111,6 +111,23 @@ fn a_branch_that_moves_changes_nothing_until_it_is_asked_anew() {
 }
 
 #[test]
+fn a_run_is_resumed_with_the_state_it_read_whatever_the_lock_says_now() {
+    let setting = Setting::new();
+    setting.llmflow("run pipeline.yaml", 0);
+    let json = |words: &str| -> Value { serde_json::from_str(&setting.llmflow(words, 0).out).unwrap() };
+    let first = json("runs --json")[0]["run"].as_str().unwrap().to_owned();
+    setting.hub.put("datasets/someone/rows", repo().with("data/train-1.jsonl", rows(&["c", "e"])));
+    setting.llmflow("run pipeline.yaml --refresh", 0);
+    let moved = setting.lock();
+    // From the store too, where the history is lost.
+    setting.llmflow("doctor --rebuild", 0);
+    setting.llmflow(&format!("resume {first}"), 0);
+    assert_eq!(setting.lock(), moved, "the file is that of the next run");
+    let given = |run: &str| json(&format!("show {run}/train --json"))["outputs"].clone();
+    assert!(given("@") == given(&first) && given("@") != given("@-1"), "{} {}", given("@"), given("@-1"));
+}
+
+#[test]
 fn a_stage_added_later_reads_the_state_that_is_locked() {
     let setting = Setting::new();
     setting.project.write("pipeline.yaml", PIPELINE.split("  test:").next().unwrap());

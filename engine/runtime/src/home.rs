@@ -10,12 +10,14 @@ use std::{
 use llmflow_contract::Failure;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::event::RunId;
+use crate::{event::RunId, owner};
 
 /// Name of the home where nothing else is asked for.
 pub const FOLDER: &str = ".llmflow";
+/// The list of other stores, a URL a line: what finds them where the history is lost.
+const STORES: &str = "stores";
 
-/// `.llmflow/`: `lineage.db`, `store/`, `work/`.
+/// `.llmflow/`: `lineage.db`, `store/`, `stores`, `work/`.
 #[derive(Clone, Debug)]
 pub struct Home {
     root: PathBuf,
@@ -60,6 +62,23 @@ impl Home {
     }
     pub fn store(&self) -> PathBuf {
         self.root.join("store")
+    }
+    /// The stores, by URL, that runs of this home used in place of its own: their records are its history, too.
+    pub fn other_stores(&self) -> Vec<String> {
+        let listed = fs::read_to_string(self.root.join(STORES)).unwrap_or_default();
+        listed.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+    /// Remembers a store that is not this home's own.
+    ///
+    /// # Errors
+    /// Of the environment if the home cannot be written.
+    pub fn remember_store(&self, url: &str) -> Result<(), Failure> {
+        let mut stores = self.other_stores();
+        if stores.iter().any(|known| known == url) {
+            return Ok(());
+        }
+        stores.push(url.to_owned());
+        owner::write_whole(&self.root.join(STORES), (stores.join("\n") + "\n").as_bytes())
     }
     pub fn work(&self) -> PathBuf {
         self.root.join("work")

@@ -34,7 +34,10 @@ impl History {
     pub async fn open_from(explicit: Option<&Path>, start: &Path) -> Result<Self, Failure> {
         let (home, store) = places(explicit, start)?;
         if !home.database().exists() {
-            let known = store.run_names().await?.len();
+            let mut known = store.run_names().await?.len();
+            for url in home.other_stores() {
+                known += Store::open(&url)?.run_names().await?.len();
+            }
             if known > 0 {
                 let message = format!("the history, `lineage.db`, is gone; the store remembers {known} runs");
                 return Err(Failure::environment("lineage/gone", message)

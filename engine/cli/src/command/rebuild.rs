@@ -34,7 +34,7 @@ pub fn rebuild(setting: &Setting) -> Result<u8, Error> {
             [] => Ok(DONE),
             names => {
                 let names = format::listed(names.iter().map(String::as_str), 8);
-                let message = format!("the store's records of {names} cannot be read: these runs are left out");
+                let message = format!("the records of {names} cannot be read: these runs are left out");
                 Err(Failure::environment("lineage/records", message)
                     .help("llmflow verify says what else is damaged")
                     .into())

@@ -259,6 +259,7 @@ mod tests {
                 overrides: Default::default(),
                 params: Default::default(),
                 resumes: None,
+                locks: Default::default(),
                 store: None,
             },
             stages: vec![rows, sft, stage("gguf", "skipped")],

@@ -252,6 +252,7 @@ mod tests {
             overrides: Default::default(),
             params: BTreeMap::new(),
             resumes: None,
+            locks: Default::default(),
             store: None,
         };
         let outputs = || vec![(Port::from("adapter"), Kind::new("adapter"))];

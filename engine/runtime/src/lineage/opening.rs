@@ -57,7 +57,7 @@ impl Opening {
         let Self { run, row, started_ms, stages } = self;
         sqlx::query(
             "INSERT INTO runs (run, pipeline, path, text, set_json, params, status, started_ms, machine, version,
-                 resumes, overrides, store) VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?, ?)",
+                 resumes, overrides, store, locks) VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&run.0)
         .bind(&row.name)
@@ -71,6 +71,7 @@ impl Opening {
         .bind(row.resumes.as_ref().map(|run| run.0.as_str()))
         .bind(text_of(&row.overrides)?)
         .bind(&row.store)
+        .bind(text_of(&row.locks)?)
         .execute(&mut **change)
         .await
         .map_err(failed)?;

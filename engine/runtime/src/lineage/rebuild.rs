@@ -27,17 +27,17 @@ use crate::{
 pub struct Rebuilt {
     pub runs: usize,
     pub stages: usize,
-    /// Records in the store that could not be read, by name.
+    /// Records that could not be read, by name, and stores that do not answer, by URL.
     pub unreadable: Vec<String>,
     /// Where the old database is kept, if there was one.
     pub old: Option<PathBuf>,
 }
 
-/// Makes `lineage.db` anew from the run and key records of the store.
+/// Makes `lineage.db` anew from the run and key records of the home's own store and of every other that its runs used.
 ///
 /// # Errors
 /// `run/busy` while a run of this home is under way; of the environment if the disk or the store is unusable.
-pub async fn rebuild(home: &Home, store: &Store) -> Result<Rebuilt, Failure> {
+pub async fn rebuild(home: &Home, own: &Store) -> Result<Rebuilt, Failure> {
     if let Some(run) = home.live_run() {
         let message = format!("run `{run}` is in progress in another process and writes to the history");
         return Err(Failure::environment("run/busy", message).help("wait for it, or stop that process; then again"));
@@ -48,10 +48,22 @@ pub async fn rebuild(home: &Home, store: &Store) -> Result<Rebuilt, Failure> {
     let mut rebuilt = Rebuilt::default();
     {
         let lineage = Lineage::open_file(&aside, BUSY).await?;
-        let mut records = read_records(store, &mut rebuilt).await?;
-        records.sort_by(|a, b| (a.started_ms, &a.run).cmp(&(b.started_ms, &b.run)));
-        for record in &records {
-            lineage.restore_run(record, store).await?;
+        let mut stores = vec![(own.clone(), None)];
+        for url in home.other_stores() {
+            stores.push((Store::open(&url)?.in_home(&home.work()), Some(url)));
+        }
+        let mut records = Vec::new();
+        for place in &stores {
+            match (read_records(&place.0, &mut rebuilt).await, &place.1) {
+                (Ok(found), _) => records.extend(found.into_iter().map(|record| (record, place))),
+                (Err(_), Some(url)) => rebuilt.unreadable.push(url.clone()), // the others' runs come back without it
+                (Err(failure), None) => return Err(failure),
+            }
+        }
+        records.sort_by(|(a, _), (b, _)| (a.started_ms, &a.run).cmp(&(b.started_ms, &b.run)));
+        records.dedup_by(|(a, _), (b, _)| a.run == b.run); // a store that was copied into another
+        for (record, (store, url)) in &records {
+            lineage.restore_run(record, store, url.as_deref()).await?;
             rebuilt.stages += record.stages.len();
         }
         rebuilt.runs = records.len();
@@ -86,14 +98,15 @@ async fn read_records(store: &Store, rebuilt: &mut Rebuilt) -> Result<Vec<RunRec
 }
 
 impl Lineage {
-    /// Writes a run down as its record tells it. What was under way is over.
-    async fn restore_run(&self, record: &RunRecord, store: &Store) -> Result<(), Failure> {
+    /// Writes a run down as its record in a store tells it; `url`: of one that is not the home's own. What was under way
+    /// is over.
+    async fn restore_run(&self, record: &RunRecord, store: &Store, url: Option<&str>) -> Result<(), Failure> {
         let mut change = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
         let was_running = record.status == RunStatus::Running;
         let status = if was_running { RunStatus::Interrupted } else { record.status };
         sqlx::query(
             "INSERT INTO runs (run, pipeline, path, text, set_json, params, status, started_ms, seconds, changed, machine,
-                 version, resumes, overrides) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 version, resumes, overrides, locks, store) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&record.run.0)
         .bind(&record.pipeline)
@@ -109,6 +122,8 @@ impl Lineage {
         .bind(&record.version)
         .bind(record.resumes.as_ref().map(|run| run.0.as_str()))
         .bind(serde_json::to_string(&record.overrides).map_err(unreadable)?)
+        .bind(serde_json::to_string(&record.locks).map_err(unreadable)?)
+        .bind(url)
         .execute(&mut *change)
         .await
         .map_err(failed)?;

@@ -54,7 +54,7 @@ impl Lineage {
     /// The file a run was started with.
     pub async fn pipeline_of(&self, run: &RunId) -> Result<PipelineRow, Failure> {
         let row = sqlx::query(
-            "SELECT path, pipeline, text, set_json, params, overrides, resumes, store FROM runs WHERE run = ?",
+            "SELECT path, pipeline, text, set_json, params, overrides, resumes, store, locks FROM runs WHERE run = ?",
         )
         .bind(&run.0)
         .fetch_optional(&self.pool)
@@ -72,6 +72,7 @@ impl Lineage {
             params: json(&row, "params")?.unwrap_or_default(),
             overrides,
             resumes: row.try_get::<Option<String>, _>("resumes").map_err(failed)?.map(RunId),
+            locks: json(&row, "locks")?.unwrap_or_default(),
             store: row.try_get("store").map_err(failed)?,
         })
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use llmflow_contract::{Digest, Failure, Kind, Port, StageId, nan};
+use llmflow_contract::{Digest, Failure, Kind, Locks, Port, StageId, nan};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::Row;
@@ -48,6 +48,9 @@ pub struct RunRecord {
     pub version: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumes: Option<RunId>,
+    /// What its remote sources were found to be.
+    #[serde(default, skip_serializing_if = "Locks::is_empty")]
+    pub locks: Locks,
     #[serde(default)]
     pub compute: Compute,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -158,6 +161,7 @@ impl Lineage {
             machine: row.machine,
             version: row.version,
             resumes: file.resumes,
+            locks: file.locks,
             compute,
             published,
             stages,

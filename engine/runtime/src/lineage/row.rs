@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use llmflow_contract::{Digest, Failure, Kind, Port, StageId};
+use llmflow_contract::{Digest, Failure, Kind, Locks, Port, StageId};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -24,6 +24,8 @@ pub struct PipelineRow {
     pub overrides: Overrides,
     /// The run that this one goes on with.
     pub resumes: Option<RunId>,
+    /// What its remote sources were found to be.
+    pub locks: Locks,
     /// The store's URL, where it is not the home's own.
     pub store: Option<String>,
 }

@@ -9,7 +9,7 @@ mod hook;
 mod lock;
 mod resolve;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use llmflow_contract::{Failure, Locks};
 
@@ -43,6 +43,8 @@ pub enum Locking {
 /// The remote sources of one command.
 pub struct Remotes {
     lock: Lock,
+    /// Names of the sources that the pipeline reads.
+    read: BTreeSet<String>,
     options: Options,
     /// None in `check`, which asks nobody.
     hook: Option<Hook>,
@@ -55,7 +57,7 @@ impl Remotes {
     /// `lock/malformed`, or a lock file that cannot be read.
     pub fn open(base: &Path, home: &Home, options: Options, cancel: Cancel) -> Result<Self, Failure> {
         let hook = Hook { work: home.work(), base: base.to_owned(), is_offline: options.is_offline, cancel };
-        Ok(Self { lock: Lock::read(base)?, options, hook: Some(hook) })
+        Ok(Self { lock: Lock::read(base)?, read: BTreeSet::new(), options, hook: Some(hook) })
     }
 
     /// For a command that asks nobody: what is not locked stays unknown.
@@ -63,7 +65,18 @@ impl Remotes {
     /// # Errors
     /// Those of [`Remotes::open`].
     pub fn locked_only(base: &Path) -> Result<Self, Failure> {
-        Ok(Self { lock: Lock::read(base)?, options: Options::default(), hook: None })
+        Ok(Self { lock: Lock::read(base)?, read: BTreeSet::new(), options: Options::default(), hook: None })
+    }
+
+    /// These sources are what an earlier run found them to be, whatever the file says now; the file stays as it is.
+    pub fn pin(&mut self, found: Locks) {
+        self.lock.sources.extend(found);
+    }
+
+    /// What the sources that the pipeline reads were found to be.
+    pub fn of_pipeline(&self) -> Locks {
+        let of = |name: &String| Some((name.clone(), self.lock.sources.get(name)?.clone()));
+        self.read.iter().filter_map(of).collect()
     }
 
     /// What the planner hands to operators.

@@ -29,6 +29,7 @@ impl Remotes {
             let Some(entry) = registry.find(&stage.shared.op).filter(|entry| entry.reads_sources()) else { continue };
             // What is wrong with the params is said when the stage is planned.
             let Ok(Some(remote)) = entry.remote(stage.with()) else { continue };
+            self.read.insert(remote.source.clone());
             if !asked.insert((remote.source.clone(), remote.select.clone())) {
                 continue;
             }

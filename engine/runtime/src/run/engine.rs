@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use llmflow_contract::{Digest, Failure, Lease};
+use llmflow_contract::{Digest, Failure, Lease, Locks};
 use petname::lang::english::Petnames;
 use tokio::{
     sync::mpsc::UnboundedSender,
@@ -47,6 +47,8 @@ pub(super) struct Ask {
     pub selection: Selection,
     /// How remote sources are treated.
     pub remote: remote::Options,
+    /// What they were found to be: by the run that this one goes on with, then by this one.
+    pub locks: Locks,
     /// Where its workers live.
     pub workers: Workers,
     /// Stages at once, at most.
@@ -252,6 +254,10 @@ impl Engine {
         let lock = home.lock(&self.run)?;
         unchanged::forget(home, &self.plan.pipeline.source);
         self.attended = store.attend(&self.run)?;
+        let named = self.plan.pipeline.store.is_some().then(|| store.url());
+        if let Some(url) = &named {
+            home.remember_store(url)?;
+        }
         store.sweep();
         owner::sweep(&home.work().join("scratch"));
         let pipeline = &self.plan.pipeline;
@@ -262,7 +268,8 @@ impl Engine {
             overrides: pipeline.overrides.clone(),
             params: pipeline.params.iter().map(|(name, param)| (name.clone(), param.value.to_json())).collect(),
             resumes: self.ask.resumes.clone(),
-            store: pipeline.store.is_some().then(|| store.url()),
+            locks: self.ask.locks.clone(),
+            store: named,
         };
         let view = self.plan.view();
         let in_order = view.stages.iter().zip(&self.plan.order);

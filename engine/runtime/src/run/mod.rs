@@ -303,7 +303,7 @@ pub async fn resume(
     let recorded = lineage.pipeline_of(&id).await?;
     let source = SourceFile::new(recorded.path, recorded.text);
     let (loaded, opened) = open(source, &recorded.overrides, registry, home).await?;
-    let ask = Ask { resumes: Some(id), ..Ask::default() };
+    let ask = Ask { resumes: Some(id), locks: recorded.locks, ..Ask::default() };
     start(loaded, opened, ask, registry, events, cancel).await
 }
 
@@ -334,11 +334,13 @@ async fn carry(
     let limits = device::limits();
     let Opened { home, store, mut stood, lineage } = opened;
     let mut remotes = Remotes::open(loaded.pipeline.source.base(), &home, ask.remote, cancel.clone())?;
+    remotes.pin(std::mem::take(&mut ask.locks));
     let machine = machine_of(&limits);
     let ground = Ground { registry, store: &store, stood: &mut stood, lineage: Some(&lineage), machine };
     let plan = Plan::build(loaded, &ask.selection, ground, &mut remotes).await?;
     ask.stood = Some(stood);
     remotes.save()?;
+    ask.locks = remotes.of_pipeline();
     if remotes.is_offline() {
         remote::require_here(&plan, &remotes).await?;
     }

@@ -43,6 +43,7 @@ fn file() -> PipelineRow {
         overrides: Overrides { set: vec!["rank=8".into()], ..Overrides::default() },
         params: [("rank".to_owned(), 8.into())].into(),
         resumes: None,
+        locks: Default::default(),
         store: None,
     }
 }
