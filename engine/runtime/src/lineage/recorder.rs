@@ -1,7 +1,7 @@
 //! The recorder: writes a run's notes in groups, and passes each event on to its readers once it is durable.
 //!
 //! Notes that come while a transaction is written make the next one: so a stage waits for one commit at most, and ten
-//! thousand quick stages share a few.
+//! thousand quick stages share a few. What ends is told once it is durable; what begins or goes on is told at once.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use llmflow_contract::Failure;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::JoinHandle,
+    time::Instant,
 };
 
 use super::{Lineage, Note};
@@ -16,8 +17,11 @@ use crate::event::Event;
 
 /// Notes of one transaction.
 const GROUP: usize = 4096;
-/// How long a point of a curve may wait for others.
+/// How long what is told already may wait to be written.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long what is told once it is written waits for others: no stage waits for it, and stages that end together share a
+/// sync.
+const SHARING: Duration = Duration::from_millis(4);
 
 /// Takes notes; [`Recorder::finish`] ends it.
 pub struct Recorder {
@@ -59,29 +63,50 @@ async fn write(
 ) -> Result<(), Failure> {
     let mut group = Vec::new();
     while received.recv_many(&mut group, GROUP).await > 0 {
-        if let Some(lineage) = &lineage {
-            if group.iter().all(Note::is_point) && group.iter().any(Note::is_kept) {
-                gather(&mut received, &mut group).await;
+        let told = match &lineage {
+            Some(lineage) => {
+                let told = gather(&mut received, &mut group, &readers).await;
+                lineage.write(&group).await?;
+                told
             }
-            lineage.write(&group).await?;
-        }
-        for note in group.drain(..) {
+            None => 0,
+        };
+        for note in group.drain(..).skip(told) {
             if let Note::Event(event) = note {
-                let _ = readers.send(event);
+                let _ = readers.send(event); // nobody has to listen
             }
         }
     }
     Ok(())
 }
 
-/// Waits a moment for more of the points of a curve, a transaction each would be too many of; anything else ends it.
-async fn gather(received: &mut UnboundedReceiver<Note>, group: &mut Vec<Note>) {
-    let patience = tokio::time::sleep(PATIENCE);
-    tokio::pin!(patience);
-    while group.len() < GROUP && group.iter().all(Note::is_point) {
+/// Tells what may be told before it is written, and waits a moment for what shares the transaction. Gives how many were
+/// told.
+async fn gather(
+    received: &mut UnboundedReceiver<Note>,
+    group: &mut Vec<Note>,
+    readers: &UnboundedSender<Event>,
+) -> usize {
+    let mut told = 0;
+    let mut until = Instant::now() + PATIENCE;
+    let mut is_asked_for = false;
+    loop {
+        while let Some(note) = group.get(told).filter(|note| note.may_wait()) {
+            if let Note::Event(event) = note {
+                let _ = readers.send(event.clone());
+            }
+            told += 1;
+        }
+        if told < group.len() && !std::mem::replace(&mut is_asked_for, true) {
+            until = until.min(Instant::now() + SHARING);
+        }
+        let is_first = group.iter().any(|note| matches!(note, Note::Begins(_)));
+        if is_first || group.len() >= GROUP || !group.iter().any(Note::is_kept) {
+            return told;
+        }
         tokio::select! {
-            more = received.recv_many(group, GROUP) => if more == 0 { return },
-            () = &mut patience => return,
+            more = received.recv_many(group, GROUP) => if more == 0 { return told },
+            () = tokio::time::sleep_until(until) => return told,
         }
     }
 }

@@ -33,9 +33,10 @@ impl Note {
     pub(super) fn is_kept(&self) -> bool {
         !matches!(self, Self::Event(Event { what: What::Progress(_) | What::Log { .. }, .. }))
     }
-    /// May it wait a moment for others? One of the points of a curve.
-    pub(super) fn is_point(&self) -> bool {
-        matches!(self, Self::Event(Event { what: What::Metric { .. }, .. })) || !self.is_kept()
+    /// May it be told before it is written, and wait a moment for others? Nothing that it says is done.
+    pub(super) fn may_wait(&self) -> bool {
+        let goes_on = matches!(self, Self::Event(Event { what: What::Started { .. } | What::Metric { .. }, .. }));
+        goes_on || matches!(self, Self::Key { .. }) || !self.is_kept()
     }
 }
 
