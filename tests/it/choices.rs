@@ -51,6 +51,9 @@ fn a_stage_whose_when_is_false_is_skipped_and_what_gathers_goes_on_without_it() 
     assert_eq!((started, skipped.len()), (vec!["all".to_owned(), "clean".to_owned()], 0), "its when reads a metric");
     let nothing = project.succeeds("run pipeline.yaml");
     assert!(nothing.err.contains("nothing to do: 6 of 6 cached"), "{}", nothing.err);
+    let without = project.succeeds("run pipeline.yaml --set clean_it=false").err;
+    assert!(without.contains("nothing left to run"), "the history tells of a stage that is skipped now: {without}");
+    assert!(project.succeeds("run pipeline.yaml --set clean_it=false").err.contains("nothing to do"));
 }
 
 #[test]
@@ -89,6 +92,10 @@ fn what_is_frozen_stays_and_what_is_never_cached_runs_each_time() {
     project.write("pipeline.yaml", &frozen);
     let (started, _) = went(&project.succeeds("run pipeline.yaml --json --set least=5"));
     assert!(started.is_empty(), "a frozen stage does not run for another param: {started:?}");
+    let runs = project.succeeds("runs --json").out;
+    project.write("pipeline.yaml", format!("{frozen}# a remark\n"));
+    project.succeeds("run pipeline.yaml --set least=5");
+    assert_eq!(project.succeeds("runs --json").out, runs, "what the history tells already is not told again");
     let never_cached = PIPELINE.replace("    in: rows\n    when", "    cache: false\n    in: rows\n    when");
     project.write("pipeline.yaml", never_cached);
     for _ in 0..2 {

@@ -3,14 +3,15 @@
 //! Owns: finding or making it, its layout, the lock that says whether a run's process lives.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
+    io::Write,
     path::{Path, PathBuf},
 };
 
 use llmflow_contract::Failure;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::{event::RunId, owner};
+use crate::event::RunId;
 
 /// Name of the home where nothing else is asked for.
 pub const FOLDER: &str = ".llmflow";
@@ -64,21 +65,30 @@ impl Home {
         self.root.join("store")
     }
     /// The stores, by URL, that runs of this home used in place of its own: their records are its history, too.
-    pub fn other_stores(&self) -> Vec<String> {
-        let listed = fs::read_to_string(self.root.join(STORES)).unwrap_or_default();
-        listed.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    ///
+    /// # Errors
+    /// Of the environment if the list is there and cannot be read.
+    pub fn other_stores(&self) -> Result<Vec<String>, Failure> {
+        let path = self.root.join(STORES);
+        let listed = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listed => listed.map_err(|error| Failure::io("reading", &path, &error))?,
+        };
+        Ok(listed.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
     }
-    /// Remembers a store that is not this home's own.
+    /// Remembers a store that is not this home's own; durable on return.
     ///
     /// # Errors
     /// Of the environment if the home cannot be written.
     pub fn remember_store(&self, url: &str) -> Result<(), Failure> {
-        let mut stores = self.other_stores();
-        if stores.iter().any(|known| known == url) {
+        if self.other_stores()?.iter().any(|known| known == url) {
             return Ok(());
         }
-        stores.push(url.to_owned());
-        owner::write_whole(&self.root.join(STORES), (stores.join("\n") + "\n").as_bytes())
+        let path = self.root.join(STORES);
+        let failed = |error: std::io::Error| Failure::io("writing", &path, &error);
+        let mut list = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+        list.write_all(format!("{url}\n").as_bytes()).and_then(|()| list.sync_all()).map_err(failed)?;
+        File::open(&self.root).and_then(|folder| folder.sync_all()).map_err(failed)
     }
     pub fn work(&self) -> PathBuf {
         self.root.join("work")

@@ -34,12 +34,14 @@ impl History {
     pub async fn open_from(explicit: Option<&Path>, start: &Path) -> Result<Self, Failure> {
         let (home, store) = places(explicit, start)?;
         if !home.database().exists() {
-            let mut known = store.run_names().await?.len();
-            for url in home.other_stores() {
-                known += Store::open(&url)?.run_names().await?.len();
-            }
-            if known > 0 {
-                let message = format!("the history, `lineage.db`, is gone; the store remembers {known} runs");
+            let (known, others) = (store.run_names().await?.len(), home.other_stores()?);
+            let remembering = match (known, others.is_empty()) {
+                (0, true) => None,
+                (0, false) => Some(format!("{} may remember its runs", others.join(", "))),
+                _ => Some(format!("the store remembers {known} runs")),
+            };
+            if let Some(remembering) = remembering {
+                let message = format!("the history, `lineage.db`, is gone; {remembering}");
                 return Err(Failure::environment("lineage/gone", message)
                     .help("llmflow doctor --rebuild makes it anew from the store; no result is lost"));
             }

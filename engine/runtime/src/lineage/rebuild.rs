@@ -4,6 +4,7 @@
 //! of curves and the moments within a run; of runs that left no record in the store, everything: those stay in the old file.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     path::{Path, PathBuf},
 };
@@ -48,21 +49,24 @@ pub async fn rebuild(home: &Home, own: &Store) -> Result<Rebuilt, Failure> {
     let mut rebuilt = Rebuilt::default();
     {
         let lineage = Lineage::open_file(&aside, BUSY).await?;
-        let mut stores = vec![(own.clone(), None)];
-        for url in home.other_stores() {
-            stores.push((Store::open(&url)?.in_home(&home.work()), Some(url)));
+        let mut found: HashMap<RunId, (RunRecord, Store, Option<String>)> = HashMap::new();
+        for record in read_records(own, &mut rebuilt).await? {
+            found.insert(record.run.clone(), (record, own.clone(), None));
         }
-        let mut records = Vec::new();
-        for place in &stores {
-            match (read_records(&place.0, &mut rebuilt).await, &place.1) {
-                (Ok(found), _) => records.extend(found.into_iter().map(|record| (record, place))),
-                (Err(_), Some(url)) => rebuilt.unreadable.push(url.clone()), // the others' runs come back without it
-                (Err(failure), None) => return Err(failure),
+        for url in home.other_stores()? {
+            // One that is gone or does not answer keeps no other's runs away.
+            let Some((store, records)) = read_other(&url, home, &mut rebuilt).await else {
+                rebuilt.unreadable.push(url);
+                continue;
+            };
+            for record in records {
+                let run = record.run.clone();
+                found.entry(run).or_insert_with(|| (record, store.clone(), Some(url.clone())));
             }
         }
-        records.sort_by(|(a, _), (b, _)| (a.started_ms, &a.run).cmp(&(b.started_ms, &b.run)));
-        records.dedup_by(|(a, _), (b, _)| a.run == b.run); // a store that was copied into another
-        for (record, (store, url)) in &records {
+        let mut records: Vec<_> = found.into_values().collect();
+        records.sort_by(|(a, ..), (b, ..)| (a.started_ms, &a.run).cmp(&(b.started_ms, &b.run)));
+        for (record, store, url) in &records {
             lineage.restore_run(record, store, url.as_deref()).await?;
             rebuilt.stages += record.stages.len();
         }
@@ -82,6 +86,18 @@ async fn leave_one_file(database: &Path) -> Result<(), Failure> {
     let alone = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed)?;
     alone.close().await;
     Ok(())
+}
+
+/// What another store has of this home's runs; those of other homes are not its history.
+async fn read_other(url: &str, home: &Home, rebuilt: &mut Rebuilt) -> Option<(Store, Vec<RunRecord>)> {
+    let is_gone = url.strip_prefix("file://").is_some_and(|folder| !Path::new(folder).is_dir());
+    if is_gone {
+        return None; // opening it would make it
+    }
+    let store = Store::open(url).ok()?.in_home(&home.work());
+    let mut records = read_records(&store, rebuilt).await.ok()?;
+    records.retain(|record| record.home == home.root());
+    Some((store, records))
 }
 
 async fn read_records(store: &Store, rebuilt: &mut Rebuilt) -> Result<Vec<RunRecord>, Failure> {
@@ -131,7 +147,7 @@ impl Lineage {
             pipeline: record.pipeline.clone(),
             plan: PlanView::default(),
             compute: record.compute.clone(),
-            home: PathBuf::new(),
+            home: record.home.clone(),
             disk_free_bytes: None,
         };
         add_event(&mut change, record, None, started).await?;

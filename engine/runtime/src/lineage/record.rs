@@ -32,6 +32,9 @@ pub struct RunRecord {
     pub pipeline: String,
     /// Of the pipeline file; absolute.
     pub path: PathBuf,
+    /// The home it took place in; absolute.
+    #[serde(default)]
+    pub home: PathBuf,
     pub text: String,
     /// All that was asked in place of what the file says.
     #[serde(default)]
@@ -114,10 +117,10 @@ impl Lineage {
     pub async fn record_of(&self, run: &RunId) -> Result<RunRecord, Failure> {
         let (row, file) = (self.run(run).await?, self.pipeline_of(run).await?);
         let (mut asides, mut reasons) = (self.asides(run).await?, HashMap::new());
-        let (mut compute, mut published) = (Compute::default(), Vec::new());
+        let (mut compute, mut home, mut published) = (Compute::default(), PathBuf::new(), Vec::new());
         for event in self.telling_events(run).await? {
             match (event.stage, event.what) {
-                (_, What::RunStarted { compute: of, .. }) => compute = of,
+                (_, What::RunStarted { compute: on, home: at, .. }) => (compute, home) = (on, at),
                 (_, What::Published { path, .. }) => published.push(path),
                 (Some(stage), what) => drop(reasons.insert(stage, what)),
                 _ => {}
@@ -151,6 +154,7 @@ impl Lineage {
             run: row.run,
             pipeline: row.pipeline,
             path: file.path,
+            home,
             text: file.text,
             overrides: file.overrides,
             params: file.params,

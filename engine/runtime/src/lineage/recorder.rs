@@ -1,4 +1,4 @@
-//! The recorder: writes a run's notes in groups, and passes each event on to its readers once it is durable.
+//! The recorder: writes a run's notes in groups, and passes their events on to its readers.
 //!
 //! Notes that come while a transaction is written make the next one: so a stage waits for one commit at most, and ten
 //! thousand quick stages share a few. What ends is told once it is durable; what begins or goes on is told at once.
@@ -87,10 +87,12 @@ async fn gather(
     group: &mut Vec<Note>,
     readers: &UnboundedSender<Event>,
 ) -> usize {
-    let mut told = 0;
+    let (mut told, mut seen) = (0, 0);
     let mut until = Instant::now() + PATIENCE;
-    let mut is_asked_for = false;
+    let (mut is_kept, mut is_asked_for) = (false, false);
     loop {
+        is_kept |= group[seen..].iter().any(Note::is_kept);
+        seen = group.len();
         while let Some(note) = group.get(told).filter(|note| note.may_wait()) {
             if let Note::Event(event) = note {
                 let _ = readers.send(event.clone());
@@ -100,8 +102,8 @@ async fn gather(
         if told < group.len() && !std::mem::replace(&mut is_asked_for, true) {
             until = until.min(Instant::now() + SHARING);
         }
-        let is_first = group.iter().any(|note| matches!(note, Note::Begins(_)));
-        if is_first || group.len() >= GROUP || !group.iter().any(Note::is_kept) {
+        let is_first = matches!(group.first(), Some(Note::Begins(_)));
+        if is_first || group.len() >= GROUP || !is_kept {
             return told;
         }
         tokio::select! {

@@ -32,32 +32,48 @@ pub(super) const RUNS: &str =
         NOT EXISTS (SELECT 1 FROM runs o WHERE o.pipeline = r.pipeline AND o.number < r.number) AS is_first
     FROM runs r";
 
-/// How the newest run of a pipeline ended, and what its stages came to: one text, for ten thousand rows take longer.
+/// The key that a stage's result has; none of a stage that was skipped.
+pub type Told = Option<Digest>;
+
+/// How the newest run of a file ended, and what its stages came to: one text, for ten thousand rows take longer.
 const NEWEST_RESULTS: &str = "SELECT status, store,
         (SELECT json_group_object(stage, key) FROM stages s WHERE s.run = r.run) AS keys
-    FROM runs r WHERE pipeline = ? ORDER BY number DESC LIMIT 1";
+    FROM runs r WHERE pipeline = ? AND path = ? ORDER BY number DESC LIMIT 1";
 
 impl Lineage {
-    /// Is the newest run of this pipeline done, in this store, and of exactly these stages with these results? `None`:
-    /// a stage that has none.
+    /// Is the newest run of a file, whose pipeline has this name, done, in this store, and of exactly these stages with
+    /// these results? `None`: nobody asked for the stage.
     pub async fn tells_of<'a>(
         &self,
-        pipeline: &str,
+        (pipeline, path): (&str, &Path),
         store: Option<&str>,
-        stages: impl ExactSizeIterator<Item = (&'a StageId, Option<Digest>)>,
+        stages: impl ExactSizeIterator<Item = (&'a StageId, Option<Told>)>,
     ) -> Result<bool, Failure> {
-        let newest = sqlx::query(NEWEST_RESULTS).bind(pipeline).fetch_optional(&self.pool).await.map_err(failed)?;
-        let Some(newest) = newest else { return Ok(false) };
+        let newest = sqlx::query(NEWEST_RESULTS).bind(pipeline).bind(path.to_string_lossy().into_owned());
+        let Some(newest) = newest.fetch_optional(&self.pool).await.map_err(failed)? else { return Ok(false) };
         let is_there = newest.try_get::<Option<&str>, _>("store").map_err(failed)? == store;
         let is_done = RunStatus::from_name(newest.try_get("status").map_err(failed)?) == RunStatus::Done;
         if !is_done || !is_there {
             return Ok(false);
         }
-        let told: HashMap<StageId, Option<Digest>> = json(&newest, "keys")?.unwrap_or_default();
-        let is_told = |(stage, key): (&StageId, Option<Digest>)| {
-            told.get(stage).is_some_and(|told| key.is_none() || *told == key)
+        let told: HashMap<StageId, Told> = json(&newest, "keys")?.unwrap_or_default();
+        let is_told = |(stage, wanted): (&StageId, Option<Told>)| {
+            told.get(stage).is_some_and(|told| wanted.is_none_or(|wanted| *told == wanted))
         };
         Ok(stages.len() == told.len() && { stages }.all(is_told))
+    }
+
+    /// Is this the newest run of its file?
+    pub async fn is_newest(&self, run: &RunId) -> Result<bool, Failure> {
+        let newer: Option<(i64,)> = sqlx::query_as(
+            "SELECT r.number FROM runs r JOIN runs this ON this.run = ?
+             WHERE r.pipeline = this.pipeline AND r.path = this.path AND r.number > this.number LIMIT 1",
+        )
+        .bind(&run.0)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed)?;
+        Ok(newer.is_none())
     }
 
     /// The runs of a filter, newest first.

@@ -61,6 +61,11 @@ impl SourceFile {
         Hasher::new().part(base.as_os_str().as_encoded_bytes()).part(self.file_name().as_bytes()).finish()
     }
 
+    /// Where the file lies, absolute.
+    pub fn absolute_path(&self) -> PathBuf {
+        crate::plan::absolute(self.base()).join(self.file_name())
+    }
+
     /// Reads a file.
     ///
     /// # Errors

@@ -260,7 +260,7 @@ impl Site<'_> {
         chosen: &Chosen,
     ) -> Result<Standing, Failure> {
         if !chosen.wanted[index] {
-            return Ok(Standing::Skipped { because: "not asked for".to_owned() });
+            return Ok(Standing::Skipped { because: super::NOT_ASKED_FOR.to_owned() });
         }
         if let Some(missing) = missing_input(def, entry, outputs) {
             let name =

@@ -73,6 +73,9 @@ pub struct Planned {
     pub last: Option<Box<LastSuccess>>,
 }
 
+/// Why a stage that `--only` or `--from` leaves out is skipped.
+const NOT_ASKED_FOR: &str = "not asked for";
+
 /// Whether a stage has its result already.
 #[derive(Clone, Debug)]
 pub enum Standing {
@@ -86,6 +89,13 @@ pub enum Standing {
     Gate,
     /// It will not run.
     Skipped { because: String },
+}
+
+impl Standing {
+    /// Is it a stage that nobody asked for (`--only`, `--from`)?
+    pub fn is_left_out(&self) -> bool {
+        matches!(self, Self::Skipped { because } if because == NOT_ASKED_FOR)
+    }
 }
 
 /// The last time a stage of this pipeline succeeded.

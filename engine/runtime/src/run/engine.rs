@@ -102,6 +102,8 @@ pub(super) struct Engine {
     /// How many stages have not ended, and which, once they are few.
     left: usize,
     last: Vec<usize>,
+    /// Has any stage ended since the scheduler was shown the last ones?
+    has_moved: bool,
     dependants: Vec<Vec<u32>>,
     /// Waiting stages to look at.
     due: VecDeque<usize>,
@@ -155,6 +157,7 @@ impl Engine {
             dependants,
             left: count,
             last: Vec::new(),
+            has_moved: true,
             run: new_name(),
             working: HashMap::new(),
             pausing: BTreeSet::new(),
@@ -236,6 +239,7 @@ impl Engine {
         stage.standing = Standing::Waits;
         self.plan.outputs.expect(index, stage.settled.plan.clone(), false);
         self.left += usize::from(self.states[index].is_over());
+        self.has_moved = true;
         self.states[index] = State::Waiting;
         for dependant in &self.dependants[index] {
             self.unmet[*dependant as usize] += 1;
@@ -262,7 +266,7 @@ impl Engine {
         owner::sweep(&home.work().join("scratch"));
         let pipeline = &self.plan.pipeline;
         let row = PipelineRow {
-            path: crate::plan::absolute(pipeline.source.base()).join(pipeline.source.file_name()),
+            path: pipeline.source.absolute_path(),
             name: pipeline.name.clone(),
             text: pipeline.source.text.clone(),
             overrides: pipeline.overrides.clone(),
@@ -291,7 +295,7 @@ impl Engine {
         Ok(Some(lock))
     }
 
-    /// Tells the readers; lineage is the first of them.
+    /// Writes it down and tells the readers, what ended in this order.
     pub(super) fn emit(&self, stage: Option<usize>, what: What) {
         let stage = stage.map(|index| self.plan.stages[index].def.id.clone());
         self.note(Note::Event(Event { at_ms: now_ms(), run: self.run.clone(), stage, what }));
@@ -334,6 +338,7 @@ impl Engine {
         self.states[index] = state;
         let is_over = self.states[index].is_over();
         self.left -= usize::from(is_over && !was_over);
+        self.has_moved |= is_over;
         let has_broken = is_over && !self.states[index].lets_go_on();
         for dependant in std::mem::take(&mut self.dependants[index]) {
             let dependant = dependant as usize;
@@ -495,6 +500,9 @@ impl Engine {
 
     /// Shows the scheduler the last few stages, for it to find the best order of them.
     fn foresee(&mut self) {
+        if !std::mem::take(&mut self.has_moved) {
+            return;
+        }
         let is_left = |index: &usize| !self.states[*index].is_over();
         let mut last = std::mem::take(&mut self.last);
         last.retain(is_left);

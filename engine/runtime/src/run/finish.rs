@@ -48,7 +48,10 @@ impl Engine {
         self.save_run_record(true).await?; // of all that is written down by now
         if super::still_stands(&self.plan, &self.place.store) {
             let question = self.ask.question.as_ref();
-            if let Some(question) = question.filter(|_| status == RunStatus::Done && unpublished.is_empty()) {
+            let question = question.filter(|_| status == RunStatus::Done && unpublished.is_empty());
+            // A run of this file that began meanwhile has the last word.
+            let is_newest = !self.is_recorded || self.place.lineage.is_newest(&self.run).await?;
+            if let Some(question) = question.filter(|_| is_newest) {
                 question.keep(&self.plan, &self.place.home, &self.place.store, published.clone(), report_to.clone());
             }
             let is_news = self.is_recorded || self.plan.found_anew > 0;

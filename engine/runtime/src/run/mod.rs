@@ -356,12 +356,16 @@ async fn carry(
 /// Does the newest run in the history say of a plan in which nothing is left to do what there is to say? Not of results
 /// that another home made, that an earlier version of the file had, or whose run could not be written down.
 async fn is_told(plan: &Plan, store: &Store, lineage: &Lineage) -> Result<bool, Failure> {
-    let stages = plan.stages.iter().map(|stage| match stage.standing {
-        Standing::Cached(_) => (&stage.def.id, stage.settled.key),
-        _ => (&stage.def.id, None),
+    let stages = plan.stages.iter().map(|stage| {
+        let told = match &stage.standing {
+            Standing::Cached(record) => Some(Some(record.key)), // of a frozen stage another than its own now
+            standing => (!standing.is_left_out()).then_some(None),
+        };
+        (&stage.def.id, told)
     });
-    let place = plan.pipeline.store.is_some().then(|| store.url());
-    lineage.tells_of(&plan.pipeline.name, place.as_deref(), stages).await
+    let pipeline = &plan.pipeline;
+    let place = pipeline.store.is_some().then(|| store.url());
+    lineage.tells_of((&pipeline.name, &pipeline.source.absolute_path()), place.as_deref(), stages).await
 }
 
 /// What cannot fit on the disk is refused before it starts, not an hour later.

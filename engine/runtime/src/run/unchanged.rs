@@ -20,7 +20,7 @@ use crate::{
     home::Home,
     owner,
     pipeline::{Overrides, SourceFile},
-    plan::{Plan, Standing, files_of},
+    plan::{Plan, files_of},
     remote,
     store::Store,
 };
@@ -128,7 +128,7 @@ impl Question {
 
     /// Keeps the proof of a run that is done; `published` are the paths it gave, with all files below them.
     pub fn keep(&self, plan: &Plan, home: &Home, store: &Store, published: Vec<PathBuf>, reports: Vec<PathBuf>) {
-        let is_proof = plan.stages.iter().all(|stage| stage.def.shared.is_cached && !is_left_out(&stage.standing));
+        let is_proof = plan.stages.iter().all(|stage| stage.def.shared.is_cached && !stage.standing.is_left_out());
         let Some((epoch, patterns)) = store.epoch().filter(|_| is_proof).zip(patterns(plan)) else {
             let _ = fs::remove_file(&self.path);
             return;
@@ -205,10 +205,6 @@ fn patterns(plan: &Plan) -> Option<Vec<Pattern>> {
         }
     }
     Some(found)
-}
-
-fn is_left_out(standing: &Standing) -> bool {
-    matches!(standing, Standing::Skipped { because } if because == "not asked for")
 }
 
 /// Names of the environment variables that a text refers to.

@@ -15,8 +15,8 @@ use super::{
 /// Of no more stages than this is the order searched for.
 pub const FORESEEN: usize = 8;
 
-/// Steps of one search: a few milliseconds. What is best by then is taken.
-const LOOKS: u32 = 30_000;
+/// Steps of one search. What is best by then is taken.
+const LOOKS: u32 = 10_000;
 
 /// A stage of which nothing has ended yet, and the stages it still waits for.
 #[derive(Clone, Debug, PartialEq)]

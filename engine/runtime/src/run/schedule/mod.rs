@@ -5,7 +5,8 @@
 //!
 //! The longest path of work goes first. The most urgent stage that does not fit holds a reservation: a less urgent one
 //! may pass it only where it cannot be delayed by that, so wide stages are never starved by narrow ones.
-//! Of the last few stages, where all times are known, the whole order is searched for instead ([`foresight`]).
+//! Of the last few stages, where all times are known, the whole order is searched for instead ([`foresight`]), until one
+//! of them is late.
 //! Source: Mu'alem and Feitelson 2001, "EASY" backfilling; what passes by resources alone is counted against the
 //! reservation until it ends, so that wrong estimates of time cannot starve either.
 
@@ -31,6 +32,9 @@ use room::{Hold, Room};
 
 /// How many kinds of ready stages one call looks at: those of one kind ask for the same, so there are few kinds.
 const LOOK: usize = 64;
+
+/// A stage is late when it has taken longer than it did before by the time it took, divided by this.
+const PATIENCE: u32 = 4;
 
 /// The end of a stage of which nothing is known.
 const UNKNOWN: Duration = Duration::MAX;
@@ -100,6 +104,7 @@ enum Foreseen {
 #[derive(Debug)]
 struct Running {
     hold: Hold,
+    expected: Duration,
     group: Option<usize>,
     /// The reservation it was let past on the word that it takes nothing of it.
     beside: Option<usize>,
@@ -149,6 +154,9 @@ impl Scheduler {
         if !self.free.has_slot() {
             return None;
         }
+        if matches!(self.foreseen, Some(Foreseen::Starts(_))) && self.is_late(now) {
+            self.foreseen = Some(Foreseen::Nothing); // nobody waits for what is late
+        }
         if self.foreseen.is_none() {
             self.foreseen = Some(self.foresee(now).map_or(Foreseen::Nothing, Foreseen::Starts));
         }
@@ -180,9 +188,10 @@ impl Scheduler {
         self.start(&candidate, hold, beside, now)
     }
 
-    /// What the shortest way to the end starts now, the first last.
+    /// What the shortest way to the end starts now, the first last. None while the time that something takes is not known,
+    /// or something takes longer than it is known to.
     fn foresee(&self, now: Duration) -> Option<Vec<(usize, Hold)>> {
-        if self.ahead.is_empty() || self.ahead.len() > FORESEEN {
+        if self.ahead.is_empty() || self.ahead.len() > FORESEEN || self.is_late(now) {
             return None;
         }
         let ready: HashMap<usize, &Candidate> =
@@ -213,6 +222,11 @@ impl Scheduler {
         Some(starts)
     }
 
+    /// Does anything that runs take so much longer than it did before that nothing should wait for it?
+    fn is_late(&self, now: Duration) -> bool {
+        self.running.iter().any(|((end, _), running)| now > end.saturating_add(running.expected / PATIENCE))
+    }
+
     fn start(
         &mut self,
         candidate: &Candidate,
@@ -224,8 +238,9 @@ impl Scheduler {
         let index = candidate.index;
         self.free.take(&hold);
         let lease = hold.lease();
-        let end = candidate.expected.map_or(UNKNOWN, |expected| now.saturating_add(expected));
-        self.running.insert((end, index), Running { hold, group: candidate.group, beside });
+        let expected = candidate.expected.unwrap_or(UNKNOWN);
+        let end = now.saturating_add(expected);
+        self.running.insert((end, index), Running { hold, expected, group: candidate.group, beside });
         self.ends.insert(index, end);
         Some((index, lease))
     }

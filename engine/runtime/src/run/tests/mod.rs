@@ -75,6 +75,7 @@ async fn what_panics_in_a_thread_fails_its_stage_alone() {
     assert_eq!((outcome.exit_code, ended(&events).len()), (101, operators::STAGES));
 }
 
+/// Under the real clock: it is the engine's own that is tried.
 #[tokio::test]
 async fn a_stage_that_talks_all_the_time_has_its_limit_all_the_same() {
     let folder = tempfile::tempdir().unwrap();

@@ -170,6 +170,16 @@ fn of_the_last_few_one_waits_where_all_of_them_end_sooner_for_it() {
 }
 
 #[test]
+fn nothing_is_kept_waiting_for_a_stage_that_is_late() {
+    let [long, first, ..] = two_that_want_one_gpu();
+    let mut scheduler = scheduler(machine(4, &[GIB]), &[long.candidate, first.candidate]);
+    scheduler.expect(two_that_want_one_gpu().to_vec());
+    assert_eq!(starts(&mut scheduler, 0), [1]);
+    assert_eq!(starts(&mut scheduler, 1), [] as [usize; 0], "it is to end any moment");
+    assert_eq!(starts(&mut scheduler, 2), [0]);
+}
+
+#[test]
 fn nothing_is_kept_waiting_for_a_time_that_nobody_knows() {
     let ahead = two_that_want_one_gpu();
     let mut untimed = ahead.to_vec();

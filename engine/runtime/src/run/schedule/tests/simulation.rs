@@ -90,7 +90,7 @@ pub fn simulate(case: &Case, scheduler: &mut dyn Schedule) -> Result<Made, Strin
             running.insert((now + stage.seconds, index), lease);
             within(&case.capacity, case, &running)?;
         }
-        // Of the last few each may have to wait for the others; they cannot starve it.
+        // One of the last few may wait for the others, as long as these are in time.
         if ended.iter().filter(|ended| !**ended).count() > FORESEEN {
             wait.check(case, &ready, &running, now)?;
         }
