@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command beside an S3 server of its own, empty but for the bucket `llmflow-test`:
 #   tests/peers/s3.sh moto cargo test --release --workspace --locked
-#   tests/peers/s3.sh s3s  cargo test --release --workspace --locked s3
+#   tests/peers/s3.sh s3s  cargo test --release --workspace --locked a_store_elsewhere
 # moto, from the Python index, is right about conditional writes and checks no signature. s3s-fs, a Rust crate, checks
 # signatures, checksums and clocks, and lets several win who create one object at once. Each is installed once, into a
 # cache folder: LLMFLOW_MOTO_VENV and LLMFLOW_TOOLS say where. Building s3s-fs takes minutes.
@@ -33,14 +33,14 @@ install "$server"
 if [ $# = 0 ]; then exit; fi
 
 port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
-export LLMFLOW_TEST_S3="http://127.0.0.1:$port" AWS_ENDPOINT_URL="http://127.0.0.1:$port" AWS_ALLOW_HTTP=true
+export LLMFLOW_TEST_STORE="s3://llmflow-test" AWS_ENDPOINT_URL="http://127.0.0.1:$port" AWS_ALLOW_HTTP=true
 export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test-secret AWS_REGION=us-east-1
 work="$(mktemp -d)"
 mkdir -p "$work/objects/llmflow-test"
 case "$server" in
   moto) "$venv/bin/moto_server" -H 127.0.0.1 -p "$port" >"$work/log" 2>&1 & ;;
   s3s)
-    export LLMFLOW_TEST_S3_RACES=no
+    export LLMFLOW_TEST_STORE_RACES=no
     "$tools/bin/s3s-fs" --host 127.0.0.1 --port "$port" --access-key test --secret-key test-secret "$work/objects" \
       >"$work/log" 2>&1 & ;;
 esac
@@ -51,7 +51,7 @@ ask='import sys, urllib.error as e, urllib.request as u
 try: u.urlopen(u.Request(sys.argv[1] + "/llmflow-test", method="PUT"), timeout=2)
 except e.HTTPError as refused: sys.exit(sys.argv[2] == "moto" or refused.code != 403)'
 for _ in $(seq 60); do
-  if python3 -c "$ask" "$LLMFLOW_TEST_S3" "$server" 2>/dev/null; then
+  if python3 -c "$ask" "$AWS_ENDPOINT_URL" "$server" 2>/dev/null; then
     "$@"
     exit
   fi

@@ -209,7 +209,7 @@ impl Objects {
         let fix = match code {
             "RequestTimeTooSkewed" => "set this machine's clock (`timedatectl` shows it)",
             "SignatureDoesNotMatch" | "InvalidAccessKeyId" => "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-            "NoSuchBucket" => "make the bucket, or correct its name in `store`",
+            "NoSuchBucket" | "ContainerNotFound" => "make the bucket, or correct its name in `store`",
             _ => "check the network, the bucket's name and the credentials in the environment",
         };
         let is_denied = matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. });
