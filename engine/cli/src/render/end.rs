@@ -113,7 +113,7 @@ fn telling(stages: &[StageOutcome]) -> Vec<usize> {
         let weight = |index: usize| match stages[index].status {
             StageStatus::Failed | StageStatus::Refused => 3,
             StageStatus::Interrupted => 2,
-            StageStatus::Ran if index >= last => 1,
+            StageStatus::Ran | StageStatus::Cached if index >= last => 1,
             _ => 0,
         };
         weight(*b).cmp(&weight(*a)).then(stages[*b].seconds.total_cmp(&stages[*a].seconds)).then(a.cmp(b))

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use llmflow_runtime::{
     event::{Compute, RunId},
-    plan::PlanView,
+    plan::{PlanView, StageView, Will},
 };
 
 use super::format;
@@ -28,7 +28,7 @@ pub fn header(
     };
     let about = estimate(plan).filter(|_| plan.to_run() > 0);
     let about = about.map(|seconds| format!(" · about {}", format::duration(seconds))).unwrap_or_default();
-    let disk: u64 = plan.stages.iter().map(|stage| stage.disk_bytes).sum();
+    let disk: u64 = to_run(plan).map(|stage| stage.disk_bytes).sum();
     let free = disk_free_bytes
         .map(|free| format!("          disk  +{} of {} free", format::bytes(disk), format::bytes(free)))
         .unwrap_or_default();
@@ -41,9 +41,12 @@ pub fn header(
 
 /// Seconds of the stages to run, where every one of them ran before.
 pub fn estimate(plan: &PlanView) -> Option<f64> {
-    use llmflow_runtime::plan::Will;
-    let waiting = plan.stages.iter().filter(|stage| !matches!(stage.will, Will::Cached { .. } | Will::Skipped { .. }));
-    waiting.map(|stage| stage.seconds).sum()
+    to_run(plan).map(|stage| stage.seconds).sum()
+}
+
+/// Stages that run, or may.
+pub fn to_run(plan: &PlanView) -> impl Iterator<Item = &StageView> {
+    plan.stages.iter().filter(|stage| !matches!(stage.will, Will::Cached { .. } | Will::Skipped { .. }))
 }
 
 /// What it computes on; a GPU that is there and not used is said, with the fix.

@@ -44,7 +44,7 @@ fn headline(name: &str, plan: &PlanView) -> String {
     let about = header::estimate(plan)
         .map(|seconds| format!(" · about {} (as it took before)", format::duration(seconds)))
         .unwrap_or_default();
-    let disk: u64 = to_run(plan).map(|stage| stage.disk_bytes).sum();
+    let disk: u64 = header::to_run(plan).map(|stage| stage.disk_bytes).sum();
     let stages = match plan.cached() {
         0 => format!("{} stages, all new", format::count(plan.to_run() as u64)),
         cached => format!("{} cached, {} to run", format::count(cached as u64), format::count(plan.to_run() as u64)),
@@ -53,16 +53,12 @@ fn headline(name: &str, plan: &PlanView) -> String {
 }
 
 fn compute_line(plan: &PlanView, compute: &Compute) -> String {
-    let peak = to_run(plan).max_by_key(|stage| stage.memory_bytes);
+    let peak = header::to_run(plan).max_by_key(|stage| stage.memory_bytes);
     let memory = peak.map(|stage| {
         let (peak, all) = (format::bytes(stage.memory_bytes), format::bytes(compute.memory_bytes));
         format!(" · peak memory {peak} of {all} ({})", stage.stage)
     });
     format!("compute  {}{}", header::compute_line(compute), memory.unwrap_or_default())
-}
-
-fn to_run(plan: &PlanView) -> impl Iterator<Item = &StageView> {
-    plan.stages.iter().filter(|stage| !matches!(stage.will, Will::Cached { .. } | Will::Skipped { .. }))
 }
 
 /// What a row says, and the stages it says it of: siblings of a matrix stand together.
@@ -79,10 +75,10 @@ fn table_lines(plan: &PlanView, width: usize, paint: Paint, table: &mut Table) {
         marked(&paint.green("✓"), &format!("{names}   cached"), width).into_iter().for_each(|line| table.line(line));
     }
     let runs: HashSet<&StageId> =
-        to_run(plan).filter(|stage| matches!(stage.will, Will::Run { .. })).map(|stage| &stage.stage).collect();
+        header::to_run(plan).filter(|stage| matches!(stage.will, Will::Run { .. })).map(|stage| &stage.stage).collect();
     let mut waiting: Vec<&StageView> = Vec::new();
     let mut rows: Vec<Row> = Vec::new();
-    for stage in to_run(plan) {
+    for stage in header::to_run(plan) {
         match &stage.will {
             Will::Run { because, asked, .. } => {
                 let because = asked.clone().unwrap_or_else(|| change::reasons(because));

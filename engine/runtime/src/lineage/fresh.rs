@@ -10,10 +10,10 @@ use std::{
 };
 
 use llmflow_contract::Failure;
-use sqlx::sqlite::{SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::SqliteSynchronous;
 
 use super::{
-    MIGRATIONS,
+    MIGRATIONS, connections,
     health::{failed, unmigrated},
     options,
     rebuild::{remove_all, with_end},
@@ -35,7 +35,7 @@ pub(super) async fn make(path: &Path) -> Result<(), Failure> {
     let made = aside.join("history.db");
     clear(path, aside)?;
     let unsynced = options(&made).synchronous(SqliteSynchronous::Off);
-    let empty = SqlitePoolOptions::new().max_connections(1).connect_with(unsynced).await.map_err(failed)?;
+    let empty = connections(1).connect_with(unsynced).await.map_err(failed)?;
     MIGRATIONS.run(&empty).await.map_err(unmigrated)?;
     // Closing would do it too, without a word if it fails.
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&empty).await.map_err(failed)?;

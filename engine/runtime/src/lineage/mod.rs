@@ -83,15 +83,7 @@ impl Lineage {
     /// `busy`: how long a statement waits for another process that writes.
     async fn open_file(path: &Path, busy: Duration) -> Result<Self, Failure> {
         let options = options(path).synchronous(SqliteSynchronous::Full).busy_timeout(busy).foreign_keys(true);
-        // Whoever waits for a connection waits for those who hold them, and they for the database: its limit is the one
-        // that is told. A file needs neither a question before each statement nor new connections now and then.
-        let pool = SqlitePoolOptions::new()
-            .max_connections(2)
-            .acquire_timeout(FOREVER)
-            .test_before_acquire(false)
-            .idle_timeout(None)
-            .max_lifetime(None);
-        let pool = pool.connect_with(options).await.map_err(failed)?;
+        let pool = connections(2).connect_with(options).await.map_err(failed)?;
         MIGRATIONS.run(&pool).await.map_err(unmigrated)?;
         Ok(Self { pool })
     }
@@ -121,6 +113,18 @@ impl Lineage {
         }
         Ok(())
     }
+}
+
+/// At most so many connections to one database. Whoever waits for one waits for those who hold them, and they for the
+/// database: its limit is the one that is told. A file needs neither a question before each statement nor new connections
+/// now and then.
+fn connections(most: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(most)
+        .acquire_timeout(FOREVER)
+        .test_before_acquire(false)
+        .idle_timeout(None)
+        .max_lifetime(None)
 }
 
 /// How a database at `path` is opened or made.

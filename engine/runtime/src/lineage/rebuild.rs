@@ -83,7 +83,7 @@ pub async fn rebuild(home: &Home, own: &Store) -> Result<Rebuilt, Failure> {
 /// Puts away the journal beside a database that nobody has open, so that one rename moves it.
 async fn leave_one_file(database: &Path) -> Result<(), Failure> {
     let options = SqliteConnectOptions::new().filename(database).journal_mode(SqliteJournalMode::Delete);
-    let alone = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed)?;
+    let alone = connections(1).connect_with(options).await.map_err(failed)?;
     alone.close().await;
     Ok(())
 }
