@@ -197,13 +197,15 @@ def sync_spans(trace: str) -> dict[str, list[tuple[float, float]]]:
     owner: dict[str, str] = {}
     spans: dict[str, list[tuple[float, float]]] = {}
     begun: dict[str, float] = {}
+    cloning: set[str] = set()  # threads whose call to start another has not come back
     for line in trace.splitlines():
         thread, moment, call = line.split(maxsplit=2)
         process = owner.setdefault(thread, thread)
         if started := re.search(r"(?:clone3?|v?fork)\b.* = (\d+)", call):
-            owner[started[1]] = process if "CLONE_THREAD" in call or begun.pop(f"thread {thread}", 0) else started[1]
+            owner[started[1]] = process if "CLONE_THREAD" in call or thread in cloning else started[1]
+            cloning.discard(thread)
         elif "clone" in call and "CLONE_THREAD" in call:
-            begun[f"thread {thread}"] = 1  # its number comes with the second half of the line
+            cloning.add(thread)  # its number comes with the second half of the line
         elif call.startswith(tuple(SYNCS)) and "unfinished" in call:
             begun[thread] = float(moment)
         elif any(f"{name}(" in call or f"{name} resumed" in call for name in SYNCS) and (took := re.search(r"<([\d.]+)>$", call)):

@@ -1,6 +1,7 @@
 //! The run itself: one state a stage, one function that changes it, one loop that carries.
 //!
-//! Nothing here looks at every stage when one of them ends: each stage counts the needs that it still waits for.
+//! Nothing here looks at every stage when one of them ends, the last few aside: each stage counts the needs that it still
+//! waits for.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -99,9 +100,8 @@ pub(super) struct Engine {
     groups: Vec<Option<usize>>,
     /// Needs of each waiting stage that have not ended.
     unmet: Vec<u32>,
-    /// How many stages have not ended, and which, once they are few.
+    /// How many stages have not ended.
     left: usize,
-    last: Vec<usize>,
     /// Has any stage ended since the scheduler was shown the last ones?
     has_moved: bool,
     dependants: Vec<Vec<u32>>,
@@ -156,7 +156,6 @@ impl Engine {
             due: plan.order.iter().map(|index| *index as usize).filter(|index| needs[*index].is_empty()).collect(),
             dependants,
             left: count,
-            last: Vec::new(),
             has_moved: true,
             run: new_name(),
             working: HashMap::new(),
@@ -504,13 +503,10 @@ impl Engine {
             return;
         }
         let is_left = |index: &usize| !self.states[*index].is_over();
-        let mut last = std::mem::take(&mut self.last);
-        last.retain(is_left);
-        if self.left > FORESEEN {
-            last.clear();
-        } else if last.len() < self.left {
-            last = (0..self.states.len()).filter(is_left).collect();
-        }
+        let last: Vec<usize> = match self.left <= FORESEEN {
+            true => (0..self.states.len()).filter(is_left).collect(),
+            false => Vec::new(),
+        };
         let ahead = last.iter().map(|index| {
             let stage = &self.plan.stages[*index];
             let needs = stage.needs.iter().map(|need| *need as usize);
@@ -520,7 +516,6 @@ impl Engine {
             }
         });
         self.scheduler.expect(ahead.collect());
-        self.last = last;
     }
 
     async fn start_ready(&mut self) -> Result<(), Failure> {

@@ -50,8 +50,9 @@ impl Engine {
             let question = self.ask.question.as_ref();
             let question = question.filter(|_| status == RunStatus::Done && unpublished.is_empty());
             // A run of this file that began meanwhile has the last word.
-            let is_newest = !self.is_recorded || self.place.lineage.is_newest(&self.run).await?;
-            if let Some(question) = question.filter(|_| is_newest) {
+            if let Some(question) = question
+                && (!self.is_recorded || self.place.lineage.is_newest(&self.run).await?)
+            {
                 question.keep(&self.plan, &self.place.home, &self.place.store, published.clone(), report_to.clone());
             }
             let is_news = self.is_recorded || self.plan.found_anew > 0;
