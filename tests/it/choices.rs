@@ -103,3 +103,58 @@ fn what_is_frozen_stays_and_what_is_never_cached_runs_each_time() {
         assert_eq!(started, ["clean"], "every time, and what reads the same bytes does not");
     }
 }
+
+#[test]
+fn what_is_frozen_is_a_result_of_the_same_file_asked_the_same_way() {
+    let project =
+        Project::with("name: same\nstages:\n  rows: {op: data.load, frozen: true, with: {path: rows.jsonl}}\n");
+    let rows = |name: &str, count: usize| {
+        let text: String = (0..count).map(|row| format!("{{\"text\": \"{name} {row}\"}}\n")).collect();
+        project.write(name, text);
+    };
+    rows("rows.jsonl", 9);
+    rows("others.jsonl", 4);
+    let given = || project.succeeds("show @/rows --rows 20").out;
+    project.succeeds("run pipeline.yaml --limit 2");
+    project.succeeds("run pipeline.yaml");
+    assert!(given().contains("rows.jsonl 8"), "a rehearsal's rows are no result");
+    let text = std::fs::read_to_string(project.path("pipeline.yaml")).unwrap();
+    project.write("other.yaml", text.replace("rows.jsonl", "others.jsonl"));
+    project.succeeds("run other.yaml");
+    assert!(given().contains("others.jsonl 3"), "the other file of this name has a result of its own");
+    std::fs::remove_file(project.path("others.jsonl")).unwrap();
+    let (started, _) = went(&project.succeeds("run other.yaml --json"));
+    assert!(started.is_empty(), "what it was made from may go");
+    project.write(
+        "other.yaml",
+        text.replace("path: rows.jsonl", "path: none.jsonl").replace("frozen: true", "frozen: false"),
+    );
+    assert_eq!(project.llmflow("run other.yaml").code, Some(2), "where nothing is frozen it may not");
+}
+
+const GATED: &str = r#"
+stages:
+  first: { op: run.command, with: { command: [cp, in.txt, "{out.text}"], files: [in.txt], outputs: { text: gguf } } }
+  last: { op: run.command, in: { text: first }, with: { command: [sh, -c, "test -e READY && cp {in.text} {out.text}"], outputs: { text: gguf } } }
+  other: { op: run.command, with: { command: [cp, in.txt, "{out.text}"], files: [in.txt], env: { N: "2" }, outputs: { text: gguf } } }
+"#;
+
+#[test]
+fn resume_asks_for_the_same_stages_and_forces_none_of_them_twice() {
+    let project = Project::with("");
+    let ready = project.path("ready");
+    project.write("pipeline.yaml", GATED.replace("READY", &ready.to_string_lossy()));
+    project.write("in.txt", "text");
+    assert_eq!(project.llmflow("run pipeline.yaml --only last --force").code, Some(1));
+    std::fs::write(&ready, "").unwrap();
+    let (started, skipped) = went(&project.succeeds("resume --json"));
+    assert_eq!(started, ["last"], "what was forced and done is not done again");
+    assert_eq!(skipped["other"], "not asked for");
+    let none = project.llmflow("resume");
+    assert_eq!(none.code, Some(2), "it was gone on with already: {}", none.err);
+    std::fs::remove_file(&ready).unwrap();
+    assert_eq!(project.llmflow("run pipeline.yaml --force").code, Some(1));
+    std::fs::write(&ready, "").unwrap();
+    let (started, _) = went(&project.succeeds("resume --json"));
+    assert_eq!(started, ["last"], "and what was forced and not done is done");
+}

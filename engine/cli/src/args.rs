@@ -73,11 +73,15 @@ pub struct SelectionArgs {
     /// Run what is named, or everything, although its result is there
     #[arg(long)]
     pub force: bool,
+    /// Compute anew what only another device has computed: by default a GPU's result serves on the CPU, and the other way round
+    #[arg(long)]
+    pub exact: bool,
 }
 
 impl SelectionArgs {
     pub fn selection(&self) -> Selection {
-        Selection { only: self.only.clone(), from: self.from.clone(), force: self.force }
+        let Self { only, from, force, exact } = self.clone();
+        Selection { only, from, force, exact, ..Selection::default() }
     }
 }
 

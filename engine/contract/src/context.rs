@@ -26,6 +26,9 @@ pub struct Progress {
     pub unit: String,
 }
 
+/// How far a saved state has come, by its folder; None: it is of no use.
+pub type Reach<'a> = dyn Fn(&Path) -> Option<u64> + 'a;
+
 /// A saved state that verified: a folder with the files `save` was given.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -40,7 +43,8 @@ pub trait Host: Send + Sync {
     fn cancelled(&self) -> bool;
     /// A new empty folder for one output.
     fn output(&self, port: &str) -> Result<PathBuf, Failure>;
-    fn restore(&self) -> Result<Option<Checkpoint>, Failure>;
+    /// The furthest saved state that verifies; see [`Context::restore_where`].
+    fn restore(&self, reach: &Reach) -> Result<Option<Checkpoint>, Failure>;
     fn save(&self, write: &mut dyn FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure>;
     fn secret(&self, name: &SecretName) -> Result<Secret, Failure>;
     fn recall(&self, question: &[u8]) -> Result<Option<Vec<u8>>, Failure>;
@@ -129,7 +133,13 @@ impl<'a> Context<'a> {
     }
     /// The newest saved state that verifies.
     pub fn restore(&self) -> Result<Option<Checkpoint>, Failure> {
-        self.host.restore()
+        self.host.restore(&|_| Some(0))
+    }
+    /// The saved state that came furthest, of those that verify. `reach` says how far the state in a folder has come, or
+    /// that it is of no use here: where the plan [`extends`](crate::StagePlan::extends), states of stages that go further
+    /// or less far are offered too.
+    pub fn restore_where(&self, reach: &Reach) -> Result<Option<Checkpoint>, Failure> {
+        self.host.restore(reach)
     }
     /// Saves the state that `write` puts into the folder it is given; durable on return.
     pub fn save(&self, mut write: impl FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure> {

@@ -50,6 +50,17 @@ impl KindSet {
             None => name == kind.as_str() || (name == "model" && kind.as_str() == "adapter"),
         })
     }
+
+    /// Is there a kind among `gives` that is accepted? `dataset/*` stands for every kind of its family.
+    pub fn may_meet(&self, gives: &Self) -> bool {
+        let is_of = |family: &str| {
+            self.0.iter().any(|name| name.starts_with(family) || family.starts_with(name.trim_end_matches('*')))
+        };
+        gives.0.iter().any(|name| match name.strip_suffix('*') {
+            Some(family) => is_of(family),
+            None => self.accepts(&Kind::new(name.clone())),
+        })
+    }
 }
 
 impl fmt::Display for KindSet {

@@ -23,7 +23,7 @@ mod rng;
 mod secret;
 
 pub use artifact::{AnyArtifact, AnyMade, Artifact, Facts, FileEntry, Made, Manifest, Use};
-pub use context::{Checkpoint, Context, Host, Lease, Progress, write_report};
+pub use context::{Checkpoint, Context, Host, Lease, Progress, Reach, write_report};
 pub use digest::{Digest, Hasher};
 pub use failure::{Class, Failure, Place};
 pub use ids::{Port, StageId};
@@ -31,7 +31,7 @@ pub use kind::{Kind, KindSet, PortKind, kinds};
 pub use needs::{Gpus, Machine, Needs, Work};
 pub use operator::Operator;
 pub use params::{ParamInfo, ParamType, Params, Role, params_of};
-pub use plan::{Known, KnownInput, MetricSpec, Numerics, Source, StagePlan};
+pub use plan::{Device, Known, KnownInput, MetricSpec, Numerics, Source, StagePlan};
 pub use ports::{Arity, Bound, Inputs, Named, Outputs, PortSpec};
 pub use registry::{Entry, Registry, Served};
 pub use remote::{FileDigest, Locked, LockedFile, Locks, Remote};

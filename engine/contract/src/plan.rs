@@ -82,10 +82,47 @@ pub enum Source {
 pub enum Numerics {
     /// On every machine.
     Exact,
-    /// On machines of this class: `cpu/f32`.
-    Seeded { class: String },
+    /// On machines that compute on such a device, in numbers of this type: `f32`.
+    Seeded { device: Device, dtype: String },
     /// Never promised.
     Stochastic,
+}
+
+/// What a stage computes on, as far as it shows in its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    Cpu,
+    Cuda,
+}
+
+impl Device {
+    pub const ALL: [Self; 2] = [Self::Cpu, Self::Cuda];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+}
+
+impl Numerics {
+    /// The numerics class as a key names it: `cpu/f32`. None where all machines give the same.
+    pub fn class(&self) -> Option<String> {
+        match self {
+            Self::Exact => None,
+            Self::Seeded { device, dtype } => Some(format!("{}/{dtype}", device.name())),
+            Self::Stochastic => Some("stochastic".into()),
+        }
+    }
+
+    /// The classes whose results serve where there is none of this one.
+    pub fn stand_ins(&self) -> Vec<Self> {
+        let Self::Seeded { device: own, dtype } = self else { return Vec::new() };
+        let others = Device::ALL.into_iter().filter(|device| device != own);
+        others.map(|device| Self::Seeded { device, dtype: dtype.clone() }).collect()
+    }
 }
 
 /// All that the planner must know of one stage.
@@ -100,6 +137,9 @@ pub struct StagePlan {
     /// Is the seed in the key?
     pub seeded: bool,
     pub numerics: Numerics,
+    /// Do the bytes up to a step depend on no param of role horizon? Then a state saved by a stage that goes less far serves
+    /// one that goes further.
+    pub extends: bool,
     /// Inputs whose rows become rows of the outputs: the `eval` mark follows these alone.
     pub rows_from: Vec<Port>,
     /// Inputs that a model learns from: the graph refuses rows marked `eval` here.
@@ -125,6 +165,7 @@ impl StagePlan {
             needs: Needs::default(),
             seeded: false,
             numerics: Numerics::Exact,
+            extends: false,
             rows_from: Vec::new(),
             trains_on: Vec::new(),
         }
@@ -157,6 +198,10 @@ impl StagePlan {
     }
     pub fn numerics(mut self, numerics: Numerics) -> Self {
         self.numerics = numerics;
+        self
+    }
+    pub fn extends(mut self, extends: bool) -> Self {
+        self.extends = extends;
         self
     }
     pub fn rows_from(mut self, ports: &[&str]) -> Self {

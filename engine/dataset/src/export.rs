@@ -1,6 +1,10 @@
 //! Datasets as one file, for other tools and for eyes: JSON Lines or Parquet.
 
-use std::{io::Write, path::Path};
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::Path,
+};
 
 use crate::{Dataset, DatasetError, columns, parquet_file};
 use llmflow_contract::Failure;
@@ -27,6 +31,40 @@ pub fn write_parquet(dataset: &Dataset, path: &Path) -> Result<(), Failure> {
     }
     parquet_file::close(writer, path)?;
     Ok(())
+}
+
+/// How rows lie in one file that other tools read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowFile {
+    Jsonl,
+    Parquet,
+}
+
+impl RowFile {
+    /// What the ending of a path asks for.
+    pub fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "jsonl" => Some(Self::Jsonl),
+            "parquet" => Some(Self::Parquet),
+            _ => None,
+        }
+    }
+
+    /// Writes all rows at `path`, over what is there.
+    ///
+    /// # Errors
+    /// Rows that cannot be read, a path that cannot be written.
+    pub fn write(self, dataset: &Dataset, path: &Path) -> Result<(), Failure> {
+        match self {
+            Self::Jsonl => {
+                let failed = |source| DatasetError::Io { doing: "writing", path: path.to_owned(), source };
+                let mut buffer = BufWriter::new(File::create(path).map_err(failed)?);
+                write_jsonl(dataset, &mut buffer)?;
+                Ok(buffer.flush().map_err(failed)?)
+            }
+            Self::Parquet => write_parquet(dataset, path),
+        }
+    }
 }
 
 #[cfg(test)]

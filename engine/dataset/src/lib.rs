@@ -19,7 +19,7 @@ mod trace;
 mod writer;
 
 pub use error::DatasetError;
-pub use export::{write_jsonl, write_parquet};
+pub use export::{RowFile, write_jsonl, write_parquet};
 pub use foreign::ForeignParquet;
 pub use map::{Judged, Tally, Verdict, map_batches, map_rows};
 pub use reader::{Dataset, Part, Rows};

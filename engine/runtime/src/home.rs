@@ -5,13 +5,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use llmflow_contract::Failure;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::event::RunId;
+use crate::{event::RunId, owner};
 
 /// Name of the home where nothing else is asked for.
 pub const FOLDER: &str = ".llmflow";
@@ -26,7 +27,20 @@ pub struct Home {
 
 /// Held while a run's process lives; the kernel lets go of it when that process dies.
 #[derive(Debug)]
-pub struct RunLock(#[allow(dead_code, reason = "held for its drop")] Flock<File>);
+pub struct RunLock {
+    #[allow(dead_code, reason = "held for its drop")]
+    lock: Flock<File>,
+    /// Of a run, whose name is its own: nothing is left of it.
+    path: Option<PathBuf>,
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path); // while it is held: who waits for it sees that it is gone
+        }
+    }
+}
 
 impl Home {
     /// `explicit`, else the nearest `.llmflow/` above `start`, else a new one at the git checkout around `start`, else in `start`.
@@ -93,6 +107,16 @@ impl Home {
     pub fn work(&self) -> PathBuf {
         self.root.join("work")
     }
+    /// A folder of its own for something half-written; gone when it is dropped, swept where its process died.
+    ///
+    /// # Errors
+    /// Of the environment if the home cannot be written.
+    pub fn scratch(&self, name: &str) -> Result<tempfile::TempDir, Failure> {
+        let parent = self.work().join("scratch");
+        let failed = |error: std::io::Error| Failure::io("making", &parent, &error);
+        fs::create_dir_all(&parent).map_err(failed)?;
+        tempfile::Builder::new().prefix(&format!("{}{name}-", owner::prefix())).tempdir_in(&parent).map_err(failed)
+    }
     /// Where what a worker prints is kept.
     pub fn log(&self, run: &RunId, stage: &str, attempt: u32) -> PathBuf {
         self.work().join("logs").join(&run.0).join(format!("{stage}.{attempt}.log"))
@@ -105,11 +129,19 @@ impl Home {
     /// Says that this process owns the run.
     pub fn lock(&self, run: &RunId) -> Result<RunLock, Failure> {
         let path = self.lock_path(run);
-        let file = File::create(&path).map_err(|error| Failure::io("locking", &path, &error))?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map(RunLock).map_err(|_| {
-            Failure::environment("run/busy", format!("run `{run}` is in progress in another process"))
-                .help("wait for it, or stop that process; then run the same command again")
-        })
+        let failed = |error: std::io::Error| Failure::io("locking", &path, &error);
+        loop {
+            let file = File::create(&path).map_err(failed)?;
+            let made = file.metadata().map_err(failed)?.ino();
+            let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+                Failure::environment("run/busy", format!("run `{run}` is in progress in another process"))
+                    .help("wait for it, or stop that process; then run the same command again")
+            })?;
+            // Who held it until now took the file away with it.
+            if fs::metadata(&path).is_ok_and(|found| found.ino() == made) {
+                return Ok(RunLock { lock, path: Some(path) });
+            }
+        }
     }
 
     /// Waits until no other process of this home is at what `name` stands for.
@@ -120,7 +152,7 @@ impl Home {
         let path = self.work().join(name);
         let file = File::create(&path).map_err(|error| Failure::io("locking", &path, &error))?;
         Flock::lock(file, FlockArg::LockExclusive)
-            .map(RunLock)
+            .map(|lock| RunLock { lock, path: None })
             .map_err(|(_, error)| Failure::io("locking", &path, &error.into()))
     }
 
@@ -173,6 +205,6 @@ mod tests {
         assert!(home.is_alive(&run));
         assert!(home.lock(&run).is_err());
         drop(lock);
-        assert!(!home.is_alive(&run));
+        assert!(!home.is_alive(&run) && !home.lock_path(&run).exists(), "nothing is left of it");
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use llmflow_contract::{
     AnyArtifact, AnyMade, Checkpoint, Class, Context, Digest, Facts, Failure, FileEntry, Host, Known, KnownInput,
-    Lease, Machine, Made, Manifest, Port, Progress, Report, Secret, SecretName, StageId, kinds,
+    Lease, Machine, Made, Manifest, Port, Progress, Reach, Report, Secret, SecretName, StageId, kinds,
 };
 use llmflow_dataset::{DatasetWriter, Row, RowKind};
 
@@ -136,9 +136,11 @@ impl Host for TestHost {
         self.outputs.lock().expect("no test panicked").insert(port.to_owned(), folder.clone());
         Ok(folder)
     }
-    fn restore(&self) -> Result<Option<Checkpoint>, Failure> {
-        let last = self.checkpoints.lock().expect("no test panicked").last().cloned();
-        Ok(last.map(|folder| Checkpoint { folder }))
+    fn restore(&self, reach: &Reach) -> Result<Option<Checkpoint>, Failure> {
+        let saved = self.checkpoints.lock().expect("no test panicked").clone();
+        let furthest =
+            saved.into_iter().filter_map(|folder| Some((reach(&folder)?, folder))).max_by_key(|(far, _)| *far);
+        Ok(furthest.map(|(_, folder)| Checkpoint { folder }))
     }
     fn save(&self, write: &mut dyn FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
         let folder = self.output("checkpoint")?;

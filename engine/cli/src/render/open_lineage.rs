@@ -260,6 +260,7 @@ mod tests {
                 params: Default::default(),
                 resumes: None,
                 locks: Default::default(),
+                selection: Default::default(),
                 store: None,
             },
             stages: vec![rows, sft, stage("gguf", "skipped")],

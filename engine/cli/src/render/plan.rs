@@ -1,6 +1,6 @@
 //! The screen of `plan`: what is there, what runs and why, what waits to see.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use indexmap::IndexMap;
 use llmflow_contract::StageId;
@@ -25,14 +25,17 @@ pub fn plan(name: &str, plan: &PlanView, compute: &Compute, width: usize, paint:
     let total = plan.stages.len();
     let name = format::clean(name);
     if plan.to_run() == 0 {
-        let skipped = skipped_lines(plan, width, paint).join("\n");
-        let skipped = if skipped.is_empty() { skipped } else { format!("{skipped}\n") };
-        return format!("{name} · nothing to do: {} of {total} cached\n{skipped}", plan.cached());
+        let mut lines = vec![format!("{name} · nothing to do: {} of {total} cached", plan.cached())];
+        lines.extend(cached_lines(plan, width, paint, |device| device.is_some()));
+        lines.extend(refused_lines(plan, width, paint));
+        lines.extend(skipped_lines(plan, width, paint));
+        return lines.join("\n") + "\n";
     }
     let mut lines = vec![headline(&name, plan), compute_line(plan, compute)];
     let mut table = Table::new(["stage", "will", "because", "time", "memory"]).right(&[3, 4]).wrap(2);
     table_lines(plan, width, paint, &mut table);
     lines.extend(table.lines(width));
+    lines.extend(refused_lines(plan, width, paint));
     lines.extend(skipped_lines(plan, width, paint));
     if plan.stages.iter().any(|stage| matches!(stage.will, Will::Waits { .. })) {
         lines.push(paint.dim("◐ stops where the stage above gives the same bytes"));
@@ -69,11 +72,7 @@ struct Row<'a> {
 }
 
 fn table_lines(plan: &PlanView, width: usize, paint: Paint, table: &mut Table) {
-    let cached = plan.stages.iter().filter(|stage| matches!(stage.will, Will::Cached { .. }));
-    let names = some_names(cached.map(|stage| stage.stage.as_str()));
-    if !names.is_empty() {
-        marked(&paint.green("✓"), &format!("{names}   cached"), width).into_iter().for_each(|line| table.line(line));
-    }
+    cached_lines(plan, width, paint, |_| true).into_iter().for_each(|line| table.line(line));
     let runs: HashSet<&StageId> =
         header::to_run(plan).filter(|stage| matches!(stage.will, Will::Run { .. })).map(|stage| &stage.stage).collect();
     let mut waiting: Vec<&StageView> = Vec::new();
@@ -113,6 +112,36 @@ fn table_lines(plan: &PlanView, width: usize, paint: Paint, table: &mut Table) {
         let names = some_names(waiting.iter().map(|stage| stage.stage.as_str()));
         marked(&paint.dim("◐"), &format!("{names}{time}"), width).into_iter().for_each(|line| table.line(line));
     }
+}
+
+/// A line for each device that cached results come from, this run's own first.
+fn cached_lines(plan: &PlanView, width: usize, paint: Paint, is_shown: fn(Option<&str>) -> bool) -> Vec<String> {
+    let mut devices: BTreeMap<Option<&str>, Vec<&str>> = BTreeMap::new();
+    for stage in &plan.stages {
+        if let Will::Cached { device, refused: None, .. } = &stage.will
+            && is_shown(device.as_deref())
+        {
+            devices.entry(device.as_deref()).or_default().push(stage.stage.as_str());
+        }
+    }
+    let lines = devices.into_iter().flat_map(|(device, names)| {
+        let on = device.map(|device| format!(" ({device})")).unwrap_or_default();
+        marked(&paint.green("✓"), &format!("{}   cached{on}", some_names(names.into_iter())), width)
+    });
+    lines.collect()
+}
+
+/// A line for each result that is there and does not meet its `require`.
+fn refused_lines(plan: &PlanView, width: usize, paint: Paint) -> Vec<String> {
+    let refused = plan.stages.iter().filter_map(|stage| match &stage.will {
+        Will::Cached { refused: Some(why), .. } => Some((&stage.stage, why)),
+        _ => None,
+    });
+    let lines = refused.flat_map(|(stage, why)| {
+        let text = format!("{}   cached, and refused ({})", format::clean(stage.as_str()), format::clean(why));
+        marked(&paint.red("✗"), &text, width)
+    });
+    lines.collect()
 }
 
 /// A line for each reason to skip.
@@ -198,7 +227,7 @@ mod tests {
 
     pub(crate) fn sample() -> PlanView {
         let key = Digest::of(b"k");
-        let cached = || Will::Cached { key, finished: Finished::default() };
+        let cached = || Will::Cached { key, finished: Finished::default(), device: None, refused: None };
         let waits = |on: &str| Will::Waits { on: vec![StageId::from(on)] };
         let change = Change {
             part: "with.lora_r".into(),

@@ -253,6 +253,7 @@ mod tests {
             params: BTreeMap::new(),
             resumes: None,
             locks: Default::default(),
+            selection: Default::default(),
             store: None,
         };
         let outputs = || vec![(Port::from("adapter"), Kind::new("adapter"))];

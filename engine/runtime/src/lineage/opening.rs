@@ -10,7 +10,7 @@ use super::{
     write::{Rows, insert, text_of},
 };
 use crate::{
-    event::{RunId, now_ms},
+    event::{RunId, RunStatus, now_ms},
     plan::{Component, StageView, Will},
 };
 
@@ -27,6 +27,50 @@ pub struct PlannedRow<'a> {
     pub inputs: Vec<(Port, StageId, Port)>,
     /// The main output first.
     pub outputs: Vec<(Port, Kind)>,
+}
+
+/// All that the row of a run says.
+pub(super) struct RunWords<'a> {
+    pub run: &'a RunId,
+    pub row: &'a PipelineRow,
+    pub status: RunStatus,
+    pub started_ms: u64,
+    pub seconds: Option<f64>,
+    pub changed: &'a str,
+    pub machine: &'a str,
+    pub version: &'a str,
+}
+
+impl RunWords<'_> {
+    pub async fn insert(&self, change: &mut Transaction<'_, Sqlite>) -> Result<(), Failure> {
+        let Self { run, row, status, started_ms, seconds, changed, machine, version } = self;
+        sqlx::query(
+            "INSERT INTO runs (run, pipeline, path, text, set_json, params, status, started_ms, seconds, changed, machine,
+                 version, resumes, overrides, store, locks, selection)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&run.0)
+        .bind(&row.name)
+        .bind(row.path.to_string_lossy().into_owned())
+        .bind(&row.text)
+        .bind(text_of(&row.overrides.set)?)
+        .bind(text_of(&row.params)?)
+        .bind(status.name())
+        .bind(*started_ms as i64)
+        .bind(seconds)
+        .bind(changed)
+        .bind(machine)
+        .bind(version)
+        .bind(row.resumes.as_ref().map(|run| run.0.as_str()))
+        .bind(text_of(&row.overrides)?)
+        .bind(&row.store)
+        .bind(text_of(&row.locks)?)
+        .bind(text_of(&row.selection)?)
+        .execute(&mut **change)
+        .await
+        .map(drop)
+        .map_err(failed)
+    }
 }
 
 /// The rows of a run that begins.
@@ -55,26 +99,17 @@ impl Opening {
 
     pub(super) async fn apply(self, change: &mut Transaction<'_, Sqlite>) -> Result<(), Failure> {
         let Self { run, row, started_ms, stages } = self;
-        sqlx::query(
-            "INSERT INTO runs (run, pipeline, path, text, set_json, params, status, started_ms, machine, version,
-                 resumes, overrides, store, locks) VALUES (?, ?, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(&run.0)
-        .bind(&row.name)
-        .bind(row.path.to_string_lossy().into_owned())
-        .bind(&row.text)
-        .bind(text_of(&row.overrides.set)?)
-        .bind(text_of(&row.params)?)
-        .bind(started_ms as i64)
-        .bind(crate::machine_name())
-        .bind(env!("CARGO_PKG_VERSION"))
-        .bind(row.resumes.as_ref().map(|run| run.0.as_str()))
-        .bind(text_of(&row.overrides)?)
-        .bind(&row.store)
-        .bind(text_of(&row.locks)?)
-        .execute(&mut **change)
-        .await
-        .map_err(failed)?;
+        let words = RunWords {
+            run: &run,
+            row: &row,
+            status: RunStatus::Running,
+            started_ms,
+            seconds: None,
+            changed: "",
+            machine: &crate::machine_name(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        words.insert(change).await?;
         for rows in &stages {
             rows.apply(change, &run).await?;
         }

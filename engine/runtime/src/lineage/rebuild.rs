@@ -14,6 +14,7 @@ use serde::Serialize;
 use sqlx::{Sqlite, Transaction};
 
 use super::{
+    opening::RunWords,
     record::{RunRecord, StageRecord},
     *,
 };
@@ -120,29 +121,28 @@ impl Lineage {
         let mut change = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
         let was_running = record.status == RunStatus::Running;
         let status = if was_running { RunStatus::Interrupted } else { record.status };
-        sqlx::query(
-            "INSERT INTO runs (run, pipeline, path, text, set_json, params, status, started_ms, seconds, changed, machine,
-                 version, resumes, overrides, locks, store) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(&record.run.0)
-        .bind(&record.pipeline)
-        .bind(record.path.to_string_lossy().into_owned())
-        .bind(&record.text)
-        .bind(serde_json::to_string(&record.overrides.set).map_err(unreadable)?)
-        .bind(serde_json::to_string(&record.params).map_err(unreadable)?)
-        .bind(status.name())
-        .bind(record.started_ms as i64)
-        .bind(record.seconds)
-        .bind(&record.changed)
-        .bind(&record.machine)
-        .bind(&record.version)
-        .bind(record.resumes.as_ref().map(|run| run.0.as_str()))
-        .bind(serde_json::to_string(&record.overrides).map_err(unreadable)?)
-        .bind(serde_json::to_string(&record.locks).map_err(unreadable)?)
-        .bind(url)
-        .execute(&mut *change)
-        .await
-        .map_err(failed)?;
+        let row = PipelineRow {
+            path: record.path.clone(),
+            name: record.pipeline.clone(),
+            text: record.text.clone(),
+            params: record.params.clone(),
+            overrides: record.overrides.clone(),
+            resumes: record.resumes.clone(),
+            locks: record.locks.clone(),
+            selection: record.selection.clone(),
+            store: url.map(str::to_owned),
+        };
+        let words = RunWords {
+            run: &record.run,
+            row: &row,
+            status,
+            started_ms: record.started_ms,
+            seconds: record.seconds,
+            changed: &record.changed,
+            machine: &record.machine,
+            version: &record.version,
+        };
+        words.insert(&mut change).await?;
         let started = What::RunStarted {
             pipeline: record.pipeline.clone(),
             plan: PlanView::default(),

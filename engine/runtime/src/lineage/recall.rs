@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use llmflow_contract::{Digest, StageId};
@@ -54,7 +54,7 @@ impl Lineage {
     /// The file a run was started with.
     pub async fn pipeline_of(&self, run: &RunId) -> Result<PipelineRow, Failure> {
         let row = sqlx::query(
-            "SELECT path, pipeline, text, set_json, params, overrides, resumes, store, locks FROM runs WHERE run = ?",
+            "SELECT path, pipeline, text, set_json, params, overrides, resumes, store, locks, selection FROM runs WHERE run = ?",
         )
         .bind(&run.0)
         .fetch_optional(&self.pool)
@@ -73,6 +73,7 @@ impl Lineage {
             overrides,
             resumes: row.try_get::<Option<String>, _>("resumes").map_err(failed)?.map(RunId),
             locks: json(&row, "locks")?.unwrap_or_default(),
+            selection: json(&row, "selection")?.unwrap_or_default(),
             store: row.try_get("store").map_err(failed)?,
         })
     }
@@ -114,23 +115,33 @@ impl Lineage {
             .collect()
     }
 
-    /// The key of each stage's last success.
-    pub async fn last_keys(&self, pipeline: &str, stages: &[&StageId]) -> Result<Vec<(StageId, Digest)>, Failure> {
+    /// The key of each stage's last success in runs of a file, or of one of this name that is no longer where it was, with
+    /// the same `--limit`.
+    pub async fn last_keys(
+        &self,
+        (pipeline, path): (&str, &Path),
+        limit: Option<u64>,
+        stages: &[&StageId],
+    ) -> Result<Vec<(StageId, Digest)>, Failure> {
         let rows = sqlx::query(
-            "SELECT s.stage, s.key FROM json_each(?2) wanted JOIN stages s ON s.rowid = (
+            "SELECT s.stage, s.key, r.path FROM json_each(?2) wanted JOIN stages s ON s.rowid = (
                  SELECT s.rowid FROM stages s JOIN runs r ON r.run = s.run
-                 WHERE s.stage = wanted.value AND r.pipeline = ?1
+                 WHERE s.stage = wanted.value AND r.pipeline = ?1 AND (r.overrides ->> '$.limit') IS ?4
                      AND s.status IN ('ran', 'cached', 'refused') AND s.key IS NOT NULL
-                 ORDER BY r.number DESC LIMIT 1)",
+                 ORDER BY r.path = ?3 DESC, r.number DESC LIMIT 1) JOIN runs r ON r.run = s.run",
         )
         .bind(pipeline)
         .bind(serde_json::to_string(stages).map_err(unreadable)?)
+        .bind(path.to_string_lossy().into_owned())
+        .bind(limit.map(|limit| limit as i64))
         .fetch_all(&self.pool)
         .await
         .map_err(failed)?;
         let mut keys = Vec::new();
         for row in &rows {
-            if let Some(key) = digest(row, "key")? {
+            let from = PathBuf::from(text(row, "path")?);
+            let is_anothers = from != path && from.is_file();
+            if let Some(key) = digest(row, "key")?.filter(|_| !is_anothers) {
                 keys.push((stage_id(row, "stage")?, key));
             }
         }

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     event::{Compute, Event, RunId, RunStatus, What},
     pipeline::Overrides,
-    plan::{Change, Component},
+    plan::{Change, Component, Selection},
 };
 
 /// One run, as the store keeps it for every home.
@@ -54,6 +54,9 @@ pub struct RunRecord {
     /// What its remote sources were found to be.
     #[serde(default, skip_serializing_if = "Locks::is_empty")]
     pub locks: Locks,
+    /// Which stages were asked for.
+    #[serde(default, skip_serializing_if = "Selection::is_plain")]
+    pub selection: Selection,
     #[serde(default)]
     pub compute: Compute,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -166,6 +169,7 @@ impl Lineage {
             version: row.version,
             resumes: file.resumes,
             locks: file.locks,
+            selection: file.selection,
             compute,
             published,
             stages,

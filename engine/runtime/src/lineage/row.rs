@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     event::{RunId, RunStatus},
     pipeline::Overrides,
+    plan::Selection,
 };
 
 /// The file a run was started with.
@@ -26,6 +27,8 @@ pub struct PipelineRow {
     pub resumes: Option<RunId>,
     /// What its remote sources were found to be.
     pub locks: Locks,
+    /// Which stages were asked for.
+    pub selection: Selection,
     /// The store's URL, where it is not the home's own.
     pub store: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! Reading: which runs there are, and which one is meant.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use llmflow_contract::{Digest, StageId};
 use sqlx::{AssertSqlSafe, Row, sqlite::SqliteRow};
@@ -154,15 +154,29 @@ impl Lineage {
         }
     }
 
-    /// The newest run that can be resumed.
+    /// The newest run that is not finished: none that a later run went on with, or whose file a later run has done.
     pub async fn newest_unfinished(&self) -> Result<Option<RunId>, Failure> {
         let row: Option<(String,)> = sqlx::query_as(
-            "SELECT run FROM runs WHERE status IN ('interrupted', 'failed', 'refused') ORDER BY number DESC LIMIT 1",
+            "SELECT run FROM runs r WHERE status IN ('interrupted', 'failed', 'refused') AND NOT EXISTS (
+                 SELECT 1 FROM runs later WHERE later.number > r.number
+                     AND (later.resumes = r.run OR later.path = r.path AND later.status = 'done'))
+             ORDER BY number DESC LIMIT 1",
         )
         .fetch_optional(&self.pool)
         .await
         .map_err(failed)?;
         Ok(row.map(|(run,)| RunId(run)))
+    }
+
+    /// The stages of a run that have their result.
+    pub async fn ended_well(&self, run: &RunId) -> Result<BTreeSet<StageId>, Failure> {
+        let rows: Vec<(String,)> =
+            sqlx::query_as("SELECT stage FROM stages WHERE run = ? AND status IN ('ran', 'cached', 'refused')")
+                .bind(&run.0)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(failed)?;
+        Ok(rows.into_iter().map(|(stage,)| StageId::new(stage)).collect())
     }
 
     /// Is this name taken?

@@ -141,7 +141,9 @@ impl Checker<'_> {
             }
             None => self.unknown_op(stage),
         }
+        let fills = self.fills(group, stage);
         StageShared {
+            fills,
             name: stage.name.value.clone(),
             span: stage.name.span,
             op: stage.op.value.clone(),

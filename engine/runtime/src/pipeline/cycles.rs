@@ -76,6 +76,10 @@ fn need(stage: &StageDef, n: usize) -> Option<(usize, Span)> {
             None => n -= refs.len(),
         }
     }
+    match stage.shared.fills.get(n) {
+        Some(fill) => return Some((fill.read.index as usize, fill.span)),
+        None => n -= stage.shared.fills.len(),
+    }
     if let Some(when) = &stage.when {
         match when.reads.get(n) {
             Some(read) => return Some((read.index as usize, when.span)),

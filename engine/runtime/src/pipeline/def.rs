@@ -61,8 +61,18 @@ pub struct StageShared {
     pub matrix: Option<Arc<Matrix>>,
     /// Params under their canonical names, in the operator's order; defaults are not filled in.
     pub(super) with: Vec<(String, Varied<Json>)>,
+    /// Params whose values are metrics of other stages.
+    pub fills: Vec<Fill>,
     pub(super) resources: Varied<Resources>,
     pub(super) seed: Varied<Option<u64>>,
+}
+
+/// A param whose value is a metric of another stage: an edge, and in the key as its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fill {
+    pub param: String,
+    pub read: MetricRef,
+    pub span: Span,
 }
 
 /// A stage that another one names.
@@ -125,9 +135,10 @@ impl StageDef {
     pub fn needs(&self) -> Vec<u32> {
         let data = self.inputs.iter().flat_map(|(_, refs)| refs.iter().map(|input| input.index));
         let when = self.when.iter().flat_map(|when| when.reads.iter().map(|read| read.index));
+        let fills = self.shared.fills.iter().map(|fill| fill.read.index);
         let mut needs: Vec<u32> = Vec::new();
         let mut seen = std::collections::HashSet::new();
-        for index in data.chain(when).chain(self.after.iter().map(|after| after.index)) {
+        for index in data.chain(fills).chain(when).chain(self.after.iter().map(|after| after.index)) {
             if seen.insert(index) {
                 needs.push(index);
             }

@@ -38,7 +38,7 @@ mod with;
 mod tests;
 
 pub use check::SIDE_PORTS;
-pub use def::{InputRef, MetricRef, StageDef, StageRef, StageShared, When, Wired};
+pub use def::{Fill, InputRef, MetricRef, StageDef, StageRef, StageShared, When, Wired};
 pub use demand::{Demand, LONGEST_BACKOFF, Resources, Retry};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use expression::{Expr, Operand};

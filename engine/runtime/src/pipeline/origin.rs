@@ -16,6 +16,8 @@ pub struct Origin {
     pub span: Option<Span>,
     /// What changed it.
     pub given: Option<Given>,
+    /// `eval.acc`: the metric that will be the value.
+    pub metric: Option<String>,
 }
 
 /// What gave a value in place of the file's.
@@ -67,7 +69,7 @@ impl Origin {
             Given::Set(_) => "set by --set".to_owned(),
             other => format!("set by {other}"),
         });
-        [self.name.clone(), place, given].into_iter().flatten().collect::<Vec<_>>().join(", ")
+        [self.name.clone(), self.metric.clone(), place, given].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -37,6 +37,9 @@ pub enum Target {
 /// Where a published path lies, if not below the file.
 const REMOTE: [&str; 3] = ["s3://", "gs://", "az://"];
 
+/// The endings of a report.
+const REPORTS: [&str; 3] = ["html", "htm", "md"];
+
 /// Whether a published path lies in an object store.
 pub fn is_remote(path: &str) -> bool {
     REMOTE.iter().any(|scheme| path.starts_with(scheme))
@@ -73,6 +76,9 @@ impl Checker<'_> {
         for item in items {
             for path in &item.paths {
                 self.published_path(path, &mut taken);
+                if item.what.value == "report" {
+                    self.report_path(path);
+                }
             }
             if let Some(target) = self.published(&item.what) {
                 found.push(Publish { target, paths: item.paths.clone(), span: item.what.span });
@@ -95,6 +101,22 @@ impl Checker<'_> {
             return None;
         };
         Some(Target::Output { stage: self.names.ids[one as usize].clone(), port: found.rest.map(Port::from) })
+    }
+
+    /// A report is one file beside the pipeline, in one of two forms.
+    fn report_path(&mut self, path: &At<String>) {
+        let ending = Path::new(&path.value).extension().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+        let message = match (is_remote(&path.value), REPORTS.contains(&ending)) {
+            (true, _) => format!("`{}`: the report is written below the file's folder", path.value),
+            (false, false) => format!(
+                "`{}`: a report is written as {}",
+                path.value,
+                REPORTS.map(|end| format!(".{end}")).join(" or ")
+            ),
+            (false, true) => return,
+        };
+        self.diagnostics
+            .push(Diagnostic::new("publish/report", message, path.span).help("publish: {report: out/report.html}"));
     }
 
     fn published_path(&mut self, path: &At<String>, taken: &mut HashMap<PathBuf, Span>) {

@@ -1,4 +1,5 @@
-//! `${params.x}`, `${env.X}`, `${secret.X}` and `${matrix.x}`: values that stand elsewhere.
+//! `${params.x}`, `${env.X}`, `${secret.X}` and `${matrix.x}`: values that stand elsewhere. `${stage.metric}` is known only once
+//! that stage has run, and stays.
 //!
 //! A reference that is the whole text keeps the type of what it names; inside other text it becomes text.
 //! `$${` writes a literal `${`.
@@ -8,13 +9,16 @@ use std::{cell::Cell, rc::Rc, sync::Arc};
 use indexmap::IndexMap;
 
 use super::{
-    diagnostic::{Diagnostic, Diagnostics},
+    diagnostic::{Diagnostic, Diagnostics, nearest},
     matrix::Cell as MatrixCell,
     node::{Node, Value},
     origin::{Given, Origin},
     params::Param,
     source::{SourceFile, Span},
 };
+
+/// What stands before the dot of a reference, if it is no stage.
+const FAMILIES: [&str; 4] = ["params", "env", "secret", "matrix"];
 
 /// What references may name.
 #[derive(Clone)]
@@ -98,6 +102,9 @@ impl<'a> Scope<'a> {
     fn filled(&self, text: &str, node: &Node) -> Result<(Value, Option<Arc<Origin>>), Diagnostic> {
         let whole = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).filter(|name| !name.contains('}'));
         if let Some(name) = whole {
+            if let Some(metric) = self.metric(name) {
+                return Ok(metric);
+            }
             return self.look_up(name, node);
         }
         let (mut filled, mut rest, mut origin) = (String::new(), text, None);
@@ -135,16 +142,27 @@ impl<'a> Scope<'a> {
         Ok((Value::String(filled), origin))
     }
 
+    /// `${STAGE.METRIC}` as the whole value of a param: it stays as it is written until that stage has run.
+    fn metric(&self, name: &str) -> Option<(Value, Option<Arc<Origin>>)> {
+        let (stage, metric) = name.trim().split_once('.')?;
+        let is_typo = nearest(stage, FAMILIES).is_some();
+        if !self.takes_secrets || FAMILIES.contains(&stage) || is_typo || stage.is_empty() || metric.is_empty() {
+            return None;
+        }
+        let origin = Origin { metric: Some(name.trim().to_owned()), ..Origin::default() };
+        Some((Value::String(format!("${{{}}}", name.trim())), Some(Arc::new(origin))))
+    }
+
     fn look_up(&self, name: &str, node: &Node) -> Result<(Value, Option<Arc<Origin>>), Diagnostic> {
         let reference = format!("${{{name}}}");
         let at = self.place(&reference, node);
         let error = |code: &str, message: String| Diagnostic::new(code, message, at);
-        let forms = "write `${params.NAME}`, `${env.NAME}` or `${matrix.NAME}`; `$${` for a literal `${`";
+        let forms = "write `${params.NAME}`, `${env.NAME}` or `${matrix.NAME}`, in `with` also `${STAGE.METRIC}`; `$${` for a literal `${`";
         let Some((family, key)) = name.trim().split_once('.') else {
             return Err(error("reference/unknown", format!("`{reference}` names nothing")).help(forms));
         };
         let named = |span: Option<Span>, given: Option<Given>| {
-            Some(Arc::new(Origin { name: Some(format!("{family}.{key}")), span, given }))
+            Some(Arc::new(Origin { name: Some(format!("{family}.{key}")), span, given, metric: None }))
         };
         let (value, origin) = match family {
             "params" => {
@@ -162,7 +180,7 @@ impl<'a> Scope<'a> {
                     let message = format!("the environment has no variable `{key}`");
                     return Err(error("reference/env", message).help(format!("export {key}=…")));
                 };
-                (Value::String(value).clone_within(&self.budget), None)
+                (Value::String(value).clone_within(&self.budget), named(None, None))
             }
             "secret" if !is_variable(key) => {
                 let message = format!("`{key}` cannot name a secret: it is a variable of the environment");
@@ -189,7 +207,7 @@ impl<'a> Scope<'a> {
             },
             _ => {
                 return Err(error("reference/unknown", format!("`{reference}` names nothing"))
-                    .nearest(family, ["params", "env", "secret", "matrix"])
+                    .nearest(family, FAMILIES)
                     .help(forms));
             }
         };

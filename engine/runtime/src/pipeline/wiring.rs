@@ -10,11 +10,12 @@ use llmflow_contract::{Arity, Entry, Port};
 use super::{
     check::{Checker, SIDE_PORTS},
     condition::{ReadWhen, place_within},
-    def::{InputRef, MetricRef, StageRef, When, Wired},
+    def::{Fill, InputRef, MetricRef, StageRef, When, Wired},
     diagnostic::Diagnostic,
     names::Target,
     source::{At, Span},
     stage::{Ref, Stage, Wiring},
+    varied::Varied,
 };
 
 /// References of a whole file that gather matrices: each holds its stages.
@@ -227,6 +228,33 @@ impl Checker<'_> {
         let made = |index: u32, span: Span| StageRef { stage: self.names.ids[index as usize].clone(), index, span };
         let targets = targets.iter();
         targets.flat_map(|(target, span)| indices(target, combination).map(|index| made(index, *span))).collect()
+    }
+
+    /// The metrics of other stages that are values of params.
+    pub(super) fn fills(&mut self, from: usize, stage: &Stage) -> Vec<Fill> {
+        let mut fills = Vec::new();
+        for (param, value) in &stage.with {
+            let Some(Varied::Same(node)) = value else { continue };
+            let Some(name) = node.origin.as_ref().and_then(|origin| origin.metric.clone()) else { continue };
+            let reference = At::new(name.clone(), node.span);
+            let Some(found) = self.names.find(&reference, &mut self.diagnostics) else { continue };
+            let Some(metric) = found.rest.map(str::to_owned) else { continue };
+            match self.names.target(from, &found, "a param", false, node.span, &mut self.diagnostics) {
+                Some(Target::One(index)) => {
+                    let stage = self.names.ids[index as usize].clone();
+                    let read = MetricRef { name, stage, index, metric };
+                    let info = self.names.groups[from].entry.and_then(|entry| entry.param(&param.value));
+                    fills.extend(info.map(|info| Fill { param: info.name.clone(), read, span: node.span }));
+                }
+                Some(_) => {
+                    let message = format!("`{name}` is a metric of many stages: which of them?");
+                    let diagnostic = Diagnostic::new("matrix/many", message, node.span);
+                    self.diagnostics.push(diagnostic.help("name one: `${STAGE@AXIS=VALUE.METRIC}`"));
+                }
+                None => {}
+            }
+        }
+        fills
     }
 
     /// The metrics that `when` reads: of each its name, the metric, and the stages.

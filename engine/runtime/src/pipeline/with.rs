@@ -3,6 +3,8 @@
 //! Owns: aliases → canonical names, types, ranges, choices, secrets, what is missing, and where each value came from.
 //! Must not know: what a param does.
 
+use std::{borrow::Cow, sync::Arc};
+
 use llmflow_contract::{Entry, ParamInfo, ParamType, Role};
 use serde_json::{Map, Value as Json};
 
@@ -11,7 +13,7 @@ use super::{
     node::{Node, Value, int_json},
     origin::Origin,
     places::Places,
-    source::{At, Span},
+    source::{At, SourceFile, Span},
     varied::Varied,
 };
 
@@ -172,6 +174,10 @@ impl Checker<'_> {
                 .push(&mut self.found);
             return None;
         }
+        if node.origin.as_ref().is_some_and(|origin| origin.metric.is_some()) {
+            return self.metric(info, node, name);
+        }
+        let node = &*read(&info.kind, node);
         let value = self.typed(&info.kind, node, name)?;
         if let Some(bounds) = outside(info, node) {
             let message = format!("`{name}` is {node}, it must be {bounds}");
@@ -184,6 +190,22 @@ impl Checker<'_> {
             return None;
         }
         Some(value)
+    }
+
+    /// A metric of another stage: a number, and the whole value of a param of the stage. It stays until it is known.
+    fn metric(&mut self, info: &ParamInfo, node: &Node, name: &str) -> Option<Json> {
+        let takes_number = |kind: &ParamType| matches!(kind, ParamType::Integer | ParamType::Number | ParamType::Any);
+        let fits = match &info.kind {
+            ParamType::Either(kinds) => kinds.iter().any(takes_number),
+            kind => takes_number(kind),
+        };
+        if fits && name == info.name && info.role != Role::Source {
+            return Some(node.to_json());
+        }
+        let message = format!("`{name}` is {}: a metric is a number", info.kind.describe());
+        let help = "a metric can be the value of a param that is a number; `when` compares metrics, too";
+        self.refuse("param/metric", message, node).help(help).push(&mut self.found);
+        None
     }
 
     /// What is wrong with a secret that stands where its value would be recorded, or a value where a secret belongs.
@@ -209,6 +231,10 @@ impl Checker<'_> {
             (ParamType::Bool, Value::Bool(_))
             | (ParamType::String, Value::String(_))
             | (ParamType::Number, Value::Int(_) | Value::Float(_)) => return Some(node.to_json()),
+            // A number that stands elsewhere is written out: `["python", "train.py", "${params.steps}"]`.
+            (ParamType::String, Value::Int(_) | Value::Float(_) | Value::Bool(_)) if is_elsewhere(node) => {
+                return Some(Json::String(node.to_string()));
+            }
             (ParamType::Integer, _) => {
                 if let Some(number) = node.as_int() {
                     return Some(int_json(number));
@@ -328,6 +354,30 @@ fn is_secret(node: &Node) -> bool {
 fn is_own_secret(node: &Node) -> bool {
     let name = node.origin.as_ref().and_then(|origin| origin.name.as_ref());
     name.is_some_and(|name| name.starts_with("secret."))
+}
+
+/// A variable of the environment is text; where a number or a truth belongs it is read as one: `5`.
+fn read<'a>(kind: &ParamType, node: &'a Node) -> Cow<'a, Node> {
+    let is_env = |origin: &Arc<Origin>| origin.name.as_ref().is_some_and(|name| name.starts_with("env."));
+    let (Value::String(text), Some(true)) = (&node.value, node.origin.as_ref().map(is_env)) else {
+        return Cow::Borrowed(node);
+    };
+    if !matches!(kind, ParamType::Bool | ParamType::Integer | ParamType::Number) {
+        return Cow::Borrowed(node);
+    }
+    match Node::parse(&SourceFile::new("", text)) {
+        Ok((Node { value: value @ (Value::Bool(_) | Value::Int(_) | Value::Float(_)), .. }, found))
+            if found.is_empty() =>
+        {
+            Cow::Owned(Node { value, ..node.clone() })
+        }
+        _ => Cow::Borrowed(node),
+    }
+}
+
+/// Whether a value stands where a reference points to.
+fn is_elsewhere(node: &Node) -> bool {
+    node.origin.as_ref().is_some_and(|origin| origin.name.is_some())
 }
 
 fn has_fields(kind: &ParamType) -> bool {

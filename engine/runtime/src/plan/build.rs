@@ -101,6 +101,7 @@ impl Plan {
         let stages: Option<Vec<Planned>> = stages.into_iter().collect();
         let stages = stages.unwrap_or_default(); // one that is not there was reported
         check::published(&pipeline, &stages, &base, &mut diagnostics);
+        check::published_rows(&pipeline, &stages, &mut diagnostics);
         if !diagnostics.is_empty() {
             return Err(PlanError::Bad(diagnostics));
         }
@@ -187,6 +188,10 @@ impl Site<'_> {
                     let is_whole = order.needs[index].iter().all(|need| stages[*need as usize].is_some());
                     match (def, entry) {
                         (Some(def), Some(entry)) if is_whole => self.step(index, def, entry, &outputs, chosen),
+                        (Some(def), Some(entry)) => {
+                            let plan = || self.scope(&outputs).sketch(def, entry);
+                            Ok(Step::Broken(check::beside_reported(def, entry, &outputs, plan)))
+                        }
                         _ => Ok(Step::Broken(Vec::new())),
                     }
                 })
@@ -196,15 +201,21 @@ impl Site<'_> {
                     Step::Settled(settled, standing) => (settled, standing),
                     Step::Broken(found) => {
                         found.into_iter().for_each(|diagnostic| diagnostics.push(diagnostic));
+                        let def = defs[index].as_ref();
+                        if let Some(entry) = def.and_then(|def| entries.get(&def.shared.op)) {
+                            outputs.declare(index, &entry.outputs);
+                        }
                         continue;
                     }
                 };
                 let Some(def) = defs[index].take() else { continue };
                 let entry = entries[&def.shared.op].clone();
                 settled.share(siblings.entry(Arc::as_ptr(&def.shared)).or_insert_with(|| settled.plan.clone()));
-                if let (Standing::Run(None), Some(key), None) = (&standing, &settled.key, self.store.local()) {
+                if let (Standing::Run(None), None) = (&standing, self.store.local()) {
                     // Elsewhere: asked one after the other, from here.
-                    standing = found(self.store.key_record(key).await?);
+                    standing = found(
+                        first_record(self.store, &settled.serving(&def, &entry, &outputs, chosen.is_exact)).await?,
+                    );
                 }
                 match &standing {
                     Standing::Cached(record) => outputs.learn(index, record.clone()),
@@ -224,6 +235,18 @@ impl Site<'_> {
         Ok((stages, outputs))
     }
 
+    fn scope<'s>(&'s self, outputs: &'s Outputs) -> Scope<'s> {
+        Scope {
+            machine: self.machine,
+            base: self.base,
+            seed: self.pipeline.seed,
+            sources: self.sources,
+            outputs,
+            locks: self.locks,
+            limit: self.pipeline.overrides.limit,
+        }
+    }
+
     /// Settles one stage and looks its key up where that takes no waiting.
     fn step(
         &self,
@@ -233,18 +256,13 @@ impl Site<'_> {
         outputs: &Outputs,
         chosen: &Chosen,
     ) -> Result<Step, Failure> {
-        let scope = Scope {
-            machine: self.machine,
-            base: self.base,
-            seed: self.pipeline.seed,
-            sources: self.sources,
-            outputs,
-            locks: self.locks,
-            limit: self.pipeline.overrides.limit,
-        };
-        let settled = match scope.settle(def, entry) {
-            Ok(settled) => settled,
-            Err(found) => return Ok(Step::Broken(found)),
+        let scope = self.scope(outputs);
+        let frozen = self.frozen.get(&def.id).filter(|record| record.is_of(entry) && !chosen.forced[index]);
+        let settled = match (scope.settle(def, entry), frozen) {
+            (Ok(settled), _) => settled,
+            // What it was made from may be gone.
+            (Err(_), Some(record)) => Settled::frozen(def, entry, record, self.pipeline.seed),
+            (Err(found), None) => return Ok(Step::Broken(found)),
         };
         let standing = self.standing(index, def, entry, &settled, outputs, chosen)?;
         Ok(Step::Settled(settled, standing))
@@ -263,9 +281,10 @@ impl Site<'_> {
             return Ok(Standing::Skipped { because: super::NOT_ASKED_FOR.to_owned() });
         }
         if let Some(missing) = missing_input(def, entry, outputs) {
-            let name =
-                def.inputs.iter().flat_map(|(_, refs)| refs.iter()).find(|input| input.index as usize == missing);
-            let name = name.map(|input| input.stage.as_str()).unwrap_or_default();
+            let inputs = def.inputs.iter().flat_map(|(_, refs)| refs.iter().map(|input| (input.index, &input.stage)));
+            let fills = def.shared.fills.iter().map(|fill| (fill.read.index, &fill.read.stage));
+            let name = inputs.chain(fills).find(|(index, _)| *index as usize == missing);
+            let name = name.map(|(_, stage)| stage.as_str()).unwrap_or_default();
             return Ok(Standing::Skipped { because: format!("`{name}` is skipped") });
         }
         if let Some(when) = &def.when {
@@ -275,22 +294,28 @@ impl Site<'_> {
                 Some(Ok(())) => {}
             }
         }
-        if let Some(record) = self.frozen.get(&def.id).filter(|_| !chosen.forced[index]) {
+        let gives = |record: &&Arc<KeyRecord>| {
+            settled.plan.outputs.iter().all(|(port, ..)| record.outputs.contains_key(port)) && record.is_of(entry)
+        };
+        if let Some(record) = self.frozen.get(&def.id).filter(gives).filter(|_| !chosen.forced[index]) {
             return Ok(Standing::Cached(record.clone()));
         }
-        let Some(key) = &settled.key else { return Ok(Standing::Waits) };
+        if settled.key.is_none() {
+            return Ok(Standing::Waits);
+        }
         if chosen.forced[index] {
             return Ok(Standing::Run(Some("--force")));
         }
         if !def.shared.is_cached {
             return Ok(Standing::Run(Some("cache: false")));
         }
-        if let Some(record) = self.stood.get(key) {
+        if let Some(record) = settled.key.and_then(|key| self.stood.get(&key)) {
             return Ok(Standing::Cached(record.clone()));
         }
         match self.store.local() {
             Some(_) => {
-                let looked = self.store.key_record(key).now_or_never(); // a folder answers at once
+                let keys = settled.serving(def, entry, outputs, chosen.is_exact);
+                let looked = first_record(self.store, &keys).now_or_never(); // a folder answers at once
                 let looked = looked.unwrap_or_else(|| Err(Failure::bug("a local store made a plan wait")))?;
                 self.found_anew.fetch_add(usize::from(looked.is_some()), Ordering::Relaxed);
                 Ok(found(looked))
@@ -298,6 +323,16 @@ impl Site<'_> {
             None => Ok(Standing::Run(None)),
         }
     }
+}
+
+/// The first record of these keys.
+pub(crate) async fn first_record(store: &Store, keys: &[Digest]) -> Result<Option<KeyRecord>, Failure> {
+    for key in keys {
+        if let Some(record) = store.key_record(key).await? {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
 }
 
 fn found(record: Option<KeyRecord>) -> Standing {
@@ -342,8 +377,9 @@ async fn frozen_records(
 ) -> Result<HashMap<StageId, Arc<KeyRecord>>, Failure> {
     let wanted: Vec<&StageId> = defs.iter().filter(|def| def.shared.is_frozen).map(|def| &def.id).collect();
     let (Some(lineage), false) = (lineage, wanted.is_empty()) else { return Ok(HashMap::new()) };
+    let file = (pipeline.name.as_str(), &*pipeline.source.absolute_path());
     let mut records = HashMap::new();
-    for (stage, key) in lineage.last_keys(&pipeline.name, &wanted).await? {
+    for (stage, key) in lineage.last_keys(file, pipeline.overrides.limit, &wanted).await? {
         if let Some(record) = store.key_record(&key).await? {
             records.insert(stage, Arc::new(record));
         }

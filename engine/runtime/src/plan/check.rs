@@ -1,10 +1,12 @@
 //! Checks that only a plan can make: kinds across edges, rows that may never reach training, metrics that gates name,
 //! files that publishing would destroy.
 
-use llmflow_contract::{PortSpec, Source, StagePlan};
+use std::path::Path;
+
+use llmflow_contract::{Arity, Entry, Kind, Port, PortSpec, Source, StagePlan};
 
 use super::{Planned, outputs::Outputs};
-use crate::pipeline::{Diagnostic, Diagnostics, Pipeline, StageDef, is_remote};
+use crate::pipeline::{Diagnostic, Diagnostics, Pipeline, StageDef, Target, is_remote};
 
 /// Every input has a kind that its port takes.
 pub fn kinds(def: &StageDef, specs: &[PortSpec], outputs: &Outputs) -> Result<(), Vec<Diagnostic>> {
@@ -12,7 +14,14 @@ pub fn kinds(def: &StageDef, specs: &[PortSpec], outputs: &Outputs) -> Result<()
     for (port, refs) in def.inputs.iter() {
         let Some(spec) = specs.iter().find(|spec| &spec.port == port) else { continue };
         for input in refs.iter() {
-            let Some((kind, ..)) = outputs.find(input) else { continue };
+            let Some((kind, ..)) = outputs.find(input) else {
+                if let Some(gives) = outputs.declared(input).filter(|gives| !spec.accepts.may_meet(gives)) {
+                    let (to, from) = (format!("{}.{port}", def.id), format!("{}.{}", input.stage, input.port));
+                    let gives = Kind::new(gives.to_string());
+                    found.push(Diagnostic::kind_mismatch(&to, &spec.accepts, &from, &gives, input.span));
+                }
+                continue;
+            };
             if !spec.accepts.accepts(&kind) {
                 let (to, from) = (format!("{}.{port}", def.id), format!("{}.{}", input.stage, input.port));
                 found.push(Diagnostic::kind_mismatch(&to, &spec.accepts, &from, &kind, input.span));
@@ -37,25 +46,76 @@ pub fn training(def: &StageDef, plan: &StagePlan, outputs: &Outputs) -> Result<(
 /// The metrics that a stage's `require` names, and those of others that its `when` names, exist.
 pub fn metrics(stage: &Planned, stages: &[Option<Planned>], diagnostics: &mut Diagnostics) {
     let def = &stage.def;
-    let has = |plan: &StagePlan, name: &str| plan.metrics.iter().any(|metric| metric.name == name);
-    for require in &def.shared.require {
-        let plan = &stage.settled.plan;
-        for name in require.expr.names().into_iter().filter(|name| !has(plan, name)) {
-            diagnostics.push(Diagnostic::unknown_metric(&def.id, name, &plan.metrics, require.span));
-        }
-    }
-    let Some(when) = &def.when else { return };
-    for read in &when.reads {
+    required(def, &stage.settled.plan).into_iter().for_each(|diagnostic| diagnostics.push(diagnostic));
+    let of_when = def.when.iter().flat_map(|when| when.reads.iter().map(|read| (read, when.span)));
+    for (read, span) in of_when.chain(def.shared.fills.iter().map(|fill| (&fill.read, fill.span))) {
         let Some(Some(other)) = stages.get(read.index as usize) else { continue };
         let plan = &other.settled.plan;
         if !has(plan, &read.metric) {
-            diagnostics.push(Diagnostic::unknown_metric(&read.stage, &read.metric, &plan.metrics, when.span));
+            diagnostics.push(Diagnostic::unknown_metric(&read.stage, &read.metric, &plan.metrics, span));
         }
     }
 }
 
+/// The endings of files that rows are not written as.
+const NO_ROWS: [&str; 10] = ["arrow", "csv", "gguf", "html", "json", "md", "pdf", "safetensors", "tsv", "txt"];
+
+/// Rows are published in a form that exists.
+pub fn published_rows(pipeline: &Pipeline, stages: &[Planned], diagnostics: &mut Diagnostics) {
+    for item in &pipeline.publish {
+        let Target::Output { stage, port } = &item.target else { continue };
+        let Some(planned) = stages.iter().find(|planned| planned.def.id == *stage) else { continue };
+        let mut outputs = planned.settled.plan.outputs.iter();
+        let kind = match port {
+            Some(port) => outputs.find(|(name, ..)| name == port),
+            None => outputs.next(),
+        };
+        if !kind.is_some_and(|(_, kind, _)| kind.is_dataset()) {
+            continue;
+        }
+        for path in &item.paths {
+            let at = Path::new(&path.value);
+            let ending = at.extension().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+            if NO_ROWS.contains(&ending) {
+                let message = format!("`{}`: rows are published as JSONL or Parquet, as the ending says", path.value);
+                let help = format!("publish: {{{stage}: {}}}", at.with_extension("jsonl").display());
+                diagnostics.push(Diagnostic::new("publish/rows", message, path.span).help(help));
+            }
+        }
+    }
+}
+
+/// The metrics that a stage's `require` names and that it does not report.
+fn required(def: &StageDef, plan: &StagePlan) -> Vec<Diagnostic> {
+    let names =
+        def.shared.require.iter().flat_map(|require| require.expr.names().into_iter().map(|name| (name, require.span)));
+    let unknown = names.filter(|(name, _)| !has(plan, name));
+    unknown.map(|(name, span)| Diagnostic::unknown_metric(&def.id, name, &plan.metrics, span)).collect()
+}
+
+fn has(plan: &StagePlan, name: &str) -> bool {
+    plan.metrics.iter().any(|metric| metric.name == name)
+}
+
+/// What can be said of a stage although one that it reads is reported, and cannot be planned.
+pub fn beside_reported(
+    def: &StageDef,
+    entry: &Entry,
+    outputs: &Outputs,
+    plan: impl FnOnce() -> Option<StagePlan>,
+) -> Vec<Diagnostic> {
+    let mut found = kinds(def, &entry.inputs, outputs).err().unwrap_or_default();
+    // Whether an optional input is there decides about metrics.
+    let is_open = |port: &Port| entry.inputs.iter().any(|spec| spec.port == *port && spec.arity == Arity::Optional);
+    let reads = def.inputs.iter().filter(|(port, _)| is_open(port)).flat_map(|(_, refs)| refs.iter());
+    if !reads.into_iter().any(|input| outputs.is_reported(input.index as usize)) {
+        found.extend(plan().map(|plan| required(def, &plan)).unwrap_or_default());
+    }
+    found
+}
+
 /// Nothing is published over what a stage reads.
-pub fn published(pipeline: &Pipeline, stages: &[Planned], base: &std::path::Path, diagnostics: &mut Diagnostics) {
+pub fn published(pipeline: &Pipeline, stages: &[Planned], base: &Path, diagnostics: &mut Diagnostics) {
     for path in pipeline.publish.iter().flat_map(|item| &item.paths).filter(|path| !is_remote(&path.value)) {
         let Ok(target) = base.join(&path.value).canonicalize() else { continue }; // nothing is there
         let reads = |stage: &&Planned| {

@@ -18,6 +18,9 @@ pub struct Component {
     pub value: String,
 }
 
+/// The part that names the numerics class.
+const NUMERICS: &str = "numerics";
+
 /// Everything a key is made of.
 pub struct Subject<'a> {
     pub entry: &'a Entry,
@@ -42,6 +45,11 @@ pub fn components(subject: &Subject) -> Vec<Component> {
         if matches!(param.role, Role::Key | Role::Horizon) && !is_default {
             add(format!("with.{}", param.name), value.to_string());
         }
+        // Under which names a program finds its secrets shows in what it does; what they are called here does not.
+        if let (Role::Secret, Some(secrets)) = (param.role, value.as_object().filter(|secrets| !secrets.is_empty())) {
+            let names: Vec<&str> = secrets.keys().map(String::as_str).collect();
+            add(format!("with.{}", param.name), names.join(" "));
+        }
     }
     for (port, digests) in subject.inputs {
         let shown: Vec<String> = digests.iter().map(Digest::hex).collect();
@@ -53,12 +61,30 @@ pub fn components(subject: &Subject) -> Vec<Component> {
     if subject.plan.seeded {
         add("seed".into(), subject.seed.to_string());
     }
-    match &subject.plan.numerics {
-        Numerics::Exact => {}
-        Numerics::Seeded { class } => add("numerics".into(), class.clone()),
-        Numerics::Stochastic => add("numerics".into(), "stochastic".into()),
+    if let Some(class) = subject.plan.numerics.class() {
+        add(NUMERICS.into(), class);
     }
     parts
+}
+
+/// The keys of the same work on other devices, whose results serve where there is none of this key's own.
+pub fn stand_ins(parts: &[Component], numerics: &Numerics) -> Vec<Digest> {
+    let classes = numerics.stand_ins();
+    let on = |class: Option<String>| {
+        let mut parts = parts.to_vec();
+        let part = parts.iter_mut().find(|part| part.part == NUMERICS);
+        part.zip(class).into_iter().for_each(|(part, class)| part.value = class);
+        digest(&parts)
+    };
+    classes.iter().map(|other| on(other.class())).collect()
+}
+
+/// What a result was computed on, if not on what its stage would be computed on now: `cuda`.
+pub fn other_device(found: &[Component], numerics: &Numerics) -> Option<String> {
+    let Numerics::Seeded { device, .. } = numerics else { return None };
+    let class = found.iter().find(|part| part.part == NUMERICS)?;
+    let (made_on, _) = class.value.split_once('/')?;
+    (made_on != device.name()).then(|| made_on.to_owned())
 }
 
 /// The key of these parts.
@@ -68,6 +94,16 @@ pub fn digest(parts: &[Component]) -> Digest {
         hasher.part(part.part.as_bytes()).part(part.value.as_bytes());
     }
     hasher.finish()
+}
+
+/// Where the states saved on the way to this key lie together with those of keys that go further or less far: the parts
+/// without those of role horizon. None where the plan does not allow it.
+pub fn kin(parts: &[Component], entry: &Entry, plan: &StagePlan) -> Option<Digest> {
+    let is_horizon = |name: &str| entry.params.iter().any(|param| param.name == name && param.role == Role::Horizon);
+    let is_kept = |part: &&Component| !part.part.strip_prefix("with.").is_some_and(is_horizon);
+    let mut kept: Vec<Component> = parts.iter().filter(is_kept).cloned().collect();
+    kept.push(Component { part: "horizon".into(), value: "open".into() }); // no key is such an address
+    plan.extends.then(|| digest(&kept))
 }
 
 /// The parts that differ, in the order of `now`, then those that are gone.

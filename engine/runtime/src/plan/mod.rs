@@ -22,6 +22,7 @@ use std::{
 
 use llmflow_contract::{Arity, Digest, Entry, Failure, Locks, Machine, Source, Use};
 
+pub(crate) use build::first_record;
 pub use build::{Ground, PlanError};
 pub use key::Component;
 pub use outputs::Outputs;
@@ -122,6 +123,10 @@ impl Planned {
 }
 
 fn missing_input(def: &StageDef, entry: &Entry, outputs: &Outputs) -> Option<usize> {
+    let mut fills = def.shared.fills.iter().map(|fill| fill.read.index as usize);
+    if let Some(missing) = fills.find(|index| outputs.is_absent(*index)) {
+        return Some(missing);
+    }
     def.inputs.iter().find_map(|(port, refs)| {
         let spec = entry.inputs.iter().find(|spec| spec.port == *port);
         if spec.is_some_and(|spec| spec.arity == Arity::Optional) {
@@ -144,10 +149,34 @@ impl Plan {
         (0..self.stages.len()).filter_map(|index| self.outputs.record(index))
     }
 
+    /// The parts of the key of a stage's result, or of the one it is going to have.
+    pub fn told_components(&self, index: usize) -> Option<Vec<Component>> {
+        match &self.stages[index].standing {
+            Standing::Cached(record) if self.other_device(index).is_some() => Some(record.components.clone()),
+            _ => self.components(index),
+        }
+    }
+
+    /// The device that a stage's result was computed on, where this run would take another.
+    fn other_device(&self, index: usize) -> Option<String> {
+        let settled = &self.stages[index].settled;
+        let Standing::Cached(record) = &self.stages[index].standing else { return None };
+        match settled.key {
+            Some(key) if key != record.key => key::other_device(&record.components, &settled.plan.numerics),
+            _ => None,
+        }
+    }
+
     /// The parts of a stage's key, once every input's digest is known.
     pub fn components(&self, index: usize) -> Option<Vec<Component>> {
         let stage = &self.stages[index];
         stage.settled.components(&stage.def, &stage.entry, &self.outputs)
+    }
+
+    /// The keys whose results serve a stage, its own first; none while that is not known.
+    pub fn serving(&self, index: usize, is_exact: bool) -> Vec<Digest> {
+        let stage = &self.stages[index];
+        stage.settled.serving(&stage.def, &stage.entry, &self.outputs, is_exact)
     }
 
     /// The parts of a key that differ from the stage's last success, with where each value comes from.
@@ -218,6 +247,16 @@ impl Plan {
     pub fn missing_input(&self, index: usize) -> Option<usize> {
         self.stages[index].missing_input(&self.outputs)
     }
+}
+
+/// The first `require` of a stage that its result does not meet, and why.
+pub(crate) fn refusal(stage: &Planned, record: &KeyRecord) -> Option<(String, String)> {
+    let value = |name: &str| record.metrics.get(name).copied();
+    stage.def.shared.require.iter().find_map(|require| match require.expr.evaluate(&value) {
+        Ok(true) => None,
+        Ok(false) => Some((require.expr.text().to_owned(), require.expr.explain(&value))),
+        Err(why) => Some((require.expr.text().to_owned(), why)),
+    })
 }
 
 /// A record as an event shows it.

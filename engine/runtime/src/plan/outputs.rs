@@ -2,7 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use llmflow_contract::{Digest, Facts, Kind, Known, KnownInput, Locks, Machine, Port, StagePlan, Use};
+use llmflow_contract::{
+    Digest, Facts, Kind, KindSet, Known, KnownInput, Locks, Machine, Port, PortSpec, StagePlan, Use,
+};
 
 use crate::{
     pipeline::{InputRef, StageDef},
@@ -18,6 +20,8 @@ enum Given {
     /// Not planned yet.
     #[default]
     Unknown,
+    /// Its stage is reported: what its operator gives, as far as that is always so.
+    Declared(Box<[PortSpec]>),
     /// What a stage is going to give.
     Expected { plan: Arc<StagePlan>, is_eval: bool },
     /// What it gave.
@@ -38,6 +42,18 @@ impl Outputs {
     pub fn expect(&mut self, stage: usize, plan: Arc<StagePlan>, is_eval: bool) {
         self.0[stage] = Given::Expected { plan, is_eval };
     }
+    /// A stage that cannot be planned, and is reported.
+    pub fn declare(&mut self, stage: usize, outputs: &[PortSpec]) {
+        self.0[stage] = Given::Declared(outputs.into());
+    }
+    /// The kinds that an output of a reported stage may have.
+    pub fn declared(&self, input: &InputRef) -> Option<&KindSet> {
+        let Given::Declared(outputs) = &self.0[input.index as usize] else { return None };
+        outputs.iter().find(|spec| spec.port == input.port).map(|spec| &spec.accepts)
+    }
+    pub fn is_reported(&self, stage: usize) -> bool {
+        matches!(self.0[stage], Given::Declared(_) | Given::Unknown)
+    }
     pub fn skip(&mut self, stage: usize) {
         self.0[stage] = Given::Absent;
     }
@@ -56,7 +72,7 @@ impl Outputs {
     pub fn find(&self, input: &InputRef) -> Option<(Kind, Facts, Option<Digest>)> {
         let port = &input.port;
         match &self.0[input.index as usize] {
-            Given::Unknown | Given::Absent => None,
+            Given::Unknown | Given::Declared(_) | Given::Absent => None,
             Given::Made(record) => {
                 let digest = record.outputs.get(port).or_else(|| record.side.get(port))?;
                 let (kind, facts) = record.facts.get(port).cloned().unwrap_or_else(|| side(port));
@@ -77,7 +93,7 @@ impl Outputs {
     /// Is this output marked as rows that may never reach training?
     pub fn is_eval(&self, input: &InputRef) -> bool {
         match &self.0[input.index as usize] {
-            Given::Unknown | Given::Absent => false,
+            Given::Unknown | Given::Declared(_) | Given::Absent => false,
             _ => self.find(input).is_some_and(|(_, facts, _)| facts.used_for == Some(Use::Eval)),
         }
     }
@@ -108,7 +124,7 @@ impl Outputs {
                     Given::Made(record) => {
                         digests.push(*record.outputs.get(&input.port).or_else(|| record.side.get(&input.port))?);
                     }
-                    Given::Unknown | Given::Expected { .. } => return None,
+                    Given::Unknown | Given::Declared(_) | Given::Expected { .. } => return None,
                 }
             }
             if !digests.is_empty() {

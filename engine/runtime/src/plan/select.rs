@@ -1,11 +1,15 @@
 //! Which stages of a pipeline are asked for: `--only`, `--from`, `--force`.
 
+use std::collections::BTreeSet;
+
 use llmflow_contract::StageId;
+use serde::{Deserialize, Serialize};
 
 use crate::pipeline::{Diagnostic, StageDef};
 
 /// What is asked for, by names of stages; a name means every combination of its matrix.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Selection {
     /// These, and what they need.
     pub only: Vec<String>,
@@ -13,6 +17,11 @@ pub struct Selection {
     pub from: Vec<String>,
     /// What is named runs although its result is there; everything, where nothing is named.
     pub force: bool,
+    /// Results computed on other devices do not serve.
+    pub exact: bool,
+    /// What the run that is gone on with had done already: `force` leaves it alone.
+    #[serde(skip)]
+    pub done: BTreeSet<StageId>,
 }
 
 /// What a selection comes to, by position.
@@ -21,12 +30,14 @@ pub struct Chosen {
     pub wanted: Vec<bool>,
     /// Runs although its result is there.
     pub forced: Vec<bool>,
+    /// Results computed on other devices do not serve.
+    pub is_exact: bool,
 }
 
 impl Selection {
     /// Is everything asked for, as it stands?
     pub fn is_plain(&self) -> bool {
-        self.only.is_empty() && self.from.is_empty() && !self.force
+        self.only.is_empty() && self.from.is_empty() && !self.force && !self.exact
     }
 
     /// # Errors
@@ -58,14 +69,15 @@ impl Selection {
             from[stage] |= needs[stage].iter().any(|need| from[*need as usize]);
             named[stage] |= from[stage];
         }
-        let forced = named.iter().map(|named| self.force && (*named || !selects)).collect();
+        let asked = named.iter().zip(defs).map(|(named, def)| (*named || !selects) && !self.done.contains(&def.id));
+        let forced = asked.map(|asked| self.force && asked).collect();
         let mut wanted = if selects { named } else { vec![true; defs.len()] };
         for stage in topological.iter().rev().map(|stage| *stage as usize) {
             if wanted[stage] {
                 needs[stage].iter().for_each(|need| wanted[*need as usize] = true);
             }
         }
-        Ok(Chosen { wanted, forced })
+        Ok(Chosen { wanted, forced, is_exact: self.exact })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use llmflow_contract::{Digest, Entry, Failure, Locks, Machine, StagePlan};
+use llmflow_contract::{Digest, Entry, Failure, Locks, Machine, MetricSpec, Needs, Numerics, ParamType, StagePlan};
 use serde_json::Value;
 
 use super::{
@@ -11,7 +11,10 @@ use super::{
     outputs::Outputs,
     sources::Sources,
 };
-use crate::pipeline::{Diagnostic, StageDef};
+use crate::{
+    pipeline::{Diagnostic, StageDef},
+    store::KeyRecord,
+};
 
 /// What a stage is, as far as its inputs are known.
 #[derive(Clone, Debug)]
@@ -54,6 +57,39 @@ impl Settled {
         Some(key::components(&key::Subject { entry, params: &params, inputs: &inputs, sources, plan, seed }))
     }
 
+    /// A stage that keeps the result it has, whatever became of what it was made from.
+    pub fn frozen(def: &StageDef, entry: &Entry, record: &KeyRecord, seed: u64) -> Self {
+        let outputs = record.outputs.keys().filter_map(|port| {
+            let (kind, facts) = record.facts.get(port)?.clone();
+            Some((port.clone(), kind, facts))
+        });
+        let metrics = record.metrics.keys().map(|name| MetricSpec::new(name, ""));
+        let plan = StagePlan {
+            inputs: entry.inputs.clone(),
+            outputs: outputs.collect(),
+            metrics: metrics.collect(),
+            sources: Vec::new(),
+            needs: Needs::default(),
+            seeded: false,
+            numerics: Numerics::Exact,
+            extends: false,
+            rows_from: Vec::new(),
+            trains_on: Vec::new(),
+        };
+        let params = def.with().to_string().into_boxed_str();
+        Self { params, plan: Arc::new(plan), seed, key: None, sources: [].into() }
+    }
+
+    /// The keys whose results serve, its own first; none while that is not known.
+    pub fn serving(&self, def: &StageDef, entry: &Entry, outputs: &Outputs, is_exact: bool) -> Vec<Digest> {
+        let mut keys: Vec<Digest> = self.key.into_iter().collect();
+        if !is_exact && matches!(self.plan.numerics, Numerics::Seeded { .. }) {
+            let parts = self.components(def, entry, outputs);
+            keys.extend(parts.map(|parts| key::stand_ins(&parts, &self.plan.numerics)).unwrap_or_default());
+        }
+        keys
+    }
+
     /// Shares a plan that equals another: siblings of a matrix nearly always do.
     pub fn share(&mut self, other: &Arc<StagePlan>) {
         if *self.plan == **other {
@@ -74,18 +110,65 @@ impl Scope<'_> {
         with
     }
 
+    /// The plan of a stage of which too little is known to settle it, if its operator can tell one.
+    pub fn sketch(&self, def: &StageDef, entry: &Entry) -> Option<StagePlan> {
+        let known = self.outputs.known(def, self.machine, self.base, self.locks);
+        let mut with = def.with();
+        self.fill(def, entry, &mut with).ok()?;
+        entry.plan(self.limited(with, entry), &known).ok().map(|(_, plan)| plan)
+    }
+
+    /// Puts metrics of other stages in their places. Says whether one is not known yet: what is planned meanwhile is planned
+    /// with the param's default, or the least it may be.
+    fn fill(&self, def: &StageDef, entry: &Entry, with: &mut Value) -> Result<bool, Diagnostic> {
+        let mut is_open = false;
+        for fill in &def.shared.fills {
+            let Some(info) = entry.param(&fill.param) else { continue };
+            let Some(record) = self.outputs.record(fill.read.index as usize) else {
+                is_open = true;
+                with[&info.name] = match &info.default {
+                    Some(default) => default.clone(),
+                    None => (info.min.unwrap_or(1.0).ceil() as i64).into(),
+                };
+                continue;
+            };
+            let refused = |what: String| {
+                let message = format!("`{}.{}` is `{}`, {what}", def.id, info.name, fill.read.name);
+                Diagnostic::new("param/metric", message, fill.span)
+                    .help("set the param to a number, or gate the stage: `when: \"STAGE.METRIC > 0\"`")
+            };
+            let value = record.metrics.get(&fill.read.metric).copied();
+            let Some(value) = value.filter(|value| value.is_finite()) else {
+                return Err(refused("which is no number".into()));
+            };
+            let is_whole = value.fract() == 0.0 && value.abs() < 2f64.powi(53);
+            if info.kind == ParamType::Integer && !is_whole {
+                return Err(refused(format!("which is {value}, no whole number")));
+            }
+            let below = info.min.is_some_and(|min| value < min || info.above_min && value == min);
+            if below || info.max.is_some_and(|max| value > max) {
+                return Err(refused(format!("which is {value}, out of the param's range")));
+            }
+            with[&info.name] =
+                if is_whole && info.kind != ParamType::Number { (value as i64).into() } else { value.into() };
+        }
+        Ok(is_open)
+    }
+
     /// # Errors
     /// What is wrong with the stage, at its places in the file.
     pub fn settle(&self, def: &StageDef, entry: &Entry) -> Result<Settled, Vec<Diagnostic>> {
         let failed = |failure: Failure| vec![Diagnostic::from_failure(&failure, def)];
         let known = self.outputs.known(def, self.machine, self.base, self.locks);
         check::kinds(def, &entry.inputs, self.outputs)?;
-        let (params, plan) = entry.plan(self.limited(def.with(), entry), &known).map_err(failed)?;
+        let mut with = def.with();
+        let is_open = self.fill(def, entry, &mut with).map_err(|diagnostic| vec![diagnostic])?;
+        let (params, plan) = entry.plan(self.limited(with, entry), &known).map_err(failed)?;
         check::kinds(def, &plan.inputs, self.outputs)?;
         check::training(def, &plan, self.outputs)?;
         let sources = self.sources.contents(&plan.sources).map_err(failed)?;
         let seed = def.seed().unwrap_or(self.seed);
-        let key = self.outputs.digests(def).map(|inputs| {
+        let key = self.outputs.digests(def).filter(|_| !is_open).map(|inputs| {
             let (inputs, sources) = (&inputs, &sources);
             key::digest(&key::components(&key::Subject { entry, params: &params, inputs, sources, plan: &plan, seed }))
         });

@@ -3,7 +3,7 @@
 use llmflow_contract::{Digest, StageId};
 use serde::{Deserialize, Serialize};
 
-use super::{Plan, Standing, finished};
+use super::{Plan, Standing, finished, refusal};
 use crate::event::Finished;
 
 /// What a plan says of each stage, in an order that runs.
@@ -41,6 +41,12 @@ pub enum Will {
     Cached {
         key: Digest,
         finished: Finished,
+        /// The device that it was computed on, where this run would take another: `cuda`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<String>,
+        /// The `require` that it does not meet, and why: what depends on it is skipped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<String>,
     },
     /// Runs only if these give other bytes than before.
     Waits {
@@ -82,7 +88,28 @@ impl PlanView {
 impl Plan {
     /// The plan for readers.
     pub fn view(&self) -> PlanView {
-        PlanView { stages: self.order.iter().map(|index| self.stage_view(*index as usize)).collect() }
+        let mut stages: Vec<StageView> = self.order.iter().map(|index| self.stage_view(*index as usize)).collect();
+        self.skip_after_refusals(&mut stages);
+        PlanView { stages }
+    }
+
+    /// What depends on a result that is there and does not meet its `require` will not run.
+    fn skip_after_refusals(&self, stages: &mut [StageView]) {
+        let refused = |view: &StageView| matches!(&view.will, Will::Cached { refused: Some(_), .. });
+        if !stages.iter().any(refused) {
+            return;
+        }
+        let mut broken: Vec<Option<&'static str>> = vec![None; stages.len()];
+        for (view, index) in stages.iter_mut().zip(&self.order) {
+            let needs = &self.stages[*index as usize].needs;
+            let because = needs.iter().find_map(|need| Some((*need as usize, broken[*need as usize]?)));
+            if refused(view) {
+                broken[*index as usize] = Some("is refused");
+            } else if let Some((need, what)) = because {
+                view.will = Will::Skipped { because: format!("`{}` {what}", self.stages[need].def.id) };
+                broken[*index as usize] = Some("is skipped");
+            }
+        }
     }
 
     fn stage_view(&self, index: usize) -> StageView {
@@ -103,7 +130,10 @@ impl Plan {
     fn will(&self, index: usize) -> Will {
         let stage = &self.stages[index];
         match (&stage.standing, stage.settled.key) {
-            (Standing::Cached(record), _) => Will::Cached { key: record.key, finished: finished(record) },
+            (Standing::Cached(record), _) => {
+                let refused = refusal(stage, record).map(|(expression, why)| format!("{expression}: {why}"));
+                Will::Cached { key: record.key, finished: finished(record), device: self.other_device(index), refused }
+            }
             (Standing::Skipped { because }, _) => Will::Skipped { because: because.clone() },
             (Standing::Gate, _) => {
                 let reads = stage.def.when.iter().flat_map(|when| &when.reads);
@@ -111,8 +141,10 @@ impl Plan {
             }
             (Standing::Run(asked), Some(key)) => {
                 let parts = stage.last.is_some().then(|| self.components(index)).flatten();
+                let is_same = parts.is_some();
                 let because = parts.map(|parts| self.reasons(stage, &parts)).unwrap_or_default();
-                Will::Run { key, because, asked: asked.map(str::to_owned) }
+                let gone = (is_same && because.is_empty()).then_some("its result is gone from the store");
+                Will::Run { key, because, asked: asked.or(gone).map(str::to_owned) }
             }
             _ => {
                 let open = stage.needs.iter().map(|need| &self.stages[*need as usize]);

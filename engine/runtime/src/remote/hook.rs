@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use llmflow_contract::{Checkpoint, Context, Failure, Host, Lease, Progress, Secret, SecretName};
+use llmflow_contract::{Checkpoint, Context, Failure, Host, Lease, Progress, Reach, Secret, SecretName};
 
 use crate::{owner, run::Cancel};
 
@@ -61,7 +61,7 @@ impl Host for HookHost<'_> {
     fn output(&self, port: &str) -> Result<PathBuf, Failure> {
         Err(Failure::bug(format!("no stage is running that could write `{port}`")))
     }
-    fn restore(&self) -> Result<Option<Checkpoint>, Failure> {
+    fn restore(&self, _reach: &Reach) -> Result<Option<Checkpoint>, Failure> {
         Ok(None)
     }
     fn save(&self, _write: &mut dyn FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure> {

@@ -33,7 +33,7 @@ use crate::{
     home::{Home, RunLock},
     lineage::{Lineage, Note, Opening, PipelineRow, PlannedRow, Recorder},
     owner,
-    plan::{Plan, Selection, StageView, Standing, finished},
+    plan::{Plan, Selection, StageView, Standing, finished, first_record, key, refusal},
     remote,
     store::{Claim, KeyRecord, Stood, Store},
 };
@@ -272,6 +272,7 @@ impl Engine {
             params: pipeline.params.iter().map(|(name, param)| (name.clone(), param.value.to_json())).collect(),
             resumes: self.ask.resumes.clone(),
             locks: self.ask.locks.clone(),
+            selection: self.ask.selection.clone(),
             store: named,
         };
         let view = self.plan.view();
@@ -437,8 +438,16 @@ impl Engine {
             self.elsewhere.push(index);
             return Ok(());
         };
-        if !is_forced && let Some(record) = self.place.store.key_record(&key).await? {
-            return self.succeed(index, Arc::new(record), true).await;
+        if !is_forced {
+            let serving = self.plan.serving(index, self.ask.selection.exact);
+            if let Some(record) = first_record(&self.place.store, &serving).await? {
+                if record.key != key {
+                    let (run, stage) = (self.run.clone(), self.plan.stages[index].def.id.clone());
+                    let (key, components) = (record.key, record.components.clone());
+                    self.note(Note::Key { run, stage, key, components });
+                }
+                return self.succeed(index, Arc::new(record), true).await;
+            }
         }
         self.held.insert(key, Vec::new());
         self.claims.insert(index, claim);
@@ -478,7 +487,7 @@ impl Engine {
         is_cached: bool,
     ) -> Result<(), Failure> {
         let finished = finished(&record);
-        let refused = super::refusal(&self.plan.stages[index], &record);
+        let refused = refusal(&self.plan.stages[index], &record);
         self.plan.outputs.learn(index, record);
         let ended = if is_cached { State::Cached(finished.clone()) } else { State::Ran(finished.clone()) };
         match refused {
@@ -538,6 +547,7 @@ impl Engine {
         let Some(((key, components), inputs)) = key else {
             return Err(Failure::bug(format!("`{}` started without a key", stage.def.id)));
         };
+        let kin = key::kin(&components, &stage.entry, &stage.settled.plan);
         let params = stage.settled.params();
         let secrets = Secrets::read(&stage.entry.secrets(&params))?; // they were there when it was queued
         let is_remote = stage.entry.reads_sources() && stage.entry.remote(params.clone())?.is_some();
@@ -555,7 +565,7 @@ impl Engine {
             lease,
             key,
             components,
-            checkpoint: key,
+            kin,
             store: self.place.store.url(),
             work: self.place.home.work(),
             base: self.plan.base.clone(),
@@ -581,7 +591,7 @@ fn planned_row<'a>(view: &'a StageView, plan: &Plan, index: usize) -> PlannedRow
     let outputs = stage.settled.plan.outputs.iter();
     PlannedRow {
         view,
-        components: plan.components(index),
+        components: plan.told_components(index),
         inputs: inputs
             .flat_map(|(port, refs)| refs.iter().map(|from| (port.clone(), from.stage.clone(), from.port.clone())))
             .collect(),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use llmflow_contract::{Class, Digest, Failure, StageId};
+use llmflow_dataset::RowFile;
 
 use super::{Outcome, StageOutcome, StageStatus, engine::Engine, publish, state::State};
 use crate::{
@@ -37,10 +38,13 @@ impl Engine {
                 );
             }
         }
-        let status = self.status(was_stopped);
+        let mut status = self.status(was_stopped);
         let is_rehearsal = self.plan.pipeline.overrides.limit.is_some();
         let Published { paths: published, report_to, failures: unpublished } =
             self.publish(status == RunStatus::Done && !is_rehearsal).await?;
+        if status == RunStatus::Done && !unpublished.is_empty() {
+            status = RunStatus::Failed;
+        }
         if self.is_recorded {
             self.emit(None, What::RunFinished { status, seconds });
         }
@@ -92,17 +96,13 @@ impl Engine {
 
     /// The first that applies: 130, 101 (a bug), 3 (everything that failed is environment), 1.
     fn exit_code(&self, status: RunStatus, unpublished: &[Failure]) -> u8 {
-        let classes: Vec<Class> = self
-            .states
-            .iter()
-            .filter_map(|state| match state {
-                State::Failed(failure) => Some(failure.class),
-                _ => None,
-            })
-            .collect();
+        let of_stages = self.states.iter().filter_map(|state| match state {
+            State::Failed(failure) => Some(failure.class),
+            _ => None,
+        });
+        let classes: Vec<Class> = of_stages.chain(unpublished.iter().map(|failure| failure.class)).collect();
         match status {
-            RunStatus::Done if unpublished.is_empty() => 0,
-            RunStatus::Done if unpublished.iter().all(|failure| failure.class == Class::Environment) => 3,
+            RunStatus::Done => 0,
             RunStatus::Interrupted | RunStatus::Running => 130,
             _ if classes.contains(&Class::Bug) => 101,
             RunStatus::Failed if classes.iter().all(|class| *class == Class::Environment) => 3,
@@ -206,7 +206,11 @@ impl Engine {
         let Some(known) = place.lineage.published(path).await? else { return Ok(false) };
         let Ok(manifest) = place.store.manifest(digest).await else { return Ok(false) };
         if let Some(url) = path.to_str().filter(|path| is_remote(path)) {
-            return Ok(known.0 == *digest && store::is_sent(&manifest, url).await?);
+            let mut sent = manifest;
+            if let ([file], Some(_)) = (sent.files.as_mut_slice(), RowFile::of(path)) {
+                file.size_bytes = known.1; // as it was written
+            }
+            return Ok(known.0 == *digest && store::is_sent(&sent, url).await?);
         }
         let found = publish::stamp(&manifest, path);
         Ok(found.is_some_and(|(size, mtime, inode)| known == (*digest, size, mtime, inode)))
@@ -218,15 +222,19 @@ impl Engine {
         let manifest = place.store.manifest(digest).await?;
         if !is_same {
             let artifact = place.store.artifact(digest, &place.home.work()).await?;
+            let scratch = place.home.scratch("publish")?;
+            let artifact = publish::shaped(artifact, path, scratch.path())?;
             let stamp = match path.to_str().filter(|path| is_remote(path)) {
-                Some(url) => store::send(&artifact, url).await.map(|()| Some((manifest.size_bytes(), 0, 0)))?,
-                None => publish::publish(&artifact, path).map(|()| publish::stamp(&manifest, path))?,
+                Some(url) => {
+                    store::send(&artifact, url).await.map(|()| Some((artifact.manifest.size_bytes(), 0, 0)))?
+                }
+                None => publish::publish(&artifact, path).map(|()| publish::stamp(&artifact.manifest, path))?,
             };
             if let Some((size, mtime, inode)) = stamp {
                 place.lineage.set_published(path, digest, size, mtime, inode).await?;
             }
         }
-        let bytes = manifest.size_bytes();
+        let bytes = place.lineage.published(path).await?.map_or(manifest.size_bytes(), |known| known.1);
         self.emit(None, What::Published { path: path.to_owned(), bytes, unchanged: is_same });
         Ok(())
     }

@@ -23,8 +23,8 @@ pub struct Assignment {
     pub lease: Lease,
     pub key: Digest,
     pub components: Vec<Component>,
-    /// Where checkpoints of this work lie.
-    pub checkpoint: Digest,
+    /// The address of its checkpoints together with those of work that goes further or less far.
+    pub kin: Option<Digest>,
     pub store: String,
     /// The home's `work/`.
     pub work: PathBuf,

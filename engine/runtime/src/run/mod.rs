@@ -30,14 +30,14 @@ use std::{
     },
 };
 
-use llmflow_contract::{Class, Failure, Machine, Registry, StageId};
+use llmflow_contract::{Class, Failure, Machine, Registry, Role, StageId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc::UnboundedSender};
 
 use engine::Ask;
 pub use executor::Workers;
 pub use publish::{holds, publish as copy_out};
-use secret::Withheld;
+use secret::{Secrets, Withheld};
 pub use serve::serve;
 use unchanged::{Question, Unchanged};
 pub use worker::worker_main;
@@ -50,7 +50,7 @@ use crate::{
     pipeline::{Diagnostic, Diagnostics, Loaded, Overrides, SourceFile},
     plan::{Ground, Plan, PlanError, PlanView, Planned, Selection, Standing},
     remote::{self, Fetching, Remotes},
-    store::{KeyRecord, Stood, Store},
+    store::{Stood, Store},
 };
 
 /// What `run` and `plan` are asked.
@@ -303,7 +303,9 @@ pub async fn resume(
     let recorded = lineage.pipeline_of(&id).await?;
     let source = SourceFile::new(recorded.path, recorded.text);
     let (loaded, opened) = open(source, &recorded.overrides, registry, home).await?;
-    let ask = Ask { resumes: Some(id), locks: recorded.locks, ..Ask::default() };
+    let done = lineage.ended_well(&id).await?;
+    let selection = Selection { done, ..recorded.selection };
+    let ask = Ask { resumes: Some(id), locks: recorded.locks, selection, ..Ask::default() };
     start(loaded, opened, ask, registry, events, cancel).await
 }
 
@@ -335,6 +337,9 @@ async fn carry(
     let Opened { home, store, mut stood, lineage } = opened;
     let mut remotes = Remotes::open(loaded.pipeline.source.base(), &home, ask.remote, cancel.clone())?;
     remotes.pin(std::mem::take(&mut ask.locks));
+    if store.url().starts_with("memory://") {
+        ask.workers = Workers::Threads(Arc::new(registry.clone())); // no other process could look into it
+    }
     let machine = machine_of(&limits);
     let ground = Ground { registry, store: &store, stood: &mut stood, lineage: Some(&lineage), machine };
     let plan = Plan::build(loaded, &ask.selection, ground, &mut remotes).await?;
@@ -347,6 +352,7 @@ async fn carry(
     check_disk(&plan, &home, &store)?;
     ask.is_news = plan.has_work() || !is_told(&plan, &store, &lineage).await?;
     let compute = if plan.has_work() { device::inventory().await? } else { limits };
+    check_demands(&plan, &compute)?;
     let place = engine::Place { home, store, lineage };
     let withheld = Withheld::of_plan(registry, &plan);
     let engine = engine::Engine::new(plan, place, compute, ask, withheld, events, cancel)?;
@@ -384,6 +390,28 @@ fn check_disk(plan: &Plan, home: &Home, store: &Store) -> Result<(), Failure> {
         .help("free some space (llmflow gc --dry-run says what can go), or move the state with `--home FOLDER`"))
 }
 
+/// What no machine state will ever let run is refused before anything starts: demands that this machine cannot meet, secrets
+/// that are not set. Of stages that certainly run: one that waits may find its result.
+fn check_demands(plan: &Plan, compute: &Compute) -> Result<(), Failure> {
+    let will_run = plan.stages.iter().filter(|stage| match stage.standing {
+        Standing::Run(_) => true,
+        Standing::Waits => stage.last.is_none(),
+        _ => false,
+    });
+    let mut failures = will_run.filter_map(|stage| {
+        let unmet = demand::unmet(&stage.def.id, stage.def.resources(), compute);
+        let has_secrets = stage.entry.params.iter().any(|param| param.role == Role::Secret);
+        unmet.or_else(|| Secrets::read(&has_secrets.then(|| stage.entry.secrets(&stage.settled.params()))?).err())
+    });
+    match failures.next() {
+        Some(first) => Err(failures.take(MOST_TOLD).fold(first, |first, more| first.cause(more.message))),
+        None => Ok(()),
+    }
+}
+
+/// Further failures that are told beside the first.
+const MOST_TOLD: usize = 5;
+
 /// What `run` would do, and on what.
 #[derive(Clone, Debug)]
 pub struct Planning {
@@ -408,6 +436,8 @@ pub async fn plan(options: Options, registry: &Registry) -> Result<Planning, Err
         stood.keep(&store, plan.records());
     }
     let compute = if plan.has_work() { device::inventory().await? } else { limits };
+    check_disk(&plan, &home, &store)?;
+    check_demands(&plan, &compute)?;
     Ok(Planning { plan: plan.view(), pipeline: plan.pipeline.name, compute })
 }
 
@@ -454,15 +484,5 @@ pub async fn check(pipeline: &std::path::Path, overrides: &Overrides, registry: 
 
 /// Does a stage whose result is there already miss its `require`?
 fn is_refused(stage: &Planned) -> bool {
-    matches!(&stage.standing, Standing::Cached(record) if refusal(stage, record).is_some())
-}
-
-/// The first `require` of a stage that its result does not meet, and why.
-fn refusal(stage: &Planned, record: &KeyRecord) -> Option<(String, String)> {
-    let value = |name: &str| record.metrics.get(name).copied();
-    stage.def.shared.require.iter().find_map(|require| match require.expr.evaluate(&value) {
-        Ok(true) => None,
-        Ok(false) => Some((require.expr.text().to_owned(), require.expr.explain(&value))),
-        Err(why) => Some((require.expr.text().to_owned(), why)),
-    })
+    matches!(&stage.standing, Standing::Cached(record) if crate::plan::refusal(stage, record).is_some())
 }

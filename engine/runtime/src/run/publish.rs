@@ -3,9 +3,26 @@
 use std::{fs, path::Path};
 
 use llmflow_contract::{AnyArtifact, Digest, Failure, FileEntry, Manifest};
+use llmflow_dataset::{Dataset, RowFile};
 
 /// Name of the small file that says which artifact a published folder holds.
 const MARK: &str = ".llmflow-artifact";
+
+/// The artifact as it is published at `path`: rows as JSONL or as one Parquet file where its ending asks for that, all else as
+/// it is. What has to be written first is written into `scratch`.
+pub fn shaped(artifact: AnyArtifact, path: &Path, scratch: &Path) -> Result<AnyArtifact, Failure> {
+    let form = RowFile::of(path).filter(|_| artifact.kind().is_dataset());
+    let is_so_already = form == Some(RowFile::Parquet) && artifact.manifest.files.len() == 1;
+    let Some(form) = form.filter(|_| !is_so_already) else { return Ok(artifact) };
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let file = scratch.join(&name);
+    form.write(&Dataset::open(&artifact)?, &file)?;
+    let (digest, size_bytes) = Digest::of_file(&file).map_err(|error| Failure::io("reading", &file, &error))?;
+    let mut shaped = artifact;
+    shaped.manifest.files = vec![FileEntry { path: name, digest, size_bytes }];
+    shaped.root = scratch.to_owned();
+    Ok(shaped)
+}
 
 /// Copies an artifact to `path`: its one file, or a folder with all of them. Whole or not at all.
 ///

@@ -64,7 +64,7 @@ pub async fn serve(
         lease: Lease { cores: limits.cores, memory_bytes: limits.memory_bytes, gpus: Vec::new(), gpu_memory_bytes: 0 },
         key: digest,
         components: Vec::new(),
-        checkpoint: digest,
+        kin: None,
         store: store.url(),
         work: home.work(),
         base,

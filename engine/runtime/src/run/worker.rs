@@ -17,8 +17,8 @@ use std::{
 };
 
 use llmflow_contract::{
-    AnyMade, Bound, Checkpoint, Class, Context, Digest, Failure, Hasher, Host, Kind, Port, Progress, Registry, Report,
-    Secret, SecretName, Use,
+    AnyMade, Bound, Checkpoint, Class, Context, Digest, Failure, Hasher, Host, Kind, Port, Progress, Reach, Registry,
+    Report, Secret, SecretName, Use,
 };
 
 use super::message::{Assignment, FromWorker, Metrics, ToWorker};
@@ -143,7 +143,7 @@ fn attempt(
     std::fs::create_dir_all(&scratch).map_err(|error| Failure::io("making", &scratch, &error))?;
     let host = WorkerHost {
         link: link.clone(),
-        checkpoints: store.checkpoints(&assignment.checkpoint, &assignment.work.join("partial")),
+        checkpoints: store.checkpoints(&assignment.key, assignment.kin.as_ref(), &assignment.work.join("partial")),
         store: store.clone(),
         runtime,
         assignment: assignment.clone(),
@@ -287,7 +287,7 @@ impl WorkerHost<'_> {
         for (_, folder) in &folders {
             let _ = std::fs::remove_dir_all(folder);
         }
-        self.checkpoints.clear();
+        self.checkpoints.committed();
         Ok(record)
     }
 }
@@ -326,8 +326,8 @@ impl Host for WorkerHost<'_> {
         state.folders.push((Port::from(port), folder.clone()));
         Ok(folder)
     }
-    fn restore(&self) -> Result<Option<Checkpoint>, Failure> {
-        let found = self.checkpoints.newest()?;
+    fn restore(&self, reach: &Reach) -> Result<Option<Checkpoint>, Failure> {
+        let found = self.checkpoints.furthest(reach)?;
         if found.is_some() {
             self.link.say(&FromWorker::Restored);
         }

@@ -173,31 +173,40 @@ impl Store {
             .await
     }
 
-    /// Checkpoints that nobody went on with.
+    /// Checkpoints that nobody went on with: of a key (`partial/KEY`), or of one among its kin (`partial/KIN/KEY`), where what
+    /// is left of finished work waits for who goes further.
     fn sweep_partial(&self, is_dry: bool, report: &mut Collected) -> Result<(), Failure> {
         let Some(root) = self.local().or(self.work.as_deref()) else { return Ok(()) };
         let disk = Disk { root: root.to_owned() };
         let mut newest: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for object in disk.list("partial")? {
-            let Some(address) = object.key.split('/').nth(1) else { continue };
-            let (changed_ms, size_bytes) = newest.entry(address.to_owned()).or_default();
+            let mut folders = object.key.split('/').skip(1);
+            let Some(mut work) = folders.next().map(str::to_owned) else { continue };
+            if let Some(key) = folders.next().filter(|name| name.parse::<Digest>().is_ok()) {
+                work = format!("{work}/{key}");
+            }
+            let (changed_ms, size_bytes) = newest.entry(work).or_default();
             *changed_ms = object.changed_ms.max(*changed_ms);
             *size_bytes += object.size_bytes;
         }
         let since = now_ms().saturating_sub(ABANDONED.as_millis() as u64);
-        for (address, (changed_ms, size_bytes)) in newest {
-            let key: Option<Digest> = address.parse().ok();
+        for (work, (changed_ms, size_bytes)) in newest {
+            let (kin, key) = work.rsplit_once('/').map_or((None, work.as_str()), |(kin, key)| (Some(kin), key));
+            let key: Option<Digest> = key.parse().ok();
             let is_live = key.is_some_and(|key| self.is_claimed(&key));
             // Of a worker that was killed between its commit and clearing up.
             let is_committed = key.is_some_and(|key| self.local().is_some() && disk.path(&key_path(&key)).exists());
-            if is_live || (changed_ms >= since && !is_committed) {
+            if is_live || (changed_ms >= since && (kin.is_some() || !is_committed)) {
                 report.kept_bytes += size_bytes;
                 continue;
             }
             report.leftovers += 1;
             report.freed_bytes += size_bytes;
             if !is_dry {
-                remove_folder(&disk.path(&format!("partial/{address}")))?;
+                remove_folder(&disk.path(&format!("partial/{work}")))?;
+                if let Some(kin) = kin {
+                    let _ = std::fs::remove_dir(disk.path(&format!("partial/{kin}"))); // if it was the last
+                }
             }
         }
         Ok(())

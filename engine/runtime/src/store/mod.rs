@@ -157,10 +157,11 @@ impl Store {
         }
     }
 
-    /// The checkpoints of one unfinished work; `fallback` serves stores that are no folder.
-    pub fn checkpoints(&self, address: &Digest, fallback: &Path) -> Checkpoints {
+    /// The checkpoints of the work on one key; `kin`: beside those of keys whose states serve it too. `fallback` serves
+    /// stores that are no folder.
+    pub fn checkpoints(&self, key: &Digest, kin: Option<&Digest>, fallback: &Path) -> Checkpoints {
         let parent = self.local().map_or_else(|| fallback.to_owned(), |root| root.join("partial"));
-        Checkpoints::new(parent.join(address.hex()))
+        Checkpoints::new(&parent, key, kin)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use llmflow_contract::{Digest, Facts, Kind, Port, nan};
+use llmflow_contract::{Digest, Entry, Facts, Kind, Port, nan};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Component;
@@ -29,4 +29,12 @@ pub struct KeyRecord {
     pub at_ms: u64,
     /// Of LLMflow.
     pub version: String,
+}
+
+impl KeyRecord {
+    /// Did this operator make it, in whichever version?
+    pub fn is_of(&self, entry: &Entry) -> bool {
+        let operator = self.components.iter().find(|part| part.part == "operator");
+        operator.and_then(|part| part.value.split(' ').next()) == Some(entry.name)
+    }
 }

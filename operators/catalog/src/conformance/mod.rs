@@ -164,5 +164,5 @@ fn a_run_that_loses_its_checkpoints_is_not_mistaken_for_one_that_goes_on() {
     let host = TestHost::new();
     host.die_at_next_save(true);
     assert_eq!(host.save(&mut |_| Ok(())).unwrap_err().class, Class::Lost);
-    assert!(host.restore().unwrap().is_some(), "the save was durable before the death");
+    assert!(host.restore(&|_| Some(0)).unwrap().is_some(), "the save was durable before the death");
 }

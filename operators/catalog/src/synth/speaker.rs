@@ -3,7 +3,7 @@
 //! Owns: the system line, the border between a context and its continuation, limits of the context, cancellation.
 //! Must not know: what is asked, or why. The maths is the model crate's.
 
-use llmflow_contract::{AnyArtifact, Context, Failure, Known, Needs, Numerics, Work};
+use llmflow_contract::{AnyArtifact, Context, Device, Failure, Known, Needs, Numerics, Work};
 use llmflow_dataset::{Message, Role};
 use llmflow_model::{
     ChatMessage, TextTokenizer,
@@ -136,7 +136,7 @@ pub(crate) fn needs(known: &Known, rows: Option<u64>) -> Needs {
 
 /// Equal bytes on every CPU, for all that a model computes in f32.
 pub(crate) fn numerics() -> Numerics {
-    Numerics::Seeded { class: "cpu/f32".into() }
+    Numerics::Seeded { device: Device::Cpu, dtype: "f32".into() }
 }
 
 /// `opening` stands before tokens that would otherwise have no context at all.

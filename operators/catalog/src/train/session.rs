@@ -24,6 +24,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(15);
 /// Saving may take this share of the time: a large state is saved less often.
 const SAVE_SHARE: u32 = 20;
 const HISTORY_FILE: &str = "history.json";
+/// The curve every training has.
+const LOSS: &str = "loss";
 
 /// What is learned: one step on rows given by their indices, and a measurement.
 pub(crate) trait Lesson {
@@ -54,6 +56,16 @@ pub(crate) struct History {
 }
 
 impl History {
+    fn read(folder: &Path) -> Result<Self, Failure> {
+        let path = folder.join(HISTORY_FILE);
+        let bytes = std::fs::read(&path).map_err(|error| Failure::io("reading", &path, &error))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Failure::bug(format!("the saved history does not read back: {error}")))
+    }
+    /// Steps taken.
+    fn steps(&self) -> u64 {
+        self.curves.get(LOSS).map_or(0, |curve| curve.len() as u64)
+    }
     /// Mean of a curve over the last tenth of the steps.
     pub fn last(&self, name: &str) -> Option<f64> {
         let curve = self.curves.get(name).filter(|curve| !curve.is_empty())?;
@@ -95,11 +107,13 @@ pub(crate) fn run(
         learned_tokens: 0,
         last_save: (Instant::now(), Duration::ZERO),
     };
-    session.restore()?;
+    let steps_per_epoch = course.steps_per_epoch;
+    let is_measured = |step: u64| is_measured(step, total_steps, steps_per_epoch, settings.eval_steps);
+    let restored = session.restore(total_steps, &is_measured)?;
     let mut done = course.tokens_until(session.trainer.steps());
     loop {
         let step = session.trainer.steps();
-        if is_measured(step, total_steps, course.steps_per_epoch, settings.eval_steps) {
+        if is_measured(step) {
             session.measure(step, lesson)?;
         }
         if step == total_steps {
@@ -107,6 +121,9 @@ pub(crate) fn run(
         }
         done += session.step(&course.batch(step), done, lesson)?;
         session.save_if_due(lesson)?;
+    }
+    if settings.reads_no_length() && restored != Some(total_steps) {
+        session.save(lesson)?; // for who goes further one day
     }
     Ok(Finished {
         policy: session.trainer.into_policy(),
@@ -137,20 +154,21 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// A state of other settings is left alone: what it would give is not what was asked.
-    fn restore(&mut self) -> Result<(), Failure> {
-        let Some(checkpoint) = self.ctx.restore()? else { return Ok(()) };
-        let path = checkpoint.folder.join(HISTORY_FILE);
-        let bytes = std::fs::read(&path).map_err(|error| Failure::io("reading", &path, &error))?;
-        let history: History = serde_json::from_slice(&bytes)
-            .map_err(|error| Failure::bug(format!("the saved history does not read back: {error}")))?;
-        if history.fingerprint != self.history.fingerprint {
-            tracing::warn!(saved = history.fingerprint, asked = self.history.fingerprint, "checkpoint left alone");
-            return Ok(());
-        }
+    /// Goes on from the state that came furthest without passing the end; returns its step. One of other settings is left
+    /// alone: what it would give is not what was asked.
+    fn restore(&mut self, total_steps: u64, is_measured: &dyn Fn(u64) -> bool) -> Result<Option<u64>, Failure> {
+        let reach = |folder: &Path| {
+            let history = History::read(folder).ok()?;
+            (history.fingerprint == self.history.fingerprint)
+                .then(|| history.steps())
+                .filter(|steps| *steps <= total_steps)
+        };
+        let Some(checkpoint) = self.ctx.restore_where(&reach)? else { return Ok(None) };
+        self.history = History::read(&checkpoint.folder)?;
+        // Who went less far also measured at its own end.
+        self.history.evals.retain(|(step, _)| is_measured(*step));
         self.trainer.restore(&checkpoint.folder).map_err(failure)?;
-        self.history = history;
-        Ok(())
+        Ok(Some(self.trainer.steps()))
     }
 
     fn save(&mut self, lesson: &dyn Lesson) -> Result<(), Failure> {
@@ -229,7 +247,7 @@ impl Session<'_> {
                 .help(format!("lower the rate: `learning_rate: {lower:e}`, or warm up longer")));
         }
         let step = self.trainer.steps();
-        let figures = [("loss", loss), ("grad_norm", grad_norm), ("learning_rate", rate)];
+        let figures = [(LOSS, loss), ("grad_norm", grad_norm), ("learning_rate", rate)];
         for (name, value) in figures.into_iter().chain(learned.figures.iter().copied()) {
             self.ctx.measured(name, value, Some(step));
             self.history.curves.entry(name.to_owned()).or_default().push(value);

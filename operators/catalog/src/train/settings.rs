@@ -113,13 +113,13 @@ impl Settings {
         let schedule = Schedule { shape, peak: self.learning_rate, warmup_steps, total_steps };
         TrainerConfig { schedule, optimizer: self.optimizer, max_grad_norm: self.max_grad_norm }
     }
+    /// Do the bytes up to a step not depend on how many steps there are? The rate must neither fall nor rise by a share of them.
+    pub fn reads_no_length(&self) -> bool {
+        self.scheduler == Scheduler::Constant && (self.warmup_steps.is_some() || self.warmup_ratio == 0.0)
+    }
     /// All that the bytes after a step depend on beside the rows: two runs that agree here may go on from one another.
     pub fn fingerprint(&self, rows: usize, total_steps: u64) -> String {
-        let length = match (self.scheduler, self.warmup_steps) {
-            (Scheduler::Constant, Some(_)) => None,
-            (Scheduler::Constant, None) if self.warmup_ratio == 0.0 => None,
-            _ => Some(total_steps),
-        };
+        let length = (!self.reads_no_length()).then_some(total_steps);
         let Self { batch_size, learning_rate, scheduler, optimizer, max_grad_norm, .. } = self;
         let warmup = self.warmup(total_steps);
         format!(

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use llmflow_contract::{Checkpoint, Context, Failure, Host, Lease, Progress, Secret, SecretName};
+use llmflow_contract::{Checkpoint, Context, Failure, Host, Lease, Progress, Reach, Secret, SecretName};
 
 use crate::testing::TestHost;
 
@@ -40,8 +40,8 @@ impl Host for Stopping<'_> {
     fn output(&self, port: &str) -> Result<PathBuf, Failure> {
         self.inner.output(port)
     }
-    fn restore(&self) -> Result<Option<Checkpoint>, Failure> {
-        self.inner.restore()
+    fn restore(&self, reach: &Reach) -> Result<Option<Checkpoint>, Failure> {
+        self.inner.restore(reach)
     }
     fn save(&self, write: &mut dyn FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
         self.inner.save(write)

@@ -44,6 +44,7 @@ fn file() -> PipelineRow {
         params: [("rank".to_owned(), 8.into())].into(),
         resumes: None,
         locks: Default::default(),
+        selection: Default::default(),
         store: None,
     }
 }

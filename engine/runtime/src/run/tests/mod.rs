@@ -9,7 +9,10 @@ use llmflow_contract::{Class, Digest};
 use tokio::{sync::mpsc::unbounded_channel, task::JoinHandle};
 
 use super::{Cancel, Error, Options, Outcome, Workers, run};
-use crate::event::{Event, What};
+use crate::{
+    event::{Event, What},
+    plan::{Selection, Will},
+};
 
 /// From now on the test's clock jumps to what is waited for next, by a hundredth of a second at most: for what threads do
 /// meanwhile, time passes too.
@@ -24,11 +27,25 @@ fn jumping_clock() -> JoinHandle<()> {
 
 /// Runs `pipeline.yaml` of a folder, in a home below it; what was told of it besides.
 async fn run_here(folder: &Path) -> (Result<Outcome, Error>, Vec<Event>) {
+    run_asked(folder, Selection::default()).await
+}
+
+/// Writes the file, then runs it as asked.
+async fn run_text(folder: &Path, stage: &str, selection: Selection) -> (Outcome, Vec<Event>) {
+    std::fs::write(folder.join("pipeline.yaml"), format!("name: one\nstages:\n  it: {stage}\n")).unwrap();
+    let (outcome, events) = run_asked(folder, selection).await;
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.exit_code, 0, "{events:?}");
+    (outcome, events)
+}
+
+async fn run_asked(folder: &Path, selection: Selection) -> (Result<Outcome, Error>, Vec<Event>) {
     let registry = operators::registry();
     let options = Options {
         pipeline: folder.join("pipeline.yaml"),
         home: Some(folder.join("home")),
         workers: Workers::Threads(Arc::new(registry.clone())),
+        selection,
         ..Options::default()
     };
     let (readers, mut told) = unbounded_channel();
@@ -84,4 +101,44 @@ async fn a_stage_that_talks_all_the_time_has_its_limit_all_the_same() {
     let outcome = run_here(folder.path()).await.0.unwrap();
     let failure = outcome.stages[0].failure.as_ref().unwrap();
     assert_eq!((failure.class, failure.code.as_str()), (Class::Timeout, "stage/timeout"));
+}
+
+#[tokio::test]
+async fn a_result_of_another_device_serves_and_says_so_unless_exactness_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let on = |device: &str| format!("{{op: test.compute, with: {{device: {device}}}}}");
+    let exact = Selection { exact: true, ..Selection::default() };
+    let started = |events: &[Event]| events.iter().any(|event| matches!(event.what, What::Started { .. }));
+    let told = |outcome: &Outcome| match &outcome.plan.stages.first()?.will {
+        Will::Cached { device, .. } => device.clone(),
+        _ => None,
+    };
+    let (_, made) = run_text(folder.path(), &on("cuda"), Selection::default()).await;
+    assert!(started(&made));
+    let (outcome, served) = run_text(folder.path(), &on("cpu"), Selection::default()).await;
+    assert!(!started(&served) && told(&outcome).as_deref() == Some("cuda"), "{served:?}");
+    assert_eq!(ended(&served), ended(&made));
+    let (_, anew) = run_text(folder.path(), &on("cpu"), exact.clone()).await;
+    assert!(started(&anew));
+    assert_ne!(ended(&anew), ended(&made));
+    let (outcome, own) = run_text(folder.path(), &on("cpu"), Selection::default()).await;
+    assert!(!started(&own) && told(&outcome).is_none(), "its own class comes first");
+}
+
+#[tokio::test]
+async fn what_goes_further_goes_on_from_what_ended_before_where_the_plan_allows_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = async |steps: u64, is_falling: bool| {
+        let stage = format!("{{op: test.count, with: {{steps: {steps}, is_falling: {is_falling}}}}}");
+        let (_, events) = run_text(folder.path(), &stage, Selection::default()).await;
+        events.iter().find_map(|event| match &event.what {
+            What::Finished(finished) => finished.metrics.get("taken").copied(),
+            _ => None,
+        })
+    };
+    assert_eq!(taken(3, false).await, Some(3.0));
+    assert_eq!(taken(5, false).await, Some(2.0), "five steps go on from three");
+    assert_eq!(taken(4, false).await, Some(1.0), "what came further than asked is passed over");
+    assert_eq!(taken(3, true).await, Some(3.0));
+    assert_eq!(taken(5, true).await, Some(5.0), "every step depends on how many there are");
 }

@@ -1,7 +1,9 @@
-//! Operators that write and join text, a pipeline of them, and one that talks until it is stopped.
+//! Operators that write and join text, a pipeline of them; one that talks until it is stopped, one that computes on a device
+//! of the user's choice, one that goes on from where a shorter one ended.
 
 use llmflow_contract::{
-    Artifact, Context, Facts, Failure, Made, Operator, Registry, inputs, kinds, outputs,
+    Artifact, Context, Device, Facts, Failure, Known, Made, Numerics, Operator, Registry, StagePlan, inputs, kinds,
+    outputs,
     schemars::{self, JsonSchema},
 };
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,7 @@ pub const STAGES: usize = 5;
 const FILE: &str = "text";
 
 pub fn registry() -> Registry {
-    Registry::new().with::<Write>().with::<Join>().with::<Talk>()
+    Registry::new().with::<Write>().with::<Join>().with::<Talk>().with::<Compute>().with::<Count>()
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -108,5 +110,74 @@ impl Operator for Talk {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         write("done", ctx)
+    }
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub struct On {
+    /// What is computed on; as a machine would decide it, in no key.
+    #[schemars(extend("x-role" = "tuning"))]
+    device: String,
+}
+
+impl On {
+    fn device(&self) -> Device {
+        Device::ALL.into_iter().find(|device| device.name() == self.device).unwrap_or(Device::Cpu)
+    }
+}
+
+/// `test.compute`
+pub struct Compute;
+
+impl Operator for Compute {
+    const NAME: &'static str = "test.compute";
+    const VERSION: u32 = 1;
+    const DOC: &'static str = "Writes what it was computed on.";
+    type Params = On;
+    type Inputs = ();
+    type Outputs = Text;
+
+    fn plan(params: &mut On, _: &Known) -> Result<StagePlan, Failure> {
+        Ok(StagePlan::derived::<Self>().numerics(Numerics::Seeded { device: params.device(), dtype: "f32".into() }))
+    }
+    fn run(params: On, (): (), ctx: &Context) -> Result<Text, Failure> {
+        write(params.device().name(), ctx)
+    }
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub struct Steps {
+    /// How far it counts.
+    #[schemars(extend("x-role" = "horizon"))]
+    steps: u64,
+    /// Whether what it counts depends on how far.
+    is_falling: bool,
+}
+
+/// `test.count`
+pub struct Count;
+
+impl Operator for Count {
+    const NAME: &'static str = "test.count";
+    const VERSION: u32 = 1;
+    const DOC: &'static str = "Counts, saves what it has after each step, and tells how many it took itself.";
+    type Params = Steps;
+    type Inputs = ();
+    type Outputs = Text;
+
+    fn plan(params: &mut Steps, _: &Known) -> Result<StagePlan, Failure> {
+        Ok(StagePlan::derived::<Self>().extends(!params.is_falling))
+    }
+    fn run(params: Steps, (): (), ctx: &Context) -> Result<Text, Failure> {
+        let io = |error: std::io::Error| Failure::io("keeping", FILE, &error);
+        let steps =
+            |folder: &std::path::Path| -> Option<u64> { std::fs::read_to_string(folder.join(FILE)).ok()?.parse().ok() };
+        let found = ctx.restore_where(&|folder| steps(folder).filter(|steps| *steps <= params.steps))?;
+        let first = found.and_then(|found| steps(&found.folder)).unwrap_or(0);
+        for step in first + 1..=params.steps {
+            ctx.save(|folder| std::fs::write(folder.join(FILE), step.to_string()).map_err(io))?;
+        }
+        ctx.metric("taken", (params.steps - first) as f64, None);
+        write(&params.steps.to_string(), ctx)
     }
 }

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use llmflow_contract::{AnyMade, Digest, Facts, Failure, Kind, Manifest, Port};
 
-use super::{KeyRecord, Store};
+use super::{Checkpoints, KeyRecord, Store};
 
 /// An output of two files, one of which every output has.
 fn made(store: &Store, text: &str, references: BTreeMap<String, Digest>) -> AnyMade {
@@ -44,24 +44,52 @@ pub(super) fn record(key: &Digest, output: Digest, machine: &str) -> KeyRecord {
     }
 }
 
+fn save(checkpoints: &Checkpoints, step: &str) {
+    let write = &mut |path: &Path| {
+        fs::write(path.join("step"), step).unwrap();
+        Ok(())
+    };
+    checkpoints.save(write).unwrap();
+}
+
+/// The step that a checkpoint holds.
+fn furthest(checkpoints: &Checkpoints, most: u64) -> Option<String> {
+    let step = |folder: &Path| fs::read_to_string(folder.join("step")).unwrap();
+    let reach = |folder: &Path| step(folder).parse().ok().filter(|step| *step <= most);
+    checkpoints.furthest(&reach).unwrap().map(|found| step(&found.folder))
+}
+
 #[test]
 fn a_torn_checkpoint_gives_way_to_the_one_before_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open_local(folder.path()).unwrap();
-    let checkpoints = store.checkpoints(&Digest::of(b"x"), folder.path());
-    assert!(checkpoints.newest().unwrap().is_none());
-    for step in ["1", "2", "3"] {
-        let write = &mut |path: &Path| {
-            fs::write(path.join("step"), step).unwrap();
-            Ok(())
-        };
-        checkpoints.save(write).unwrap();
-    }
-    let newest = checkpoints.newest().unwrap().unwrap().folder.join("step");
+    let checkpoints = store.checkpoints(&Digest::of(b"x"), None, folder.path());
+    assert_eq!(furthest(&checkpoints, 9), None);
+    ["1", "2", "3"].iter().for_each(|step| save(&checkpoints, step));
+    let newest = checkpoints.furthest(&|_| Some(0)).unwrap().unwrap().folder.join("step");
     assert_eq!(fs::read_to_string(&newest).unwrap(), "3");
-    fs::write(&newest, "torn").unwrap();
-    let before = checkpoints.newest().unwrap().unwrap().folder.join("step");
-    assert_eq!(fs::read_to_string(before).unwrap(), "2");
-    checkpoints.clear();
-    assert!(checkpoints.newest().unwrap().is_none());
+    fs::write(&newest, "4").unwrap();
+    assert_eq!(furthest(&checkpoints, 9).unwrap(), "2");
+    checkpoints.committed();
+    assert_eq!(furthest(&checkpoints, 9), None);
+}
+
+#[test]
+fn work_that_goes_further_takes_over_what_its_kin_saved_and_leaves_it_to_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open_local(folder.path()).unwrap();
+    let kin = Digest::of(b"kin");
+    let of = |name: &[u8]| store.checkpoints(&Digest::of(name), Some(&kin), folder.path());
+    let (short, long) = (of(b"short"), of(b"long"));
+    ["2", "3"].iter().for_each(|step| save(&short, step));
+    short.committed();
+    assert_eq!(furthest(&long, 9).unwrap(), "3");
+    assert_eq!(furthest(&long, 2), None, "what it has come past is of no use, and gone");
+    ["4", "5", "6"].iter().for_each(|step| save(&long, step));
+    assert_eq!(furthest(&short, 3).unwrap(), "3", "each writes into a folder of its own");
+    assert_eq!(furthest(&of(b"longer"), 9).unwrap(), "6");
+
+    let stranger = store.checkpoints(&Digest::of(b"long"), Some(&Digest::of(b"others")), folder.path());
+    assert_eq!(furthest(&stranger, 9), None);
+    assert_eq!(furthest(&store.checkpoints(&Digest::of(b"long"), None, folder.path()), 9), None);
 }

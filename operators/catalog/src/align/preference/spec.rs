@@ -221,6 +221,7 @@ impl Operator for AlignPreference {
             .needs(train::needs(known, frozen, learned, tokens))
             .numerics(speaker::numerics())
             .seeded()
+            .extends(params.settings().reads_no_length())
             .trains_on(&["data"]);
         Ok(show::declare(plan, "mean loss of a pair")
             .metric("margin", "mean reward of chosen less rejected answers, over the last tenth of the steps")

@@ -1,10 +1,12 @@
 //! Params, ports and plan of `model.adapter_merge`.
 
 use llmflow_contract::{
-    Artifact, Context, Facts, Failure, Kind, Known, Made, Needs, Numerics, Operator, StagePlan, Work, inputs, kinds,
-    outputs, schemars::JsonSchema,
+    Artifact, Context, Facts, Failure, Kind, Known, Made, Needs, Operator, StagePlan, Work, inputs, kinds, outputs,
+    schemars::JsonSchema,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::synth::speaker;
 
 /// Nothing to set.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -60,7 +62,7 @@ impl Operator for AdapterMerge {
         Ok(StagePlan::derived::<Self>()
             .output("model", Kind::of("model"), Facts { base: None, ..facts })
             .metric("modules", "matrices changed")
-            .numerics(Numerics::Seeded { class: "cpu/f32".into() })
+            .numerics(speaker::numerics())
             .needs(needs))
     }
 

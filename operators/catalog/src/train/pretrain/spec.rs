@@ -266,6 +266,7 @@ impl Operator for Pretrain {
             .needs(needs)
             .numerics(speaker::numerics())
             .seeded()
+            .extends(settings.reads_no_length())
             .trains_on(&["data"]);
         plan = show::declare(plan, "mean negative ln p of a token");
         if known.input("eval").is_some() {

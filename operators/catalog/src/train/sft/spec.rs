@@ -192,6 +192,7 @@ impl Operator for Sft {
             .needs(train::needs(known, frozen, learned, tokens))
             .numerics(speaker::numerics())
             .seeded()
+            .extends(params.settings().reads_no_length())
             .trains_on(&["data"]);
         plan = show::declare(plan, "mean negative ln p of a learned token");
         if known.input("eval").is_some() {

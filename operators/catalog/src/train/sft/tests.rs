@@ -101,9 +101,21 @@ fn a_longer_run_goes_on_from_a_shorter_one_where_the_rate_does_not_read_the_leng
         ..params()
     };
     let (grown, whole) = (TestHost::new(), TestHost::new());
-    run(&grown, &grown.context(), constant(2), rows()).unwrap();
-    let grown = run(&grown, &grown.context(), constant(5), rows()).unwrap();
-    assert_eq!(grown.digest, run(&whole, &whole.context(), constant(5), rows()).unwrap().digest);
+    run(&grown, &grown.context(), constant(3), rows()).unwrap(); // ends, and measures, in the middle of an epoch
+    let before = grown.progress_seen().len();
+    let longer = run(&grown, &grown.context(), constant(5), rows()).unwrap();
+    assert_eq!(longer.digest, run(&whole, &whole.context(), constant(5), rows()).unwrap().digest);
+    assert_eq!(grown.stage_report(), whole.stage_report());
+    assert!(grown.progress_seen()[before].done > whole.progress_seen()[0].done, "it went on, not began");
+
+    let shorter = run(&grown, &grown.context(), constant(4), rows()).unwrap();
+    let fresh = TestHost::new();
+    let expected = run(&fresh, &fresh.context(), constant(4), rows()).unwrap();
+    assert_eq!(shorter.digest, expected.digest, "what came further than asked is of no use");
+
+    let known = known(grown.base(), &[]);
+    let extends = |mut params: Params| Sft::plan(&mut params, &known).unwrap().extends;
+    assert!(extends(constant(5)) && !extends(params()));
 }
 
 #[test]

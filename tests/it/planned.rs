@@ -1,0 +1,105 @@
+//! What `plan` says before anything runs, and what is refused then rather than an hour later.
+
+use crate::project::Project;
+
+fn text(stages: &str) -> String {
+    format!("stages:\n  rows: {{op: data.load, with: {{path: rows.jsonl}}}}\n{stages}")
+}
+
+fn project(stages: &str) -> Project {
+    let project = Project::with(&text(stages));
+    let rows: String = (0..9).map(|row| format!("{{\"text\": \"row {row}\"}}\n")).collect();
+    project.write("rows.jsonl", rows);
+    project
+}
+
+#[test]
+fn a_result_that_misses_its_require_is_said_and_what_depends_on_it_is_skipped() {
+    let project =
+        project("  few: {op: data.filter, in: rows, require: [\"kept > 100\"]}\n  after: {op: data.dedup, in: few}\n");
+    let first = project.succeeds("plan").out;
+    assert!(first.contains("waits"), "{first}");
+    assert_eq!(project.llmflow("run").code, Some(1));
+    let plan = project.succeeds("plan --exit-code").out;
+    assert!(plan.contains("refused (kept > 100") && plan.contains("skipped (`few` is refused)"), "{plan}");
+}
+
+#[test]
+fn a_result_that_is_gone_is_not_called_a_first_run() {
+    let project = project("");
+    assert!(project.succeeds("plan").out.contains("first run"));
+    project.succeeds("run");
+    std::fs::remove_dir_all(project.path(".llmflow/store/keys")).unwrap();
+    std::fs::create_dir(project.path(".llmflow/store/keys")).unwrap();
+    let plan = project.succeeds("plan").out;
+    assert!(plan.contains("its result is gone from the store"), "{plan}");
+}
+
+#[test]
+fn what_this_machine_can_never_give_is_refused_before_the_first_stage() {
+    for (stage, said) in [
+        ("resources: {gpus: 1}", "demands 1 GPUs"),
+        ("resources: {cores: 4000}", "demands 4000 cores"),
+        ("resources: {memory: 900T}", "of memory"),
+    ] {
+        let project = project(&format!("  last: {{op: data.dedup, in: rows, {stage}}}\n"));
+        for command in ["plan", "run"] {
+            let done = project.llmflow(command);
+            assert_eq!(done.code, Some(3), "{command} {stage}: {}", done.err);
+            assert!(done.err.contains(said), "{}", done.err);
+        }
+        assert!(project.results().is_empty(), "nothing ran");
+    }
+}
+
+#[test]
+fn a_variable_of_the_environment_is_read_as_what_it_stands_for() {
+    let project = project("  long: {op: data.filter, in: rows, with: {min_words: \"${env.LEAST}\"}}\n");
+    let plan = |value: &str| project.command("plan").env("LEAST", value).output().unwrap().status.code();
+    assert_eq!((plan("2"), plan("many")), (Some(0), Some(2)));
+}
+
+#[test]
+fn a_store_in_memory_serves_a_whole_run_and_is_gone_after_it() {
+    let project = project(
+        "  a: {op: data.filter, in: rows}\n  b: {op: data.filter, in: rows, with: {min_words: 2}}\n  both: {op: data.dedup, in: [a, b]}\nstore: memory://once\npublish: {both: out/both.jsonl}\n",
+    );
+    for _ in 0..2 {
+        project.succeeds("run");
+        assert!(project.path("out/both.jsonl").is_file());
+    }
+}
+
+#[test]
+fn a_metric_of_another_stage_can_be_the_value_of_a_param() {
+    let stages = "  some: {op: data.filter, in: rows, with: {min_words: \"${rows.rows}\"}}\n";
+    let project = project(&format!("{stages}  last: {{op: data.dedup, in: some}}\n"));
+    let plan = project.succeeds("plan").out;
+    assert!(plan.contains("some") && plan.contains("waits") && plan.contains("for rows"), "{plan}");
+    project.succeeds("run --only rows");
+    assert_eq!(project.llmflow("run").code, Some(0));
+    assert!(project.succeeds("plan").out.contains("nothing to do"));
+    project.write("rows.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two\"}\n");
+    project.succeeds("run");
+    let why = project.succeeds("explain @/some").out;
+    assert!(why.contains("with.min_words") && why.contains("9 → 2"), "{why}");
+    for (value, said) in [("${rows.row}", "reports no metric `row`"), ("${row.rows}", "there is no stage `row`")] {
+        project.write("pipeline.yaml", text(&stages.replace("${rows.rows}", value)));
+        let done = project.llmflow("check");
+        assert!(done.code == Some(2) && done.err.contains(said), "{}", done.err);
+    }
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_told_although_the_first_of_them_spoils_what_reads_it() {
+    let project = project(
+        "  some: {op: data.filter, in: rows, require: [\"kpt > 1\"]}\n  file: {op: quantize.gguf, in: some}\n  twice: {op: data.dedup, in: some}\n",
+    );
+    std::fs::remove_file(project.path("rows.jsonl")).unwrap();
+    let done = project.llmflow("check");
+    assert_eq!(done.code, Some(2));
+    for said in ["no metric `kpt`", "`file.model` takes", "rows.jsonl"] {
+        assert!(done.err.contains(said), "{said}: {}", done.err);
+    }
+    assert!(!done.err.contains("`twice"), "what may be right is not told: {}", done.err);
+}
