@@ -5,6 +5,7 @@
 
 mod address;
 mod artifacts;
+mod attempts;
 mod columns;
 mod fresh;
 mod health;
@@ -38,9 +39,9 @@ pub use rebuild::{Rebuilt, rebuild};
 pub use recall::Success;
 pub use record::{RunRecord, StageRecord};
 pub use recorder::Recorder;
-pub use row::{InputRow, OutputRow, PipelineRow, RunRow, StageRow, Whereabouts};
+pub use row::{AttemptRow, InputRow, OutputRow, PipelineRow, RunRow, StageRow, Whereabouts};
 pub use runs::RunFilter;
-pub use stages::{Follower, StageCount};
+pub use stages::{Follower, NOT_STARTED, StageCount};
 pub use write::Note;
 
 use crate::{device::filesystem, event::RunId, home::Home};

@@ -45,6 +45,7 @@ pub struct RunRow {
     pub ran: u32,
     pub cached: u32,
     pub failed: u32,
+    pub refused: u32,
     pub skipped: u32,
     /// What differed from the last success, in one line; empty for a first run.
     pub changed: String,
@@ -53,6 +54,12 @@ pub struct RunRow {
     pub limit: Option<u64>,
     /// `--set`, as typed.
     pub set: Vec<String>,
+    /// `--params-file`, as typed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub params_file: Option<PathBuf>,
+    /// `--profile`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     /// The run that this one goes on with.
     pub resumes: Option<RunId>,
     /// Where it ran: the host's name.
@@ -61,6 +68,16 @@ pub struct RunRow {
     pub version: String,
     /// No run of this pipeline came before it.
     pub is_first: bool,
+}
+
+/// One attempt at a stage.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AttemptRow {
+    /// From 1.
+    pub attempt: u32,
+    /// From its start to its end; none of one that never came to an end.
+    pub seconds: Option<f64>,
+    pub failure: Option<Failure>,
 }
 
 /// One stage of a run.

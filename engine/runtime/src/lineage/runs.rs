@@ -27,7 +27,8 @@ pub(super) const RUNS: &str =
     "SELECT run, pipeline, status, started_ms, seconds, changed, set_json, overrides, resumes, machine, version,
         (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'ran') AS ran,
         (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'cached') AS cached,
-        (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status IN ('failed', 'refused')) AS failed,
+        (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'failed') AS failed,
+        (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'refused') AS refused,
         (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'skipped') AS skipped,
         NOT EXISTS (SELECT 1 FROM runs o WHERE o.pipeline = r.pipeline AND o.number < r.number) AS is_first
     FROM runs r";
@@ -195,6 +196,7 @@ pub(super) fn no_run(run: &RunId) -> Failure {
 }
 
 fn run_row(row: &SqliteRow) -> Result<RunRow, Failure> {
+    let asked: Overrides = serde_json::from_str(&text(row, "overrides")?).unwrap_or_default(); // none of the first homes
     Ok(RunRow {
         run: RunId(text(row, "run")?),
         pipeline: text(row, "pipeline")?,
@@ -204,10 +206,13 @@ fn run_row(row: &SqliteRow) -> Result<RunRow, Failure> {
         ran: count(row, "ran")?,
         cached: count(row, "cached")?,
         failed: count(row, "failed")?,
+        refused: count(row, "refused")?,
         skipped: count(row, "skipped")?,
         changed: text(row, "changed")?,
-        limit: serde_json::from_str::<Overrides>(&text(row, "overrides")?).ok().and_then(|asked| asked.limit),
+        limit: asked.limit,
         set: json(row, "set_json")?.unwrap_or_default(),
+        params_file: asked.params_file.map(|file| file.path),
+        profile: asked.profile,
         resumes: row.try_get::<Option<String>, _>("resumes").map_err(failed)?.map(RunId),
         machine: text(row, "machine")?,
         version: text(row, "version")?,

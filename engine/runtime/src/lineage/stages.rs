@@ -33,6 +33,9 @@ pub(super) const REASON: &str = "SELECT json FROM events INDEXED BY events_that_
     WHERE run = ?1 AND json ->> '$.stage' = ?2 AND json ->> '$.event' IN ('refused', 'skipped', 'published', 'run_started')
     AND json ->> '$.event' IN ('refused', 'skipped') ORDER BY id DESC LIMIT 1";
 
+/// How a stage stands that an interrupted run did not come to.
+pub const NOT_STARTED: &str = "not started";
+
 /// How many stages of one operator stand how, and the seconds they took together.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StageCount {
@@ -99,7 +102,7 @@ impl Lineage {
         Ok(Some(found))
     }
 
-    async fn of_stage(&self, sql: &str, run: &RunId, stage: &StageId) -> Result<Vec<SqliteRow>, Failure> {
+    pub(super) async fn of_stage(&self, sql: &str, run: &RunId, stage: &StageId) -> Result<Vec<SqliteRow>, Failure> {
         let query = sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).bind(&run.0).bind(stage.as_str());
         query.fetch_all(&self.pool).await.map_err(failed)
     }
@@ -128,7 +131,7 @@ impl Lineage {
                 coalesce(sum(seconds) FILTER (WHERE status IN ('ran', 'refused', 'failed')), 0.0) AS seconds
             FROM stages WHERE run = ?1 GROUP BY operator, status ORDER BY min(position)";
         let rows = self.of_run(sql, run).await?;
-        let of = |row: &SqliteRow| {
+        let of = |row: &SqliteRow| -> Result<StageCount, Failure> {
             Ok(StageCount {
                 operator: text(row, "operator")?,
                 status: text(row, "status")?,
@@ -136,7 +139,20 @@ impl Lineage {
                 seconds: row.try_get("seconds").map_err(failed)?,
             })
         };
-        rows.iter().map(of).collect()
+        let mut counts = rows.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+        let not_started = self.not_started(run).await?;
+        if not_started.is_empty() {
+            return Ok(counts);
+        }
+        let sql = "SELECT stage, operator, status FROM stages WHERE run = ?1 AND status IN ('interrupted', 'skipped')
+            ORDER BY position";
+        for row in self.of_run(sql, run).await? {
+            if not_started.contains(&stage_id(&row, "stage")?) {
+                move_one(&mut counts, &text(&row, "operator")?, &text(&row, "status")?, NOT_STARTED);
+            }
+        }
+        counts.retain(|count| count.stages > 0);
+        Ok(counts)
     }
 
     /// The stages of a run that failed or were refused, in order, at most `limit`; without what they read and gave.
@@ -207,6 +223,20 @@ impl Lineage {
         let rows = self.of_run(sql, run).await?;
         rows.iter().map(|row| Ok((stage_id(row, "stage")?, json(row, "components")?.unwrap_or_default()))).collect()
     }
+}
+
+/// One stage of an operator stands another way.
+fn move_one(counts: &mut Vec<StageCount>, operator: &str, from: &str, to: &str) {
+    let mut place = |status: &str| match counts.iter().position(|it| it.operator == operator && it.status == status) {
+        Some(place) => place,
+        None => {
+            counts.push(StageCount { operator: operator.into(), status: status.into(), stages: 0, seconds: 0.0 });
+            counts.len() - 1
+        }
+    };
+    let (from, to) = (place(from), place(to));
+    counts[from].stages = counts[from].stages.saturating_sub(1);
+    counts[to].stages += 1;
 }
 
 fn stage_row(row: &SqliteRow) -> Result<StageRow, Failure> {

@@ -276,3 +276,53 @@ async fn what_was_made_of_an_artifact_is_followed_through_every_run() {
         "it is not its own descendant"
     );
 }
+
+#[tokio::test]
+async fn every_attempt_is_told_with_its_time_and_why_it_failed() {
+    let (_folder, home) = home();
+    let lineage = Lineage::open(&home).await.unwrap();
+    let run = start(&lineage, "quiet-otter").await;
+    let tell_at = async |at_ms: u64, what: What| {
+        let event = Event { at_ms, run: run.clone(), stage: Some("sft".into()), what };
+        lineage.write(&[Note::Event(event)]).await.unwrap();
+    };
+    let lost = Failure::environment("worker/lost", "the worker was killed");
+    tell_at(1_000, What::Started { attempt: 1 }).await;
+    tell_at(3_500, What::Failed { failure: lost.clone(), retry_in_ms: Some(10) }).await;
+    tell_at(4_000, What::Started { attempt: 2 }).await;
+    let attempts = lineage.attempts_of(&run, &"sft".into()).await.unwrap();
+    let row = |attempt, seconds, failure| AttemptRow { attempt, seconds, failure };
+    assert_eq!(attempts, [row(1, Some(2.5), Some(lost)), row(2, None, None)]);
+    tell_at(5_000, What::Finished(gave("adapter", b"weights"))).await;
+    assert_eq!(lineage.attempts_of(&run, &"sft".into()).await.unwrap()[1], row(2, Some(1.0), None));
+    assert!(lineage.attempts_of(&run, &"load".into()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_an_interruption_kept_from_starting_was_not_skipped() {
+    let (_folder, home) = home();
+    let lineage = Lineage::open(&home).await.unwrap();
+    let run = RunId("quiet-otter".to_owned());
+    let needs = [("load", &[][..]), ("sft", &["load"]), ("gguf", &["sft"]), ("card", &[]), ("other", &[])];
+    let views = needs.map(|(name, needs)| StageView {
+        needs: needs.iter().map(|need| StageId::from(*need)).collect(),
+        ..view(name, Vec::new())
+    });
+    let planned = views.iter().map(|view| PlannedRow { view, components: None, inputs: vec![], outputs: vec![] });
+    lineage.start_run(&run, &file(), &planned.collect::<Vec<_>>()).await.unwrap();
+    let skipped = |because: &str| What::Skipped { because: because.into() };
+    tell(&lineage, &run, Some("load"), What::Started { attempt: 1 }).await;
+    tell(&lineage, &run, Some("load"), What::Interrupted).await;
+    tell(&lineage, &run, Some("sft"), skipped("`load` was interrupted")).await;
+    tell(&lineage, &run, Some("gguf"), skipped("`sft` was skipped")).await;
+    tell(&lineage, &run, Some("card"), skipped("`params.card` is false")).await;
+    tell(&lineage, &run, Some("other"), What::Interrupted).await;
+    tell(&lineage, &run, None, What::RunFinished { status: RunStatus::Failed, seconds: 1.0 }).await;
+    assert!(lineage.not_started(&run).await.unwrap().is_empty(), "of a run that was not interrupted nothing is said");
+    tell(&lineage, &run, None, What::RunFinished { status: RunStatus::Interrupted, seconds: 1.0 }).await;
+    let found = lineage.not_started(&run).await.unwrap();
+    assert_eq!(found, ["gguf", "other", "sft"].map(StageId::from).into());
+    let counts = lineage.stage_counts(&run).await.unwrap();
+    let counts: Vec<(&str, u32)> = counts.iter().map(|count| (count.status.as_str(), count.stages)).collect();
+    assert_eq!(counts, [("interrupted", 1), ("skipped", 1), ("not started", 3)]);
+}

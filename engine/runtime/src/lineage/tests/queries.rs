@@ -19,6 +19,7 @@ fn queries() -> Vec<String> {
         stages::METRICS.to_owned(),
         stages::FOLLOWING.to_owned(),
         stages::REASON.to_owned(),
+        attempts::ATTEMPTS.to_owned(),
         recall::PUBLISHED.to_owned(),
         recall::FIGURES.to_owned(),
         recall::LAST_SUCCESSES.to_owned(),
