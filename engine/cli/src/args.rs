@@ -260,11 +260,14 @@ pub struct ShowArgs {
     /// Print the rows that the stage dropped or set aside, with the rule
     #[arg(long)]
     pub dropped: bool,
+    /// Print the N-th sample of the stage's report, what is learned of it marked
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["rows", "grep", "dropped"])]
+    pub example: Option<u32>,
     /// Show every stage of a long run; every param and metric of a stage, its tables and samples
     #[arg(long)]
     pub all: bool,
     /// Open the run's report in the browser
-    #[arg(long, conflicts_with_all = ["rows", "grep", "dropped"])]
+    #[arg(long, conflicts_with_all = ["rows", "grep", "dropped", "example"])]
     pub open: bool,
 }
 
@@ -345,10 +348,21 @@ pub struct DoctorArgs {
 
 #[derive(Args, Clone, Debug)]
 pub struct ExportArgs {
-    /// A stage or one of its outputs: `@/sft.adapter`
+    /// A stage or one of its outputs: `@/sft.adapter`; with --format, a whole run: `@`
     pub address: String,
     /// A file or a folder that is not there yet; `.jsonl` and `.parquet` take the rows of a dataset
-    pub path: PathBuf,
+    #[arg(required_unless_present = "format")]
+    pub path: Option<PathBuf>,
+    /// Write a whole run in a form that others read, without PATH into `RUN-crate`
+    #[arg(long, value_enum)]
+    pub format: Option<ExportFormat>,
+}
+
+/// How a whole run is written.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// A folder for archives: the run's results, and in JSON-LD what they were made from
+    RoCrate,
 }
 
 #[derive(Args, Clone, Debug)]

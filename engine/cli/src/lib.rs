@@ -17,7 +17,10 @@ use llmflow_contract::Registry;
 use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command};
-use render::screen::Screen;
+use render::{
+    notes::{Above, Notes},
+    screen::Screen,
+};
 pub use template::Template;
 
 /// Reads the arguments, does what they ask with these operators and templates, and gives the exit code of DESIGN.md §6.
@@ -29,7 +32,8 @@ pub fn main(registry: Registry, templates: &[Template]) -> ExitCode {
     ExitCode::from(command::dispatch(cli, &registry, templates, &screen))
 }
 
-/// Sends what libraries log to standard error: of a worker that becomes its stage's log. `LLMFLOW_LOG` filters it.
+/// Sends what is logged to standard error: of a worker that becomes its stage's log; elsewhere a warning is a note to the
+/// user. `LLMFLOW_LOG` filters it.
 fn keep_logs(cli: &Cli) {
     let level = match (&cli.command, cli.global.verbose) {
         (Command::Worker, _) => "info",
@@ -37,10 +41,9 @@ fn keep_logs(cli: &Cli) {
         _ => "warn",
     };
     let filter = EnvFilter::try_from_env("LLMFLOW_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .without_time()
-        .try_init(); // a second start in one process keeps the first
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).without_time();
+    let _ = match &cli.command {
+        Command::Worker => logs.with_writer(std::io::stderr).try_init(),
+        _ => logs.event_format(Notes::default()).with_writer(|| Above).try_init(),
+    }; // a second start in one process keeps the first
 }

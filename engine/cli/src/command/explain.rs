@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use llmflow_contract::{Failure, Port, StageId};
+use llmflow_contract::{Entry, Failure, Port, StageId};
 use llmflow_runtime::{
     address::Address,
     event::{RunId, What},
-    lineage::{Follower, Lineage, PipelineRow, StageRow, Success},
+    lineage::{Follower, Lineage, NOT_STARTED, PipelineRow, StageRow, Success},
     pipeline::{self, Loaded, SourceFile},
     plan::{Change, key},
     run::Error,
@@ -58,7 +58,8 @@ async fn explained(
         Some(before) => culprits(lineage, &run, before, &stage, &changes, setting).await?,
         None => Vec::new(),
     };
-    let mut origins = Origins { lineage, run: &run, setting, loaded: None };
+    let limit = lineage.run(&run).await?.limit;
+    let mut origins = Origins { lineage, run: &run, setting, is_limited: limit.is_some(), loaded: None };
     for change in &mut changes {
         change.origin = match change.part.strip_prefix("in.") {
             Some(port) => makers(&stage, port),
@@ -79,9 +80,12 @@ async fn explained(
         then: then.into_iter().map(|stage| stage.stage).collect(),
         same: same.into_iter().map(|stage| stage.stage).collect(),
         before: before.map(|before| (before.run.to_string(), before.started_ms)),
+        status: match lineage.not_started(&run).await?.contains(&stage.stage) {
+            true => NOT_STARTED.to_owned(),
+            false => stage.status,
+        },
         run: run.to_string(),
         stage: stage.stage,
-        status: stage.status,
         components,
         changes,
         culprits,
@@ -128,6 +132,8 @@ struct Origins<'a> {
     lineage: &'a Lineage,
     run: &'a RunId,
     setting: &'a Setting<'a>,
+    /// A rehearsal lowers params after the file is read: no plan notes that.
+    is_limited: bool,
     loaded: Option<Option<Box<Loaded>>>,
 }
 
@@ -135,7 +141,8 @@ impl Origins<'_> {
     async fn of(&mut self, stage: &StageId, change: &Change) -> Result<Option<String>, Failure> {
         let Some(param) = change.part.strip_prefix("with.") else { return Ok(None) };
         let noted = self.lineage.because_of(self.run, stage).await?;
-        if let Some(noted) = noted.into_iter().find(|noted| noted.part == change.part && noted.now == change.now) {
+        let noted = noted.into_iter().find(|noted| noted.part == change.part && noted.now == change.now);
+        if let Some(noted) = noted.filter(|_| !self.is_limited) {
             return Ok(noted.origin);
         }
         if self.loaded.is_none() {
@@ -144,9 +151,28 @@ impl Origins<'_> {
             self.loaded = Some(is_short.then(|| Box::new(reload(&recorded, self.setting))));
         }
         let Some(Some(loaded)) = &self.loaded else { return Ok(None) };
-        let def = loaded.stages.iter().find(|def| def.id == *stage);
-        Ok(def.and_then(|def| def.origin_of(param)).map(|origin| origin.describe(&loaded.pipeline.source)))
+        Ok(origin_of(loaded, stage, param, change.now.as_deref(), self.setting))
     }
+}
+
+/// Where the value of a param comes from: a param of the pipeline, what was asked in its place, the limit of a rehearsal.
+pub fn origin_of(
+    loaded: &Loaded,
+    stage: &StageId,
+    param: &str,
+    value: Option<&str>,
+    setting: &Setting,
+) -> Option<String> {
+    let def = loaded.stages.iter().find(|def| def.id == *stage)?;
+    let own = def.origin_of(param).map(|origin| origin.describe(&loaded.pipeline.source));
+    let is_bound = |entry: &Entry| entry.params.iter().any(|known| known.name == param && known.limits);
+    let limit = loaded.pipeline.overrides.limit.filter(|limit| {
+        let is_lowered = value == Some(limit.to_string().as_str()) && def.with()[param].as_u64() != Some(*limit);
+        is_lowered && setting.registry.find(&def.shared.op).is_some_and(is_bound)
+    });
+    let limit = limit.map(|_| "set by --limit".to_owned());
+    let parts: Vec<String> = own.into_iter().chain(limit).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// The run's own file, read again: it knows where each value comes from.

@@ -1,4 +1,4 @@
-//! `export`: what a stage gave, at a place of the user's own.
+//! `export`: what a stage gave, or a whole run, at a place of the user's own.
 
 use std::{
     fs::{self, File},
@@ -11,16 +11,37 @@ use llmflow_dataset::{Dataset, write_jsonl, write_parquet};
 use llmflow_runtime::{address::Address, run as engine, run::Error};
 use serde_json::json;
 
-use super::{DONE, Setting, block_on, history::History};
-use crate::{args::ExportArgs, render::format};
+use super::{DONE, Setting, block_on, history::History, ro_crate};
+use crate::{
+    args::{ExportArgs, ExportFormat},
+    render::format,
+};
 
-/// Copies an artifact out of the store. What is there already is never written over.
+/// Copies an artifact, or a run as a crate, out of the store. What is there already is never written over.
 pub fn export(args: ExportArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
         let history = History::open(setting.home.as_deref()).await?;
-        let (run, stage, port, digest) = history.lineage.resolve(&Address::parse(&args.address)?).await?;
+        let address = Address::parse(&args.address)?;
+        let run = history.lineage.find_run(&address.run).await?;
+        if let Some(limit) = history.lineage.run(&run).await?.limit {
+            setting.screen.say(&format!("note  {run} is a rehearsal, {}", format::limited(limit)));
+        }
+        let path = match (args.path, args.format) {
+            (to, Some(ExportFormat::RoCrate)) => {
+                ro_crate::write(&history, &address, to.as_deref(), setting).await?;
+                return Ok(DONE);
+            }
+            (Some(path), None) => path,
+            (None, None) => return Err(Failure::bug("an export without a path").into()), // clap asks for one
+        };
+        if address.stage.is_none() {
+            let message = "the address names a whole run; name one of its stages too, or ask for a crate of the run";
+            let help = history.typed(&format!("llmflow export {run} --format ro-crate"));
+            return Err(Failure::input("lineage/address", message).help(help).into());
+        }
+        let (run, stage, port, digest) = history.lineage.resolve(&address).await?;
         let artifact = history.store.artifact(&digest, &history.home.work()).await?;
-        let path = place(&artifact, &args.path);
+        let path = place(&artifact, &path);
         let wrote = match row_format(&artifact, &path) {
             Some(write) => export_rows(&artifact, &path, write)?,
             None => export_files(&artifact, &path)?,

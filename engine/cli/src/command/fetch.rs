@@ -16,6 +16,7 @@ use crate::{
     render::{
         fetch::{self, Speed},
         screen::Screen,
+        typed::Place,
     },
 };
 
@@ -26,7 +27,8 @@ const STOPPING: &str = "stopping; what was fetched is kept, and the next fetch g
 pub fn fetch(args: FetchArgs, setting: &Setting) -> Result<u8, Error> {
     let remote = RemoteArgs { lock: args.lock, offline: false };
     let options = pipeline_file::options(&args.pipeline, remote, setting.home.as_deref())?;
-    let file = options.pipeline.display().to_string();
+    let (file, place) = (options.pipeline.clone(), Place::here());
+    let home = options.home.as_deref().and_then(|home| home.canonicalize().ok());
     let screen = setting.screen;
     let fetched = block_on(async {
         let cancel = Cancel::new();
@@ -41,7 +43,9 @@ pub fn fetch(args: FetchArgs, setting: &Setting) -> Result<u8, Error> {
     if screen.json {
         screen.print_json(&serde_json::json!({ "event": "done", "stages": fetched }));
     } else {
-        screen.say(&fetch::end(&file, fetched.len()));
+        // Without `--home` the run finds the home that was found here.
+        let run = home.map_or_else(|| place.run_alone(&file), |home| place.run(&file, &home));
+        screen.say(&fetch::end(&file.display().to_string(), fetched.len(), &run));
     }
     Ok(DONE)
 }

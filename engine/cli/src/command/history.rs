@@ -5,6 +5,8 @@ use std::path::Path;
 use llmflow_contract::Failure;
 use llmflow_runtime::{home::Home, lineage::Lineage, store::Store};
 
+use crate::render::{format, typed};
+
 /// A home with its history and its store.
 pub struct History {
     pub home: Home,
@@ -38,17 +40,29 @@ impl History {
             let remembering = match (known, others.is_empty()) {
                 (0, true) => None,
                 (0, false) => Some(format!("{} may remember its runs", others.join(", "))),
-                _ => Some(format!("the store remembers {known} runs")),
+                _ => Some(format!("the store remembers {}", format::counted(known as u64, "run"))),
             };
             if let Some(remembering) = remembering {
                 let message = format!("the history, `lineage.db`, is gone; {remembering}");
-                return Err(Failure::environment("lineage/gone", message)
-                    .help("llmflow doctor --rebuild makes it anew from the store; no result is lost"));
+                return Err(Failure::environment("lineage/gone", message).help(format!(
+                    "{} makes it anew from the store; no result is lost",
+                    typed::typed("llmflow doctor --rebuild", home.root())
+                )));
             }
         }
         let lineage = Lineage::open(&home).await?;
         let store = lineage.store_of_newest(&home).await?;
         Ok(Self { home, lineage, store })
+    }
+
+    /// The words of a command that looks back, as they find this home from here.
+    pub fn typed(&self, words: &str) -> String {
+        typed::typed(words, self.home.root())
+    }
+
+    /// What such words end with.
+    pub fn with_home(&self) -> String {
+        self.typed("")
     }
 }
 

@@ -33,6 +33,9 @@ pub fn logs(args: LogsArgs, setting: &Setting) -> Result<u8, Error> {
             None => (history.lineage.find_run(&address.run).await?, None),
         };
         let mut logs = Logs { history: &history, run, only, tails: BTreeMap::new(), is_silent: true };
+        if let Some(attempt) = args.attempt {
+            logs.expect(attempt, args.follow).await?;
+        }
         logs.print(args.attempt, setting.screen).await?;
         if args.follow {
             logs.follow(args.attempt, setting.screen).await?;
@@ -54,6 +57,22 @@ struct Logs<'a> {
 }
 
 impl Logs<'_> {
+    /// Refuses an attempt that there was not; one that is waited for may come yet.
+    async fn expect(&self, attempt: u32, is_awaited: bool) -> Result<(), Failure> {
+        let had = self.wanted().await?.into_iter().map(|(_, last)| last).max().unwrap_or(0);
+        if (1..=had).contains(&attempt) || (attempt > had && is_awaited && !self.is_over().await?) {
+            return Ok(());
+        }
+        let address = self.only.as_ref().map_or(self.run.to_string(), |stage| format!("{}/{stage}", self.run));
+        let had_words = format::counted(u64::from(had), "attempt");
+        let message = match self.only {
+            Some(_) => format!("there is no attempt {attempt} of `{address}`: it had {had_words}"),
+            None => format!("no stage of `{address}` had an attempt {attempt}: the most was {had_words}"),
+        };
+        let words = format!("llmflow logs {address} --attempt {}", had.max(1));
+        Err(Failure::input("logs/attempt", message).help(self.history.typed(&words)))
+    }
+
     /// Prints what is there that was not printed before.
     async fn print(&mut self, attempt: Option<u32>, screen: &Screen) -> Result<(), Failure> {
         for (stage, last) in self.wanted().await? {

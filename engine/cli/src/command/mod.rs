@@ -19,6 +19,7 @@ mod pipeline_file;
 mod plan;
 mod rebuild;
 mod resume;
+mod ro_crate;
 mod rows;
 mod run;
 mod runs;

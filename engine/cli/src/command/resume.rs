@@ -4,7 +4,10 @@ use llmflow_contract::Failure;
 use llmflow_runtime::run::{self, Error};
 
 use super::{Setting, block_on, history::History, run as running};
-use crate::{args::ResumeArgs, render::format};
+use crate::{
+    args::ResumeArgs,
+    render::{format, typed::Place},
+};
 
 /// Goes on with a run: its own file and params.
 pub fn resume(args: ResumeArgs, setting: &Setting) -> Result<u8, Error> {
@@ -14,24 +17,27 @@ pub fn resume(args: ResumeArgs, setting: &Setting) -> Result<u8, Error> {
             Some(text) => history.lineage.find_run(&text).await?,
             None => history.lineage.newest_unfinished().await?.ok_or_else(|| {
                 Failure::input("lineage/run", "every run here is finished; there is nothing to resume")
-                    .help("llmflow runs lists them")
+                    .help(format!("{} lists them", history.typed("llmflow runs")))
             })?,
         };
         let recorded = history.lineage.pipeline_of(&run).await?;
         let now = std::fs::read_to_string(&recorded.path).unwrap_or_default();
         if now != recorded.text {
-            let path = format::clean(&recorded.path.display().to_string());
+            let place = Place::here();
+            let path = format::clean(&place.shown(&recorded.path));
+            let command = format::clean(&place.run(&recorded.path, history.home.root()));
             setting.screen.say(&format!(
-                "`{path}` has changed since {run}: this goes on with the file as it was; llmflow run takes it as it is"
+                "`{path}` has changed since {run}: this goes on with the file as it was; {command} takes it as it is"
             ));
         }
+        running::say_rehearsal(recorded.overrides.limit, setting);
         drop(history);
         let home = setting.home.clone();
         let outcome =
             running::watched(setting, |events, cancel| run::resume(&run.0, home, setting.registry, events, cancel))
                 .await?;
         running::write_reports(&outcome).await?;
-        running::finish(&outcome, "", setting);
+        running::finish(&outcome, recorded.path, recorded.overrides.limit, setting);
         Ok(outcome.exit_code)
     })
 }

@@ -18,7 +18,7 @@ pub async fn rows(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> 
     let artifact = history.store.artifact(&digest, &history.home.work()).await?;
     if !artifact.kind().is_dataset() {
         let message = format!("`{stage}.{port}` is of kind {}, which has no rows", artifact.kind());
-        return Err(Failure::input("show/rows", message).help(format!("llmflow show {}", args.address)));
+        return Err(Failure::input("show/rows", message).help(history.typed(&format!("llmflow show {}", args.address))));
     }
     let dataset = Dataset::open(&artifact)?;
     let out = setting.screen;
@@ -62,7 +62,7 @@ pub async fn dropped(history: &History, args: &ShowArgs, setting: &Setting<'_>) 
     let stage = &stage;
     let records = trace_of(history, stage).await?.ok_or_else(|| {
         Failure::input("show/trace", format!("`{}` keeps no trace of its rows", stage.stage))
-            .help(format!("llmflow show {run}/{}", stage.stage))
+            .help(history.typed(&format!("llmflow show {run}/{}", stage.stage)))
     })?;
     let left_out: Vec<TraceRecord> =
         records.into_iter().filter(|record| matches!(record.verdict, Fate::Dropped | Fate::SetAside)).collect();

@@ -18,7 +18,8 @@ use crate::{
     interrupt::Interrupts,
     render::{
         end::{self, Scene},
-        error, events,
+        error, events, format,
+        typed::Place,
     },
     report,
 };
@@ -36,19 +37,18 @@ pub fn run(args: RunArgs, setting: &Setting) -> Result<u8, Error> {
     let mut options = pipeline_file::options(&args.pipeline, args.remote, setting.home.as_deref())?;
     (options.jobs, options.fail_fast) = (args.jobs, args.fail_fast);
     options.selection = args.selection.selection();
-    let file = options.pipeline.display().to_string();
+    let file = options.pipeline.clone();
     // Read here only for this: a run in which nothing changed does not read it at all.
     let deployed = match args.serve {
         true => Some(deployed(&pipeline_file::load(&options, setting.registry)?, setting.registry)?),
         false => None,
     };
-    if let Some(limit) = args.pipeline.limit {
-        setting.screen.say(&format!("a rehearsal with at most {limit} rows or steps a stage: nothing is published"));
-    }
+    let limit = args.pipeline.limit;
+    say_rehearsal(limit, setting);
     block_on(async {
         let outcome = watched(setting, |events, cancel| run::run(options, setting.registry, events, cancel)).await?;
         write_reports(&outcome).await?;
-        finish(&outcome, &file, setting);
+        finish(&outcome, file, limit, setting);
         match deployed {
             Some(deployed) if outcome.exit_code == 0 => {
                 let history = History::open(Some(&outcome.home)).await?;
@@ -63,6 +63,13 @@ pub fn run(args: RunArgs, setting: &Setting) -> Result<u8, Error> {
             _ => Ok(outcome.exit_code),
         }
     })
+}
+
+/// Says before a rehearsal what is not done in it.
+pub fn say_rehearsal(limit: Option<u64>, setting: &Setting) {
+    if let Some(limit) = limit {
+        setting.screen.say(&format!("a rehearsal, {}: nothing is published", format::limited(limit)));
+    }
 }
 
 /// Carries out a run while its events are shown and signals are heard.
@@ -99,8 +106,8 @@ pub async fn write_reports(outcome: &Outcome) -> Result<(), Failure> {
     wanted.into_iter().try_for_each(|path| report::write(&data, path))
 }
 
-/// The end of a run, on the screen.
-pub fn finish(outcome: &Outcome, file: &str, setting: &Setting) {
+/// The end of a run of this file, as typed or as recorded, on the screen.
+pub fn finish(outcome: &Outcome, file: PathBuf, limit: Option<u64>, setting: &Setting) {
     let screen = setting.screen;
     for failure in &outcome.unpublished {
         match screen.json {
@@ -116,8 +123,9 @@ pub fn finish(outcome: &Outcome, file: &str, setting: &Setting) {
         return;
     }
     let scene = Scene {
-        pipeline: file.to_owned(),
-        here: std::env::current_dir().unwrap_or_default(),
+        pipeline: file,
+        place: Place::here(),
+        limit,
         talks: talks(outcome, setting.registry),
         width: screen.width,
         paint: screen.talk,

@@ -45,7 +45,7 @@ pub fn runs(args: RunsArgs, setting: &Setting) -> Result<u8, Error> {
 }
 
 async fn listed(lineage: &Lineage, row: RunRow, tags: &mut BTreeMap<String, Vec<String>>) -> Result<Listed, Failure> {
-    let broken = match row.failed {
+    let broken = match row.failed + row.refused {
         0 => None,
         _ => lineage.broken_stages(&row.run, 1).await?.pop(),
     };

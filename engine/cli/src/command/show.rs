@@ -2,13 +2,19 @@
 
 use std::{collections::BTreeMap, process::Stdio};
 
-use llmflow_contract::Failure;
+use llmflow_contract::{Failure, Report};
 use llmflow_runtime::{address::Address, event::RunId, lineage::StageRow, run::Error};
 
-use super::{DONE, Setting, block_on, explain::reload, history::History, rows};
+use super::{
+    DONE, Setting, block_on,
+    explain::{origin_of, reload},
+    history::History,
+    rows,
+};
 use crate::{
     args::ShowArgs,
     render::{
+        format,
         run::{self as run_screen, ShownRun, Stages},
         stage::{self as stage_screen, ShownArtifact, ShownStage},
         when,
@@ -27,15 +33,20 @@ pub fn show(args: ShowArgs, setting: &Setting) -> Result<u8, Error> {
         }
         let wants_rows = args.rows.is_some() || args.grep.is_some();
         if address.stage.is_none() {
-            if wants_rows || args.dropped {
-                let message = "rows belong to a stage, and the address names a run";
-                return Err(Failure::input("lineage/address", message).help("llmflow show @/STAGE --rows").into());
+            if wants_rows || args.dropped || args.example.is_some() {
+                let (what, flag) =
+                    if args.example.is_some() { ("examples", "--example 1") } else { ("rows", "--rows") };
+                let message = format!("{what} belong to a stage, and the address names a run");
+                let help = history.typed(&format!("llmflow show {}/STAGE {flag}", address.run));
+                return Err(Failure::input("lineage/address", message).help(help).into());
             }
             show_run(&history, &args, setting).await?;
         } else if args.dropped {
             rows::dropped(&history, &args, setting).await?;
         } else if wants_rows {
             rows::rows(&history, &args, setting).await?;
+        } else if let Some(number) = args.example {
+            show_example(&history, &address, number, setting).await?;
         } else {
             show_stage(&history, &args, setting).await?;
         }
@@ -84,6 +95,8 @@ async fn show_run(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> 
         file: recorded.path,
         tags: history.store.tags_of_runs().await?.remove(&run.0).unwrap_or_default(),
         published: lineage.published_by(&run).await?,
+        not_started: lineage.not_started(&run).await?,
+        with_home: history.with_home(),
         stages,
     };
     let out = setting.screen;
@@ -106,10 +119,46 @@ async fn show_stage(history: &History, args: &ShowArgs, setting: &Setting<'_>) -
     let mut text = stage_screen::stage(&shown, args.all, out.width, out.paint);
     let first = shown.row.outputs.first();
     if first.is_some_and(|output| output.kind.is_dataset() && output.digest.is_some()) {
-        text.push_str(&out.paint.dim(&format!("rows: llmflow show {} --rows\n", args.address)));
+        let rows = history.typed(&format!("llmflow show {} --rows", args.address));
+        text.push_str(&out.paint.dim(&format!("rows: {rows}\n")));
     }
     out.print(&text);
     Ok(())
+}
+
+/// Prints one sample of a stage's report.
+async fn show_example(history: &History, address: &Address, number: u32, setting: &Setting<'_>) -> Result<(), Failure> {
+    let (run, row) = history.lineage.find_stage(address).await?;
+    let samples = report_of(history, &row).await?.map(|(_, report)| report.samples).unwrap_or_default();
+    let name = format!("{run}/{}", row.stage);
+    let Some(sample) = samples.get(number as usize - 1) else {
+        let (message, words) = match samples.len() {
+            0 => (format!("the report of `{name}` has no example"), format!("llmflow show {name}")),
+            count => (
+                format!("the report of `{name}` has {}", format::counted(count as u64, "example")),
+                format!("llmflow show {name} --example {count}"),
+            ),
+        };
+        return Err(Failure::input("show/example", message).help(history.typed(&words)));
+    };
+    let out = setting.screen;
+    if out.json {
+        out.print_json(
+            &serde_json::json!({ "stage": row.stage, "example": number, "of": samples.len(), "sample": sample }),
+        );
+    } else {
+        let head = format!("{} · example {number} of {}", row.stage, samples.len());
+        out.print(&stage_screen::example(&head, sample, out.width, out.paint));
+    }
+    Ok(())
+}
+
+/// Where a stage's result was made, and what it told. What the store no longer has is left out.
+async fn report_of(history: &History, row: &StageRow) -> Result<Option<(String, Report)>, Failure> {
+    let Some(key) = &row.key else { return Ok(None) };
+    let Some(record) = history.store.key_record(key).await? else { return Ok(None) };
+    let report = history.store.report(&record).await.unwrap_or_default();
+    Ok(Some((record.machine, report.unwrap_or_default())))
 }
 
 /// What lineage and the store know of a stage. What the store no longer has is left out.
@@ -129,20 +178,21 @@ async fn gather(history: &History, run: &RunId, row: StageRow, setting: &Setting
             artifacts.insert(digest, ShownArtifact { size_bytes, files, facts: manifest.facts });
         }
     }
-    let record = match &row.key {
-        Some(key) => store.key_record(key).await?,
-        None => None,
-    };
-    let report = match &record {
-        Some(record) => store.report(record).await.unwrap_or_default(),
-        None => None,
+    let (machine, report) = report_of(history, &row).await?.unzip();
+    let each_attempt = match row.attempts {
+        0 | 1 => Vec::new(),
+        _ => lineage.attempts_of(run, &row.stage).await?,
     };
     Ok(ShownStage {
         run: run.to_string(),
-        origins: origins(&lineage.pipeline_of(run).await?, &row, setting),
+        limit: lineage.run(run).await?.limit,
+        is_not_started: lineage.not_started(run).await?.contains(&row.stage),
+        each_attempt,
+        with_home: history.with_home(),
+        origins: origins(&lineage.pipeline_of(run).await?, &row, &components, setting),
         defaults: defaults(&row, &components, setting),
         used_by: lineage.readers_of(run, &row.stage).await?.iter().map(ToString::to_string).collect(),
-        machine: record.map(|record| record.machine),
+        machine,
         row,
         components,
         series,
@@ -155,18 +205,15 @@ async fn gather(history: &History, run: &RunId, row: StageRow, setting: &Setting
 fn origins(
     recorded: &llmflow_runtime::lineage::PipelineRow,
     row: &StageRow,
+    components: &[llmflow_runtime::plan::Component],
     setting: &Setting,
 ) -> BTreeMap<String, String> {
     let loaded = reload(recorded, setting);
-    let Some(def) = loaded.stages.iter().find(|def| def.id == row.stage) else { return BTreeMap::new() };
-    let names = setting.registry.find(&row.operator).map(|entry| entry.params.as_slice()).unwrap_or_default();
-    names
-        .iter()
-        .filter_map(|param| {
-            let origin = def.origin_of(&param.name)?.describe(&loaded.pipeline.source);
-            Some((param.name.clone(), origin))
-        })
-        .collect()
+    let given = components.iter().filter_map(|component| {
+        let param = component.part.strip_prefix("with.")?;
+        Some((param.to_owned(), origin_of(&loaded, &row.stage, param, Some(&component.value), setting)?))
+    });
+    given.collect()
 }
 
 /// Params that are in the key only when they differ from their default, and are not in it.

@@ -1,25 +1,41 @@
 //! The end of a run: a table, then one sentence that says what to type next.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
+use indexmap::IndexMap;
 use llmflow_contract::StageId;
 use llmflow_runtime::{
     event::RunStatus,
     run::{Outcome, StageOutcome, StageStatus},
 };
 
-use super::{error, format, style::Paint, table::Table};
+use super::{
+    causes::{Causes, has_started},
+    error, format,
+    style::Paint,
+    table::Table,
+    typed::Place,
+};
 
 /// Rows of the table, of a pipeline with more stages than this.
 const MOST_ROWS: usize = 9;
+/// Names of stages in one line.
+const NAMES: usize = 12;
+/// Width up to which two commands stand on one line: a terminal breaks it once, and between them.
+const BOTH: usize = 120;
 
 /// What the end of a run is drawn with.
 #[derive(Clone, Debug, Default)]
 pub struct Scene {
-    /// The pipeline file as the user typed it; empty for a resumed run.
-    pub pipeline: String,
-    /// Paths are shown from here.
-    pub here: PathBuf,
+    /// The pipeline file, as typed or as recorded.
+    pub pipeline: PathBuf,
+    /// Paths and commands are shown from here.
+    pub place: Place,
+    /// Of a rehearsal: `--limit`.
+    pub limit: Option<u64>,
     /// The stage whose result can be talked to.
     pub talks: Option<StageId>,
     pub width: usize,
@@ -29,26 +45,25 @@ pub struct Scene {
 /// The whole end of a run.
 pub fn end(outcome: &Outcome, scene: &Scene) -> String {
     let Some(run) = &outcome.run else { return nothing_to_do(outcome, scene) };
-    let mut lines = table(outcome, scene);
-    for stage in &outcome.stages {
-        match stage.status {
-            StageStatus::Failed => lines.extend(failed(stage, outcome, scene)),
-            StageStatus::Refused => lines.extend(refused(stage, outcome, scene)),
-            _ => {}
-        }
+    let causes = Causes::of(outcome);
+    let mut lines = table(outcome, scene, &causes);
+    for stage in outcome.stages.iter().filter(|stage| stage.status == StageStatus::Failed) {
+        lines.extend(failed(stage, outcome, scene));
     }
-    let time = format::duration(outcome.seconds);
+    lines.extend(refusals(outcome, scene, &causes));
+    let time = format!("{}{}", format::duration(outcome.seconds), limited(scene));
     let word = scene.paint.status(outcome.status.name());
     match outcome.status {
         RunStatus::Done => {
             lines.push(format!("{word} in {time}{}", paths(outcome, scene)));
             if let Some(stage) = &scene.talks {
-                lines.push(format!("talk to it:      llmflow chat @/{stage}"));
+                lines.push(format!("talk to it:      {}", command(&format!("llmflow chat @/{stage}"), outcome, scene)));
             }
         }
         RunStatus::Interrupted => {
             lines.push(format!("{word} after {time}: {} and every checkpoint are kept", finished_stages(outcome)));
-            lines.push(format!("go on:           llmflow resume {run}{}", or_run(scene)));
+            let resume = command(&format!("llmflow resume {run}"), outcome, scene);
+            lines.extend(either(&resume, &scene.place.run(&scene.pipeline, &outcome.home), scene.width));
         }
         _ => {
             let at = names_with(outcome, |status| matches!(status, StageStatus::Failed | StageStatus::Refused));
@@ -61,33 +76,51 @@ pub fn end(outcome: &Outcome, scene: &Scene) -> String {
 
 fn nothing_to_do(outcome: &Outcome, scene: &Scene) -> String {
     let total = outcome.stages.len().max(outcome.cached);
-    let gates = outcome.stages.iter().filter(|stage| stage.status == StageStatus::Refused);
-    let mut lines: Vec<String> = gates.flat_map(|stage| refused(stage, outcome, scene)).collect();
-    let folders = folders(&outcome.published, &scene.here);
+    let mut lines = refusals(outcome, scene, &Causes::of(outcome));
+    let folders = folders(&outcome.published, &scene.place.here);
     let up_to_date = if folders.is_empty() { String::new() } else { format!(" · {folders} is up to date") };
     lines.push(format!(
-        "nothing to do: {} of {total} cached ({}){up_to_date}",
+        "nothing to do: {} of {total} cached ({}){}{up_to_date}",
         outcome.cached,
-        format::duration(outcome.seconds)
+        format::duration(outcome.seconds),
+        limited(scene)
     ));
     lines.join("\n") + "\n"
 }
 
-fn table(outcome: &Outcome, scene: &Scene) -> Vec<String> {
+/// The figures of a rehearsal are never taken for those of a run.
+fn limited(scene: &Scene) -> String {
+    scene.limit.map(|limit| format!(" · {}", format::limited(limit))).unwrap_or_default()
+}
+
+/// A command that looks back, as it finds the home of this run.
+fn command(words: &str, outcome: &Outcome, scene: &Scene) -> String {
+    scene.place.typed(&format::clean(words), &outcome.home)
+}
+
+/// Both ways to go on, beside each other where there is room.
+fn either(resume: &str, run: &str, width: usize) -> Vec<String> {
+    let (first, second) = (format!("go on:           {resume}"), format!("or, with the file as it is now: {run}"));
+    let both = format!("{first}      {second}");
+    if console::measure_text_width(&both) <= width.max(BOTH) { vec![both] } else { vec![first, second] }
+}
+
+fn table(outcome: &Outcome, scene: &Scene, causes: &Causes) -> Vec<String> {
     let mut table = Table::new(["stage", "status", "time", "result"]).right(&[2]);
     let shown = telling(&outcome.stages);
     for index in &shown {
         let stage = &outcome.stages[*index];
         let time = match stage.status {
             StageStatus::Cached | StageStatus::Skipped => "–".to_owned(),
+            _ if !has_started(stage) => "–".to_owned(),
             _ => format::clock(stage.seconds),
         };
-        let status = scene.paint.status(stage.status.name());
+        let status = scene.paint.status(causes.word(stage));
         table.row([format::clean(stage.stage.as_str()), status, time, result(stage)]);
     }
     let more = outcome.stages.len() - shown.len();
     if more > 0 {
-        table.line(format!(" … {more} more: llmflow show @"));
+        table.line(format!(" … {more} more: {}", command("llmflow show @", outcome, scene)));
     }
     table.lines(scene.width)
 }
@@ -127,34 +160,62 @@ fn failed(stage: &StageOutcome, outcome: &Outcome, scene: &Scene) -> Vec<String>
     let Some(failure) = &stage.failure else { return Vec::new() };
     let failure = error::cleaned(failure);
     let name = format::clean(stage.stage.as_str());
-    let mut lines = vec![format!(
-        "{} {name} failed after {}: {}",
-        scene.paint.red("✗"),
-        format::clock(stage.seconds),
-        failure.message
-    )];
+    let started = has_started(stage);
+    let after = if started { format!(" after {}", format::clock(stage.seconds)) } else { String::new() };
+    let mut lines = vec![format!("{} {name} failed{after}: {}", scene.paint.red("✗"), failure.message)];
     for cause in &failure.causes {
         lines.push(format!("  because  {}", cause.replace('\n', "\n           ")));
     }
     if let Some(help) = &failure.help {
         lines.push(format!("  help  {}", help.replace('\n', "\n        ")));
     }
-    lines.push(format!("  kept  {}, and the last checkpoint of {name} if it saved one", finished_stages(outcome)));
+    let checkpoint =
+        if started { format!(", and the last checkpoint of {name} if it saved one") } else { String::new() };
+    lines.push(format!("  kept  {}{checkpoint}", finished_stages(outcome)));
     if let Some(run) = &outcome.run {
-        lines.push(format!("  log   llmflow logs @/{name}           same settings again: llmflow resume {run}"));
+        let resume = command(&format!("llmflow resume {run}"), outcome, scene);
+        let logs = command(&format!("llmflow logs @/{name}"), outcome, scene);
+        lines.push(match started {
+            true => format!("  log   {logs}           same settings again: {resume}"),
+            false => format!("  again {resume}      with the same settings"),
+        });
     }
-    let file = if scene.pipeline.is_empty() { String::new() } else { format!(" {}", scene.pipeline) };
-    lines.push(format!("  next  edit the file, then llmflow run{file}      (starts at {name})"));
+    let run = scene.place.run(&scene.pipeline, &outcome.home);
+    lines.push(format!("  next  edit the file, then {run}      (starts at {name})"));
     lines
 }
 
-fn refused(stage: &StageOutcome, outcome: &Outcome, scene: &Scene) -> Vec<String> {
+/// What was refused, each with what it stopped; then what was skipped for a reason of its own.
+fn refusals(outcome: &Outcome, scene: &Scene, causes: &Causes) -> Vec<String> {
+    let mut stopped: HashMap<&StageId, Vec<&str>> = HashMap::new();
+    let mut others: IndexMap<&str, Vec<&str>> = IndexMap::new();
+    for stage in outcome.stages.iter().filter(|stage| stage.status == StageStatus::Skipped) {
+        match (causes.of_stage(stage), &stage.skipped_because) {
+            (Some(cause), _) => stopped.entry(&cause.stage).or_default().push(stage.stage.as_str()),
+            (None, Some(because)) => others.entry(because).or_default().push(stage.stage.as_str()),
+            (None, None) => {}
+        }
+    }
+    let gates = outcome.stages.iter().filter(|stage| stage.status == StageStatus::Refused);
+    let stopped = |stage: &StageOutcome| stopped.get(&stage.stage).map(Vec::as_slice).unwrap_or_default();
+    let mut lines: Vec<String> = gates.flat_map(|stage| refused(stage, stopped(stage), outcome, scene)).collect();
+    if !lines.is_empty() {
+        lines.extend(others.into_iter().map(|(because, stages)| {
+            let names = format::clean(&format::listed(stages, NAMES));
+            format!("○ {names} skipped: {}", format::clean(because))
+        }));
+    }
+    lines
+}
+
+fn refused(stage: &StageOutcome, stopped: &[&str], outcome: &Outcome, scene: &Scene) -> Vec<String> {
     let Some((expression, why)) = &stage.refused else { return Vec::new() };
     let name = format::clean(stage.stage.as_str());
     let mut lines = vec![format!("{} {name} refused: {}", scene.paint.red("✗"), refusal(expression, why))];
-    let skipped = names_with(outcome, |status| status == StageStatus::Skipped);
+    let skipped = format::clean(&format::listed(stopped.iter().copied(), NAMES));
     let skipped = if skipped.is_empty() { String::new() } else { format!("{skipped} skipped · ") };
-    let kept = scene.talks.as_ref().map(|stage| format!(" · the model is kept: llmflow chat @/{stage}"));
+    let chat = |stage: &StageId| command(&format!("llmflow chat @/{stage}"), outcome, scene);
+    let kept = scene.talks.as_ref().map(|stage| format!(" · the model is kept: {}", chat(stage)));
     let exit = outcome.exit_code;
     let (published, kept) = ("nothing but the report is published", kept.unwrap_or_default());
     lines.push(format!("  {skipped}{published}{kept} · exit {exit}"));
@@ -168,36 +229,20 @@ pub fn refusal(expression: &str, why: &str) -> String {
 }
 
 fn names_with(outcome: &Outcome, test: impl Fn(StageStatus) -> bool) -> String {
-    let names: Vec<String> = outcome
-        .stages
-        .iter()
-        .filter(|stage| test(stage.status))
-        .map(|stage| format::clean(stage.stage.as_str()))
-        .collect();
-    names.join(", ")
+    let stages = outcome.stages.iter().filter(|stage| test(stage.status));
+    format::clean(&format::listed(stages.map(|stage| stage.stage.as_str()), NAMES))
 }
 
 /// `1 finished stage`.
 fn finished_stages(outcome: &Outcome) -> String {
     let is_finished = |stage: &&StageOutcome| matches!(stage.status, StageStatus::Ran | StageStatus::Cached);
-    match outcome.stages.iter().filter(is_finished).count() {
-        1 => "1 finished stage".to_owned(),
-        count => format!("{count} finished stages"),
-    }
-}
-
-fn or_run(scene: &Scene) -> String {
-    if scene.pipeline.is_empty() {
-        String::new()
-    } else {
-        format!("      or, with the file as it is now: llmflow run {}", scene.pipeline)
-    }
+    format::counted(outcome.stages.iter().filter(is_finished).count() as u64, "finished stage")
 }
 
 /// What was published and reported, three spaces before, two between.
 fn paths(outcome: &Outcome, scene: &Scene) -> String {
     let all = outcome.published.iter().chain(&outcome.report_to);
-    let shown: Vec<String> = all.map(|path| shown_path(path, &scene.here)).collect();
+    let shown: Vec<String> = all.map(|path| shown_path(path, &scene.place.here)).collect();
     if shown.is_empty() { String::new() } else { format!("   {}", shown.join("  ")) }
 }
 
@@ -227,7 +272,7 @@ mod tests {
     use llmflow_contract::{Class, Failure};
     use llmflow_runtime::{
         event::{Finished, RunId},
-        plan::PlanView,
+        plan::{PlanView, StageView, Will},
     };
 
     use super::*;
@@ -263,9 +308,28 @@ mod tests {
         }
     }
 
+    fn skipped(name: &str, because: &str) -> StageOutcome {
+        let skipped_because = Some(because.into());
+        StageOutcome { skipped_because, ..stage(name, StageStatus::Skipped, 0.0, "") }
+    }
+
+    fn view(name: &str, needs: &[&str]) -> StageView {
+        StageView {
+            stage: StageId::from(name),
+            operator: "a.b".into(),
+            version: 1,
+            needs: needs.iter().map(|need| StageId::from(*need)).collect(),
+            will: Will::Waits { on: Vec::new() },
+            seconds: None,
+            memory_bytes: 0,
+            disk_bytes: 0,
+        }
+    }
+
     fn scene() -> Scene {
         let talks = Some(StageId::from("gguf"));
-        Scene { pipeline: "assistant.yaml".into(), here: "/home/a".into(), talks, width: 80, paint: Paint(false) }
+        let place = Place { here: "/home/a".into(), variable: None };
+        Scene { pipeline: "assistant.yaml".into(), place, limit: None, talks, width: 80, paint: Paint(false) }
     }
 
     #[test]
@@ -318,27 +382,82 @@ mod tests {
     fn a_refusal_names_the_gate_and_what_is_skipped() {
         let mut verdict = stage("verdict", StageStatus::Refused, 1.0, "acc 0.42 → 0.45");
         verdict.refused = Some(("d.lower95 > 0".into(), "`d.lower95 > 0` is false (lower95 = -0.06)".into()));
-        let stages = vec![verdict, stage("gguf", StageStatus::Skipped, 0.0, "")];
+        let stages = vec![
+            verdict,
+            skipped("gguf", "`verdict` was refused"),
+            skipped("served", "`gguf` was skipped"),
+            skipped("card", "`params.card` is false"),
+        ];
+        let mut refused = outcome(RunStatus::Refused, 1, stages);
+        refused.plan.stages = vec![view("gguf", &["verdict"]), view("served", &["gguf"]), view("card", &[])];
         let mut scene = scene();
         scene.talks = Some(StageId::from("assistant"));
-        insta::assert_snapshot!(end(&outcome(RunStatus::Refused, 1, stages), &scene), @r"
+        insta::assert_snapshot!(end(&refused, &scene), @r"
          stage    status   time  result
          verdict  refused  0:01  acc 0.42 → 0.45
-         gguf     skipped     –
+         gguf     skipped     –  `verdict` was refused
+         served   skipped     –  `gguf` was skipped
+         card     skipped     –  `params.card` is false
         ✗ verdict refused: `d.lower95 > 0` is false (lower95 = -0.06)
-          gguf skipped · nothing but the report is published · the model is kept: llmflow chat @/assistant · exit 1
+          gguf, served skipped · nothing but the report is published · the model is kept: llmflow chat @/assistant · exit 1
+        ○ card skipped: `params.card` is false
         run brave-newt refused at verdict after 13m52s · exit 1
         ");
     }
 
     #[test]
+    fn of_a_stage_that_never_started_there_is_neither_a_checkpoint_nor_a_log() {
+        let mut rows = stage("rows", StageStatus::Failed, 0.0, "");
+        rows.failure = Some(Failure::input("x", "no such column"));
+        insta::assert_snapshot!(end(&outcome(RunStatus::Failed, 1, vec![rows]), &scene()), @r"
+         stage  status  time  result
+         rows   failed     –  no such column
+        ✗ rows failed: no such column
+          kept  0 finished stages
+          again llmflow resume brave-newt      with the same settings
+          next  edit the file, then llmflow run assistant.yaml      (starts at rows)
+        run brave-newt failed at rows after 13m52s · exit 1
+        ");
+    }
+
+    #[test]
+    fn from_above_the_home_every_command_names_it_and_a_rehearsal_says_so() {
+        let mut scene = scene();
+        (scene.place.here, scene.limit) = ("/home".into(), Some(4));
+        scene.pipeline = "a/assistant.yaml".into();
+        let done = outcome(RunStatus::Done, 0, vec![stage("gguf", StageStatus::Ran, 3.0, "Q4_0, 92 MB")]);
+        insta::assert_snapshot!(end(&done, &scene), @r"
+         stage  status  time  result
+         gguf   ran     0:03  Q4_0, 92 MB
+        done in 13m52s · limited to 4 rows or steps a stage
+        talk to it:      llmflow chat @/gguf --home a/.llmflow
+        ");
+        let stopped = outcome(RunStatus::Interrupted, 130, vec![stage("gguf", StageStatus::Interrupted, 3.0, "")]);
+        let text = end(&stopped, &scene);
+        assert!(
+            text.ends_with(
+                "go on:           llmflow resume brave-newt --home a/.llmflow\nor, with the file as it is now: llmflow run a/assistant.yaml\n"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn an_interruption_prints_both_ways_to_go_on() {
-        let stages =
-            vec![stage("rows", StageStatus::Ran, 0.4, "314 rows"), stage("sft", StageStatus::Interrupted, 9.0, "")];
-        insta::assert_snapshot!(end(&outcome(RunStatus::Interrupted, 130, stages), &scene()), @r"
+        let stages = vec![
+            stage("rows", StageStatus::Ran, 0.4, "314 rows"),
+            stage("sft", StageStatus::Interrupted, 9.0, ""),
+            skipped("gguf", "`sft` was interrupted"),
+            stage("other", StageStatus::Interrupted, 0.0, ""),
+        ];
+        let mut stopped = outcome(RunStatus::Interrupted, 130, stages);
+        stopped.plan.stages = vec![view("gguf", &["sft"])];
+        insta::assert_snapshot!(end(&stopped, &scene()), @r"
          stage  status       time  result
          rows   ran          0:00  314 rows
          sft    interrupted  0:09
+         gguf   not started     –  `sft` was interrupted
+         other  not started     –
         interrupted after 13m52s: 1 finished stage and every checkpoint are kept
         go on:           llmflow resume brave-newt      or, with the file as it is now: llmflow run assistant.yaml
         ");

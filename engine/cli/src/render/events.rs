@@ -9,7 +9,7 @@ use llmflow_runtime::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{live::Live, plain::Plain, screen::Screen};
+use super::{live::Live, notes::Drawn, plain::Plain, screen::Screen, typed::Place};
 
 /// Between two pictures of the live view.
 const FRAME: Duration = Duration::from_millis(100);
@@ -20,7 +20,7 @@ pub async fn show(events: UnboundedReceiver<Event>, screen: Screen, cancel: Canc
 }
 
 async fn list(mut events: UnboundedReceiver<Event>, screen: &Screen) {
-    let mut plain = Plain::new(screen.verbose > 0, screen.talk);
+    let mut plain = Plain::new(screen.verbose > 0, screen.talk, Place::here());
     while let Some(event) = events.recv().await {
         if screen.json {
             screen.print_json(&event);
@@ -31,11 +31,12 @@ async fn list(mut events: UnboundedReceiver<Event>, screen: &Screen) {
 }
 
 async fn draw(mut events: UnboundedReceiver<Event>, screen: &Screen, cancel: &Cancel) {
-    let mut live = Live::new(screen.width, screen.verbose > 0, screen.talk);
+    let mut live = Live::new(screen.width, screen.verbose > 0, screen.talk, Place::here());
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("{msg}") {
         bar.set_style(style);
     }
+    let _drawn = Drawn::new(&bar);
     let mut clock = tokio::time::interval(FRAME);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {

@@ -95,6 +95,7 @@ fn headline(it: &Explained, now: &ZonedDateTime) -> String {
         "ran" | "refused" => "ran",
         "failed" => "ran, and failed,",
         "interrupted" | "running" => "was started",
+        "not started" => "was not started",
         status => status,
     };
     let Some(components) = &it.components else { return format!("{stage} {did} in {run}: its key was never known") };

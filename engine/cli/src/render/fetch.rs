@@ -50,11 +50,11 @@ pub fn done(stage: &StageId, speed: &Speed) -> String {
     }
 }
 
-/// The last line.
-pub fn end(file: &str, stages: usize) -> String {
+/// The last line; `run` is the command that runs the file.
+pub fn end(file: &str, stages: usize, run: &str) -> String {
     match stages {
         0 => format!("`{file}` reads nothing from afar"),
-        _ => format!("every source is on this machine: llmflow run {file} --offline"),
+        _ => format!("every source is on this machine: {run} --offline"),
     }
 }
 

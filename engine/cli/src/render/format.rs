@@ -52,6 +52,16 @@ pub fn count(value: u64) -> String {
     text
 }
 
+/// A count of things: `1 stage`, `3 stages`.
+pub fn counted(value: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(value), if value == 1 { "" } else { "s" })
+}
+
+/// What stands beside the figures of a rehearsal.
+pub fn limited(limit: u64) -> String {
+    format!("limited to {} rows or steps a stage", count(limit))
+}
+
 /// A measured value in about three digits: `2.31`, `142`, `1.9e-5`.
 pub fn number(value: f64) -> String {
     match value.abs() {
@@ -169,6 +179,7 @@ mod tests {
         assert_eq!([clock(21.2), clock(832.0), clock(3725.0)], ["0:21", "13:52", "1:02:05"]);
         assert_eq!([duration(0.03), duration(832.0), duration(41.0)], ["0.03 s", "13m52s", "41 s"]);
         assert_eq!([bytes(512), bytes(2_576_980_378), bytes(212 << 30)], ["512 B", "2.4 GiB", "212 GiB"]);
+        assert_eq!((counted(1, "stage"), counted(1_200, "run")), ("1 stage".to_owned(), "1,200 runs".to_owned()));
         assert_eq!([count(7), count(320), count(51_204), count(1_000_000)], ["7", "320", "51,204", "1,000,000"]);
     }
 

@@ -7,7 +7,7 @@ use llmflow_runtime::{
     plan::{PlanView, StageView, Will},
 };
 
-use super::format;
+use super::{format, typed::Place};
 
 /// The header of a run.
 pub fn header(
@@ -17,15 +17,10 @@ pub fn header(
     compute: &Compute,
     home: &Path,
     disk_free_bytes: Option<u64>,
+    place: &Place,
 ) -> [String; 3] {
     let pipeline = format::clean(pipeline);
-    let cached = plan.cached();
-    let total = plan.stages.len();
-    let stages = match (plan.to_run(), cached) {
-        (0, _) => format!("{total} stages, nothing left to run"),
-        (_, 0) => format!("{total} stages, all new"),
-        (to_run, _) => format!("{cached} cached, {to_run} to run"),
-    };
+    let stages = counts(plan);
     let about = estimate(plan).filter(|_| plan.to_run() > 0);
     let about = about.map(|seconds| format!(" · about {}", format::duration(seconds))).unwrap_or_default();
     let disk: u64 = to_run(plan).map(|stage| stage.disk_bytes).sum();
@@ -35,8 +30,24 @@ pub fn header(
     [
         format!("{pipeline} · run {run} · {stages}{about}"),
         format!("compute  {}{free}", compute_line(compute)),
-        format!("home     {}          look  llmflow show @ --open", shown_home(home)),
+        format!("home     {}          look  {}", shown_home(home), place.typed("llmflow show @ --open", home)),
     ]
+}
+
+/// How many stages there are, and how many run; `all new` only of those of which no earlier success is known.
+pub fn counts(plan: &PlanView) -> String {
+    let (to_run, cached) = (plan.to_run() as u64, plan.cached() as u64);
+    let is_new = |stage: &StageView| match &stage.will {
+        Will::Run { because, asked, .. } => because.is_empty() && asked.is_none(),
+        _ => true,
+    };
+    match (to_run, cached) {
+        (0, _) => format!("{}, nothing left to run", format::counted(plan.stages.len() as u64, "stage")),
+        (1, 0) if self::to_run(plan).all(is_new) => "1 stage, new".to_owned(),
+        (_, 0) if self::to_run(plan).all(is_new) => format!("{}, all new", format::counted(to_run, "stage")),
+        (_, 0) => format!("{} to run", format::counted(to_run, "stage")),
+        _ => format!("{} cached, {} to run", format::count(cached), format::count(to_run)),
+    }
 }
 
 /// Seconds of the stages to run, where every one of them ran before.
@@ -51,7 +62,7 @@ pub fn to_run(plan: &PlanView) -> impl Iterator<Item = &StageView> {
 
 /// What it computes on; a GPU that is there and not used is said, with the fix.
 pub fn compute_line(compute: &Compute) -> String {
-    let cpu = format!("CPU, {} threads, f32", compute.cores);
+    let cpu = format!("CPU, {}, f32", format::counted(compute.cores.into(), "thread"));
     match (compute.gpus.first(), compute.usable_gpus) {
         (None, _) => format!("{cpu} · no GPU"),
         (Some(gpu), 0) => format!(
@@ -74,9 +85,29 @@ fn shown_home(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use llmflow_contract::Digest;
     use llmflow_runtime::event::Gpu;
 
     use super::*;
+
+    #[test]
+    fn what_is_forced_is_not_new() {
+        let stage = |asked: Option<&str>| StageView {
+            stage: "rows".into(),
+            operator: "a.b".into(),
+            version: 1,
+            needs: Vec::new(),
+            will: Will::Run { key: Digest::of(b"k"), because: Vec::new(), asked: asked.map(str::to_owned) },
+            seconds: None,
+            memory_bytes: 0,
+            disk_bytes: 0,
+        };
+        let told = |stages: Vec<StageView>| counts(&PlanView { stages });
+        assert_eq!(told(vec![stage(None)]), "1 stage, new");
+        assert_eq!(told(vec![stage(None), stage(None)]), "2 stages, all new");
+        assert_eq!(told(vec![stage(Some("forced"))]), "1 stage to run");
+        assert_eq!(told(Vec::new()), "0 stages, nothing left to run");
+    }
 
     #[test]
     fn a_gpu_that_is_not_used_is_said_with_the_fix() {
@@ -85,5 +116,7 @@ mod tests {
         assert!(compute_line(&compute).contains("1× H100 found, NOT used"));
         compute.gpus.clear();
         assert_eq!(compute_line(&compute), "CPU, 2 threads, f32 · no GPU");
+        compute.cores = 1;
+        assert_eq!(compute_line(&compute), "CPU, 1 thread, f32 · no GPU");
     }
 }

@@ -30,6 +30,9 @@ pub struct Artifacts {
     pub also_in: Vec<String>,
     /// There is more than is shown.
     pub is_cut: bool,
+    /// Of a rehearsal: `--limit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
 }
 
 /// A row, back to its source and on to its end.
@@ -51,6 +54,9 @@ pub fn artifacts(shown: &Artifacts, width: usize, paint: Paint) -> String {
     if !shown.also_in.is_empty() {
         let runs = format::listed(shown.also_in.iter().map(String::as_str), 6);
         notes.push(paint.dim(&format!("the same bytes in {runs}")));
+    }
+    if let Some(limit) = shown.limit {
+        notes.push(format!("a rehearsal, {}", format::limited(limit)));
     }
     if shown.is_cut {
         notes.push(paint.dim("… and more: --json, or name a stage"));
@@ -144,6 +150,7 @@ mod tests {
             into: vec![Tree { children: vec![node("gguf.gguf")], ..node("merged.model") }, node("other.model")],
             also_in: vec!["quiet-otter".into()],
             is_cut: false,
+            limit: Some(4),
         };
         insta::assert_snapshot!(artifacts(&shown, 80, Paint(false)), @r"
         sft.adapter  x
@@ -154,6 +161,7 @@ mod tests {
         └─ other.model  x
 
         the same bytes in quiet-otter
+        a rehearsal, limited to 4 rows or steps a stage
         ");
         let deep = Tree { children: vec![node("x"); 500], ..node("root") };
         assert_eq!(tree(&deep, 80, Paint(false)).lines().count(), MOST + 1);

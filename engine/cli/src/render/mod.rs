@@ -2,6 +2,7 @@
 //!
 //! Must not know: how anything is computed. Text of stages, files and models is cleaned of control characters here.
 
+pub mod causes;
 pub mod change;
 pub mod devices;
 pub mod diff;
@@ -17,6 +18,7 @@ pub mod header;
 pub mod init;
 pub mod lineage;
 pub mod live;
+pub mod notes;
 pub mod open_lineage;
 pub mod operators;
 pub mod plain;
@@ -29,4 +31,5 @@ pub mod stage;
 pub mod store;
 pub mod style;
 pub mod table;
+pub mod typed;
 pub mod when;

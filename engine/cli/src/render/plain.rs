@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use llmflow_contract::StageId;
 use llmflow_runtime::{
     event::{Event, What},
+    lineage::NOT_STARTED,
     plan::Will,
 };
 
-use super::{end, format, header, style::Paint};
+use super::{end, format, header, style::Paint, typed::Place};
 
 /// Milliseconds between two progress lines of one stage.
 const QUIET_MS: u64 = 10_000;
@@ -23,12 +24,13 @@ pub struct Plain {
     cached: HashSet<StageId>,
     is_verbose: bool,
     paint: Paint,
+    place: Place,
 }
 
 impl Plain {
     /// `is_verbose`: what stages print is shown too.
-    pub fn new(is_verbose: bool, paint: Paint) -> Self {
-        Self { is_verbose, paint, ..Self::default() }
+    pub fn new(is_verbose: bool, paint: Paint, place: Place) -> Self {
+        Self { is_verbose, paint, place, ..Self::default() }
     }
 
     /// The lines that an event is worth.
@@ -56,6 +58,7 @@ impl Plain {
             What::Cached(_) if self.cached.contains(stage) => return Vec::new(),
             What::Cached(finished) => (self.paint.green("✓"), format!("cached       –  {}", finished.summary)),
             What::Skipped { because } => ("○".to_owned(), format!("skipped      –  {because}")),
+            What::Interrupted if !self.spoke_ms.contains_key(stage) => ("○".to_owned(), NOT_STARTED.to_owned()),
             What::Interrupted => (self.paint.yellow("✗"), "interrupted".to_owned()),
             What::Failed { failure, retry_in_ms: Some(wait) } => {
                 let wait = format::duration(*wait as f64 / 1000.0);
@@ -81,7 +84,7 @@ impl Plain {
                 self.is_started = true;
                 let cached = plan.stages.iter().filter(|stage| matches!(stage.will, Will::Cached { .. }));
                 self.cached = cached.map(|stage| stage.stage.clone()).collect();
-                header::header(pipeline, &event.run, plan, compute, home, *disk_free_bytes).into()
+                header::header(pipeline, &event.run, plan, compute, home, *disk_free_bytes, &self.place).into()
             }
             What::Published { path, bytes, unchanged: false } => {
                 vec![format!("published {} ({})", format::clean(&path.display().to_string()), format::bytes(*bytes))]

@@ -48,10 +48,7 @@ fn headline(name: &str, plan: &PlanView) -> String {
         .map(|seconds| format!(" · about {} (as it took before)", format::duration(seconds)))
         .unwrap_or_default();
     let disk: u64 = header::to_run(plan).map(|stage| stage.disk_bytes).sum();
-    let stages = match plan.cached() {
-        0 => format!("{} stages, all new", format::count(plan.to_run() as u64)),
-        cached => format!("{} cached, {} to run", format::count(cached as u64), format::count(plan.to_run() as u64)),
-    };
+    let stages = header::counts(plan);
     format!("{name} · {stages}{about} · disk +{}", format::bytes(disk))
 }
 

@@ -1,12 +1,16 @@
 //! The screen of `show RUN`: one run and its stages; of many stages how they stand, and those that failed.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use jiff::ZonedDateTime;
-use llmflow_runtime::lineage::{RunRow, StageCount, StageRow};
+use llmflow_contract::StageId;
+use llmflow_runtime::lineage::{NOT_STARTED, RunRow, StageCount, StageRow};
 use serde::Serialize;
 
-use super::{format, style::Paint, table::Table, when};
+use super::{format, runs::asked, style::Paint, table::Table, when};
 
 /// Stages from which on they are counted, not listed.
 pub const MANY: u32 = 60;
@@ -24,7 +28,12 @@ pub struct ShownRun {
     pub tags: Vec<String>,
     #[serde(flatten)]
     pub stages: Stages,
+    /// Stages that an interrupted run did not come to.
+    pub not_started: BTreeSet<StageId>,
     pub published: Vec<PathBuf>,
+    /// What every command of this home ends with from here.
+    #[serde(skip)]
+    pub with_home: String,
 }
 
 /// Each stage; of many, how many stand how.
@@ -41,10 +50,14 @@ pub fn run(shown: &ShownRun, now: &ZonedDateTime, width: usize, paint: Paint) ->
     let time = row.seconds.map(|seconds| format!(" · {}", format::duration(seconds))).unwrap_or_default();
     let tags: String =
         shown.tags.iter().map(|tag| format!(" · {}", paint.bold(&format!("[{}]", format::clean(tag))))).collect();
+    let limited = row.limit.map(|limit| format!(" · {}", format::limited(limit))).unwrap_or_default();
     let (pipeline, status) = (format::clean(&row.pipeline), paint.status(row.status.name()));
-    let mut lines =
-        vec![format!("{pipeline} · run {} · {status} · {}{time}{tags}", row.run, when::ago(row.started_ms, now))];
-    let set: String = row.set.iter().map(|set| format!("  --set {}", format::clean(set))).collect();
+    let mut lines = vec![format!(
+        "{pipeline} · run {} · {status} · {}{time}{limited}{tags}",
+        row.run,
+        when::ago(row.started_ms, now)
+    )];
+    let set: String = asked(row).iter().map(|word| format!("  {word}")).collect();
     lines.push(format!(" file      {}{set}", format::clean(&shown.file.display().to_string())));
     if let Some(run) = &row.resumes {
         lines.push(format!(" goes on   with {run}"));
@@ -53,7 +66,7 @@ pub fn run(shown: &ShownRun, now: &ZonedDateTime, width: usize, paint: Paint) ->
         lines.push(format!(" changed   {}", format::fit(&row.changed, width.saturating_sub(11))));
     }
     match &shown.stages {
-        Stages::All { stages } => lines.extend(listed(stages, width, paint)),
+        Stages::All { stages } => lines.extend(listed(stages, &shown.not_started, width, paint)),
         Stages::Counted { counts, broken, slowest } => {
             lines.extend(broken_ones(broken, row, width, paint));
             lines.extend(counted(counts, width, paint));
@@ -73,15 +86,16 @@ pub fn run(shown: &ShownRun, now: &ZonedDateTime, width: usize, paint: Paint) ->
         lines.push(format!("published {}", paths.join("  ")));
     }
     let every = if matches!(shown.stages, Stages::Counted { .. }) { " · every stage: --all" } else { "" };
-    lines.push(paint.dim(&format!("one stage: llmflow show {}/STAGE{every}", row.run)));
+    lines.push(paint.dim(&format!("one stage: llmflow show {}/STAGE{}{every}", row.run, shown.with_home)));
     lines.join("\n") + "\n"
 }
 
-fn listed(stages: &[StageRow], width: usize, paint: Paint) -> Vec<String> {
+fn listed(stages: &[StageRow], not_started: &BTreeSet<StageId>, width: usize, paint: Paint) -> Vec<String> {
     let mut table = Table::new(["stage", "status", "time", "result"]).right(&[2]);
     for stage in stages {
         let name = format::clean(stage.stage.as_str());
-        table.row([name, paint.status(&stage.status), time_of(stage), result_of(stage)]);
+        let status = if not_started.contains(&stage.stage) { NOT_STARTED } else { &stage.status };
+        table.row([name, paint.status(status), time_of(stage), result_of(stage)]);
     }
     table.lines(width)
 }
@@ -91,10 +105,11 @@ fn broken_ones(broken: &[StageRow], row: &RunRow, width: usize, paint: Paint) ->
     if broken.is_empty() {
         return Vec::new();
     }
-    let mut lines = listed(broken, width, paint);
-    let more = (row.failed as usize).saturating_sub(broken.len());
+    let mut lines = listed(broken, &BTreeSet::new(), width, paint);
+    let more = ((row.failed + row.refused) as usize).saturating_sub(broken.len());
     if more > 0 {
-        lines.push(format!(" … {} more failed", format::count(more as u64)));
+        let word = if row.failed == 0 { "refused" } else { "failed" };
+        lines.push(format!(" … {} more {word}", format::count(more as u64)));
     }
     lines.push(String::new());
     lines
@@ -146,7 +161,7 @@ fn result_of(stage: &StageRow) -> String {
 
 #[cfg(test)]
 mod tests {
-    use llmflow_contract::{Failure, StageId};
+    use llmflow_contract::Failure;
     use llmflow_runtime::event::{RunId, RunStatus};
 
     use super::*;
@@ -179,10 +194,13 @@ mod tests {
             ran: 1,
             cached: 1,
             failed: 1,
+            refused: 0,
             skipped: 1,
             changed: "sft.lora_r 16 → 32".into(),
             limit: None,
             set: vec!["rank=32".into()],
+            params_file: None,
+            profile: None,
             resumes: None,
             machine: String::new(),
             version: String::new(),
@@ -209,7 +227,9 @@ mod tests {
                     stage("gguf", "skipped", ""),
                 ],
             },
+            not_started: BTreeSet::new(),
             published: vec!["/srv/out/report.html".into()],
+            with_home: String::new(),
         };
         insta::assert_snapshot!(run(&shown, &now(), 80, Paint(false)), @r"
         assistant · run calm-heron · failed · 5 min ago · 7m31s · [assistant:prod]
@@ -247,7 +267,9 @@ mod tests {
                 broken: vec![stage("f0007", "failed", "")],
                 slowest: vec![stage("f0815", "ran", ""), stage("f0816", "ran", "")],
             },
+            not_started: BTreeSet::new(),
             published: Vec::new(),
+            with_home: " --home a/.llmflow".into(),
         };
         insta::assert_snapshot!(run(&shown, &now(), 80, Paint(false)), @r"
         assistant · run calm-heron · failed · 5 min ago · 7m31s
@@ -261,7 +283,28 @@ mod tests {
          data.load         1      –  1 cached
          data.filter   9,999  30:15  9,000 ran · 12 failed · 987 skipped
          longest   f0815 0:41 · f0816 0:41
-        one stage: llmflow show calm-heron/STAGE · every stage: --all
+        one stage: llmflow show calm-heron/STAGE --home a/.llmflow · every stage: --all
+        ");
+    }
+
+    #[test]
+    fn a_rehearsal_says_so_and_what_was_never_begun_was_not_skipped() {
+        let shown = ShownRun {
+            row: RunRow { status: RunStatus::Interrupted, limit: Some(4), changed: String::new(), ..row() },
+            file: "/srv/assistant.yaml".into(),
+            tags: Vec::new(),
+            stages: Stages::All { stages: vec![stage("sft", "interrupted", ""), stage("gguf", "skipped", "")] },
+            not_started: [StageId::from("gguf")].into(),
+            published: Vec::new(),
+            with_home: String::new(),
+        };
+        insta::assert_snapshot!(run(&shown, &now(), 80, Paint(false)), @r"
+        assistant · run calm-heron · interrupted · 5 min ago · 7m31s · limited to 4 rows or steps a stage
+         file      /srv/assistant.yaml  --set rank=32
+         stage  status       time  result
+         sft    interrupted     –
+         gguf   not started     –
+        one stage: llmflow show calm-heron/STAGE
         ");
     }
 }

@@ -83,7 +83,13 @@ fn figure(listed: &Listed, name: &str) -> Option<f64> {
 
 /// `8 ran 10 cached 1 failed`.
 fn stages(row: &RunRow) -> String {
-    let counts = [(row.ran, "ran"), (row.cached, "cached"), (row.failed, "failed"), (row.skipped, "skipped")];
+    let counts = [
+        (row.ran, "ran"),
+        (row.cached, "cached"),
+        (row.failed, "failed"),
+        (row.refused, "refused"),
+        (row.skipped, "skipped"),
+    ];
     let words: Vec<String> =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
     if words.is_empty() { "–".to_owned() } else { words.join(" ") }
@@ -95,9 +101,7 @@ fn changed(listed: &Listed, paint: Paint) -> String {
     let row = &listed.row;
     let words = match &listed.failure {
         Some(failure) => format::clean(failure),
-        None if !row.set.is_empty() => {
-            row.set.iter().map(|set| format!("--set {}", format::clean(set))).collect::<Vec<_>>().join(" ")
-        }
+        None if !asked(row).is_empty() => asked(row).join(" "),
         None if row.is_first => "first".to_owned(),
         None => match (causes(&row.changed), &row.resumes) {
             (words, Some(run)) if words.is_empty() => format!("goes on with {run}"),
@@ -110,6 +114,14 @@ fn changed(listed: &Listed, paint: Paint) -> String {
     };
     let tags: Vec<String> = listed.tags.iter().map(|tag| paint.bold(&format!("[{}]", format::clean(tag)))).collect();
     [words, tags.join(" ")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
+}
+
+/// What was asked in place of what the file says, as it is typed.
+pub fn asked(row: &RunRow) -> Vec<String> {
+    let set = row.set.iter().map(|set| format!("--set {set}"));
+    let file = row.params_file.iter().map(|path| format!("--params-file {}", path.display()));
+    let profile = row.profile.iter().map(|name| format!("--profile {name}"));
+    set.chain(file).chain(profile).map(|word| format::clean(&word)).collect()
 }
 
 /// Without what only follows: `sft.in.data` of `unique.threshold 0.8 → 0.9, sft.in.data`.
@@ -136,10 +148,13 @@ mod tests {
             ran: 8,
             cached: u32::from(!changed.is_empty()) * 10,
             failed: u32::from(has_failed),
+            refused: 0,
             skipped: 0,
             changed: changed.into(),
             limit: None,
             set: Vec::new(),
+            params_file: None,
+            profile: None,
             resumes: None,
             machine: String::new(),
             version: String::new(),
@@ -165,14 +180,15 @@ mod tests {
             listed("quiet-otter", RunStatus::Done, "", &[("eval_loss", 1.47), ("loss", 9.0)]),
             listed("brave-newt", RunStatus::Failed, "", &[]),
         ];
-        list[0].row.set = vec!["rank=32".into()];
+        (list[0].row.set, list[0].row.profile) = (vec!["rank=32".into()], Some("gpu".into()));
+        (list[3].row.failed, list[3].row.refused) = (0, 1);
         list[2].tags = vec!["assistant:prod".into()];
         insta::assert_snapshot!(runs(&list, &now, 120, Paint(false)), @r"
         run          when       status      stages           time   acc   loss  changed
-        calm-heron   5 min ago  done        8 ran 10 cached  7m31s  0.70  1.42  --set rank=32
+        calm-heron   5 min ago  done        8 ran 10 cached  7m31s  0.70  1.42  --set rank=32 --profile gpu
         late-wren    5 min ago  done        8 ran 10 cached  7m31s  0.70  1.42  unique.threshold 0.8 → 0.9
         quiet-otter  5 min ago  done        8 ran            7m31s  –     1.47  first  [assistant:prod]
-        brave-newt   5 min ago  failed sft  8 ran 1 failed   7m31s  –     –     out of memory
+        brave-newt   5 min ago  failed sft  8 ran 1 refused  7m31s  –     –     out of memory
         ");
         assert_eq!(runs(&[], &now, 80, Paint(false)), "no runs yet: llmflow run FILE.yaml\n");
         let narrow = runs(&list, &now, 80, Paint(false));

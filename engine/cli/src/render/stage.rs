@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use llmflow_contract::{Digest, Facts, Report};
-use llmflow_runtime::{lineage::StageRow, pipeline::SIDE_PORTS, plan::Component};
+use llmflow_contract::{Digest, Facts, Report, Sample};
+use llmflow_runtime::{
+    lineage::{AttemptRow, NOT_STARTED, StageRow},
+    pipeline::SIDE_PORTS,
+    plan::Component,
+};
 use serde::Serialize;
 
 use super::{
@@ -25,6 +29,13 @@ pub struct ShownStage {
     pub run: String,
     #[serde(flatten)]
     pub row: StageRow,
+    /// Of a rehearsal: `--limit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// The run was interrupted before it came to it.
+    pub is_not_started: bool,
+    /// Of a stage that was tried more than once.
+    pub each_attempt: Vec<AttemptRow>,
     /// What its key is made of.
     pub components: Vec<Component>,
     /// Where a param's value comes from, by name: `params.rank, assistant.yaml:10`.
@@ -39,6 +50,9 @@ pub struct ShownStage {
     pub used_by: Vec<String>,
     pub report: Option<Report>,
     pub machine: Option<String>,
+    /// What every command of this home ends with from here.
+    #[serde(skip)]
+    pub with_home: String,
 }
 
 /// What the store knows of an artifact.
@@ -66,6 +80,9 @@ pub fn stage(shown: &ShownStage, all: bool, width: usize, paint: Paint) -> Strin
         add("failed", format::clean(&failure.to_string()));
         add("help", failure.help.as_deref().map(format::clean).unwrap_or_default());
     }
+    for (index, attempt) in shown.each_attempt.iter().enumerate() {
+        add(if index == 0 { "attempts" } else { "" }, told_attempt(attempt, &shown.row.status));
+    }
     add("from", inputs(shown));
     add("with", params(shown, all));
     for (name, values) in &shown.series {
@@ -81,7 +98,10 @@ pub fn stage(shown: &ShownStage, all: bool, width: usize, paint: Paint) -> Strin
         add("made on", format::clean(machine));
     }
     if let Some(key) = &shown.row.key {
-        add("key", format!("{}   why: llmflow explain {}/{}", key.short(), shown.run, shown.row.stage));
+        add(
+            "key",
+            format!("{}   why: llmflow explain {}/{}{}", key.short(), shown.run, shown.row.stage, shown.with_home),
+        );
     }
     if all && let Some(report) = &shown.report {
         lines.extend(told(report, width, paint));
@@ -97,13 +117,19 @@ fn headline(shown: &ShownStage, paint: Paint) -> String {
         _ => String::new(),
     };
     let attempts = if row.attempts > 1 { format!(", attempt {}", row.attempts) } else { String::new() };
-    format!(
-        "{name} · {} v{} · {} in {}{time}{attempts}",
-        row.operator,
-        row.version,
-        paint.status(&row.status),
-        shown.run
-    )
+    let status = paint.status(if shown.is_not_started { NOT_STARTED } else { &row.status });
+    let limited = shown.limit.map(|limit| format!(" · {}", format::limited(limit))).unwrap_or_default();
+    format!("{name} · {} v{} · {status} in {}{time}{attempts}{limited}", row.operator, row.version, shown.run)
+}
+
+/// `2 · 0.41 s · lost: the worker was killed`.
+fn told_attempt(attempt: &AttemptRow, status: &str) -> String {
+    let time = attempt.seconds.map_or("never ended".to_owned(), format::duration);
+    let end = match &attempt.failure {
+        Some(failure) => format!("{}: {}", failure.class.name(), format::clean(&failure.message)),
+        None => status.to_owned(),
+    };
+    format!("{} · {time} · {end}", attempt.attempt)
 }
 
 fn inputs(shown: &ShownStage) -> String {
@@ -132,7 +158,7 @@ fn outputs(shown: &ShownStage, all: bool) -> String {
 
 fn rows_of(shown: &ShownStage, digest: &Digest) -> Option<String> {
     let rows = shown.artifacts.get(digest)?.facts.rows?;
-    Some(format!(" ({} rows)", format::count(rows)))
+    Some(format!(" ({})", format::counted(rows, "row")))
 }
 
 /// Four digits are enough to recognise an artifact on one screen.
@@ -150,7 +176,7 @@ fn params(shown: &ShownStage, all: bool) -> String {
     if all {
         words.extend(shown.defaults.iter().map(|(name, value)| format!("{name} {} (default)", change::value(value))));
     } else if !shown.defaults.is_empty() {
-        words.push(format!("{} defaults: --all", shown.defaults.len()));
+        words.push(format!("{}: --all", format::counted(shown.defaults.len() as u64, "default")));
     }
     words.join(" · ")
 }
@@ -159,10 +185,10 @@ fn curve(values: &[f64]) -> String {
     let (Some(first), Some(last)) = (values.first(), values.last()) else { return String::new() };
     let line = format::sparkline(&format::trend(values, CURVE), CURVE);
     format!(
-        "{} {line} {}   {} values",
+        "{} {line} {}   {}",
         format::number(*first),
         format::number(*last),
-        format::count(values.len() as u64)
+        format::counted(values.len() as u64, "value")
     )
 }
 
@@ -194,10 +220,29 @@ fn told(report: &Report, width: usize, paint: Paint) -> Vec<String> {
     }
     for sample in &report.samples {
         lines.push(String::new());
-        lines.push(paint.bold(&format::clean(&sample.title)));
-        for (name, text) in &sample.texts {
-            lines.extend(named_text(name, text, width));
-        }
+        lines.extend(told_sample(sample, width, paint));
+    }
+    lines
+}
+
+/// One sample alone.
+pub fn example(head: &str, sample: &Sample, width: usize, paint: Paint) -> String {
+    let mut lines = vec![paint.dim(&format::clean(head))];
+    lines.extend(told_sample(sample, width, paint));
+    let figures =
+        sample.metrics.iter().map(|(name, value)| format!("{} {}", format::clean(name), format::figure(*value)));
+    let figures = figures.collect::<Vec<_>>().join(" · ");
+    lines.extend((!figures.is_empty()).then_some(figures));
+    lines.join("\n") + "\n"
+}
+
+/// A title, and each text beside its name; what is learned of it has a colour too.
+fn told_sample(sample: &Sample, width: usize, paint: Paint) -> Vec<String> {
+    let mut lines = vec![paint.bold(&format::clean(&sample.title))];
+    for (name, text) in &sample.texts {
+        let said = named_text(name, text, width);
+        let is_learned = matches!(name.as_str(), "learned" | "chosen");
+        lines.extend(said.iter().map(|line| if is_learned { paint.green(line) } else { line.clone() }));
     }
     lines
 }
@@ -216,7 +261,7 @@ pub fn named_text(name: &str, text: &str, width: usize) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use llmflow_contract::{Kind, Port, Sample, StageId};
+    use llmflow_contract::{Failure, Kind, Port, StageId};
     use llmflow_runtime::lineage::{InputRow, OutputRow};
 
     use super::*;
@@ -254,6 +299,9 @@ mod tests {
         ShownStage {
             run: "calm-heron".into(),
             row,
+            limit: None,
+            is_not_started: false,
+            each_attempt: Vec::new(),
             components: vec![part("with.method", "\"lora\""), part("with.lora_r", "32")],
             origins: [("lora_r".to_owned(), "params.rank, assistant.yaml:10".to_owned())].into(),
             defaults: vec![("dropout".into(), "0.0".into())],
@@ -262,6 +310,7 @@ mod tests {
             used_by: vec!["merged".into()],
             report: Some(Report { samples: vec![sample], ..Report::default() }),
             machine: None,
+            with_home: String::new(),
         }
     }
 
@@ -272,13 +321,57 @@ mod tests {
          result    eval loss 2.48 → 1.42
          from      split.train 3397… (268 rows)
          with      method lora · lora_r 32 (params.rank, assistant.yaml:10)
-                   1 defaults: --all
+                   1 default: --all
          loss      3.02 ▇▇▆▆▆▆▅▅▅▅▄▄▄▄▃▃▃▃▂▂▂▂▁▁ 1.34   100 values
          metrics   loss 1.31 · tokens 51,204
          gives     adapter 33c7… adapter, 14 MiB, 2 files
          used by   merged
          key       ff8e2bab   why: llmflow explain calm-heron/sft
         ");
+    }
+
+    #[test]
+    fn every_attempt_of_a_stage_is_told_and_a_rehearsal_says_so() {
+        let mut shown = shown();
+        (shown.row.attempts, shown.limit, shown.with_home) = (2, Some(4), " --home a/.llmflow".into());
+        let lost = Failure::environment("worker/lost", "the worker was\u{1b}killed");
+        shown.each_attempt = vec![
+            AttemptRow { attempt: 1, seconds: Some(0.41), failure: Some(lost) },
+            AttemptRow { attempt: 2, seconds: Some(220.0), failure: None },
+        ];
+        let text = stage(&shown, false, 80, Paint(false));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[..4],
+            [
+                "sft · train.sft v3 · ran in calm-heron, 3m40s, attempt 2 · limited to 4 rows or steps a stage",
+                " result    eval loss 2.48 → 1.42",
+                " attempts  1 · 0.41 s · environment: the worker was killed",
+                "           2 · 3m40s · ran",
+            ]
+        );
+        assert!(text.contains("why: llmflow explain calm-heron/sft --home a/.llmflow"), "{text}");
+    }
+
+    #[test]
+    fn one_example_stands_alone_with_what_is_learned_marked() {
+        let sample = Sample {
+            title: "row 3".into(),
+            texts: vec![("read".into(), "user: hi".into()), ("learned".into(), "hello\nthere".into())],
+            metrics: [("tokens".to_owned(), 12.0)].into(),
+            ..Sample::default()
+        };
+        let text = example("sft · example 3 of 8", &sample, 80, Paint(false));
+        insta::assert_snapshot!(text, @r"
+        sft · example 3 of 8
+        row 3
+          read       user: hi
+          learned    hello
+                     there
+        tokens 12
+        ");
+        let painted = example("sft · example 3 of 8", &sample, 80, Paint(true));
+        assert!(painted.contains("\u{1b}[32m  learned    hello\u{1b}[0m"), "{painted}");
     }
 
     #[test]

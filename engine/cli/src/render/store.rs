@@ -8,17 +8,18 @@ use super::{format, style::Paint, table::Table, when};
 /// What gc deleted, or would delete, and what that costs.
 pub fn collected(collected: &Collected, is_dry: bool, paint: Paint) -> String {
     let Collected { runs_kept, runs_let_go, records, artifacts, blobs, leftovers, .. } = *collected;
-    let mut text = format!("kept     {} · {}\n", counted(runs_kept as u64, "run"), format::bytes(collected.kept_bytes));
+    let mut text =
+        format!("kept     {} · {}\n", format::counted(runs_kept as u64, "run"), format::bytes(collected.kept_bytes));
     if records + artifacts + blobs + leftovers == 0 {
         return text + "nothing to delete\n";
     }
     let parts = [(records, "result"), (artifacts, "artifact"), (blobs, "file"), (leftovers, "leftover")];
     let parts: Vec<String> =
-        parts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| counted(*count, name)).collect();
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format::counted(*count, name)).collect();
     let word = if is_dry { "would go" } else { "deleted " };
     text.push_str(&format!("{word} {}", parts.join(" · ")));
     if runs_let_go > 0 {
-        text.push_str(&format!(" of {}", counted(runs_let_go as u64, "older run")));
+        text.push_str(&format!(" of {}", format::counted(runs_let_go as u64, "older run")));
     }
     text.push_str(&format!("\nfrees    {}", paint.bold(&format::bytes(collected.freed_bytes))));
     if collected.lost_seconds > 0.0 {
@@ -31,10 +32,6 @@ pub fn collected(collected: &Collected, is_dry: bool, paint: Paint) -> String {
     text
 }
 
-fn counted(count: u64, name: &str) -> String {
-    format!("{} {name}{}", format::count(count), if count == 1 { "" } else { "s" })
-}
-
 /// Is nothing left that stands in the way of the next run?
 pub fn is_mended(verified: &Verified) -> bool {
     let damaged = verified.damage.iter().filter(|damage| damage.wrong == Wrong::Damaged).count();
@@ -45,9 +42,9 @@ pub fn is_mended(verified: &Verified) -> bool {
 pub fn verified(verified: &Verified, width: usize, paint: Paint) -> String {
     let read = format!(
         "read {}, {}, {} ({})\n",
-        counted(verified.records, "result"),
-        counted(verified.artifacts, "artifact"),
-        counted(verified.blobs, "file"),
+        format::counted(verified.records, "result"),
+        format::counted(verified.artifacts, "artifact"),
+        format::counted(verified.blobs, "file"),
         format::bytes(verified.bytes)
     );
     if verified.damage.is_empty() {

@@ -33,7 +33,11 @@ pub async fn collect(lineage: &Lineage, store: &Store, home: &Home, run: &RunId)
     let source = lineage.pipeline_of(run).await?;
     let events = Happened::of(lineage.events(run).await?);
     let (mut stages, mut made_by) = (Vec::new(), MadeBy::default());
-    for stage in lineage.stages_of_run(run).await? {
+    let not_started = lineage.not_started(run).await?;
+    for mut stage in lineage.stages_of_run(run).await? {
+        if not_started.contains(&stage.stage) {
+            stage.status = Status::NotStarted.name().to_owned();
+        }
         stages.push(collect_stage(lineage, store, home, run, &events, &mut made_by, stage).await?);
     }
     Ok(ReportData {
@@ -43,9 +47,16 @@ pub async fn collect(lineage: &Lineage, store: &Store, home: &Home, run: &RunId)
         started_ms: row.started_ms,
         seconds: row.seconds,
         changed: row.changed,
+        limit: row.limit,
         stages,
         published: events.published,
-        source: SourceData { path: source.path, text: source.text, set: source.overrides.set, params: source.params },
+        source: SourceData {
+            path: source.path,
+            text: source.text,
+            set: source.overrides.set,
+            profile: source.overrides.profile,
+            params: source.params,
+        },
         machine: MachineData {
             compute: events.compute,
             home: home.root().to_owned(),

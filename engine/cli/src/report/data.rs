@@ -5,7 +5,10 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use llmflow_contract::{Digest, Facts, Failure, Kind, Port, Report, Series, StageId};
-use llmflow_runtime::event::{Compute, RunStatus};
+use llmflow_runtime::{
+    event::{Compute, RunStatus},
+    lineage::NOT_STARTED,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -20,6 +23,8 @@ pub struct ReportData {
     pub seconds: Option<f64>,
     /// What differed from the last success, in one line; empty for a first run.
     pub changed: String,
+    /// Of a rehearsal: `--limit`.
+    pub limit: Option<u64>,
     /// In an order that ran.
     pub stages: Vec<StageData>,
     /// Paths of what was published.
@@ -35,6 +40,8 @@ pub struct SourceData {
     pub text: String,
     /// `--set`, as typed.
     pub set: Vec<String>,
+    /// `--profile`
+    pub profile: Option<String>,
     /// The file's params with their final values.
     pub params: BTreeMap<String, Value>,
 }
@@ -92,10 +99,12 @@ pub enum Status {
     Refused,
     Skipped,
     Interrupted,
+    /// The run was interrupted before it came to it.
+    NotStarted,
 }
 
 impl Status {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Waiting,
         Self::Running,
         Self::Ran,
@@ -104,9 +113,10 @@ impl Status {
         Self::Refused,
         Self::Skipped,
         Self::Interrupted,
+        Self::NotStarted,
     ];
 
-    /// The word that lineage keeps.
+    /// The word that lineage has for it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -117,6 +127,7 @@ impl Status {
             Self::Refused => "refused",
             Self::Skipped => "skipped",
             Self::Interrupted => "interrupted",
+            Self::NotStarted => NOT_STARTED,
         }
     }
 
@@ -131,7 +142,7 @@ impl Status {
             Self::Cached => "≡",
             Self::Failed | Self::Refused => "✗",
             Self::Running => "●",
-            Self::Waiting | Self::Skipped => "○",
+            Self::Waiting | Self::Skipped | Self::NotStarted => "○",
             Self::Interrupted => "◐",
         }
     }

@@ -175,7 +175,9 @@ pub fn assistant() -> ReportData {
             PathBuf::from("/home/you/assistant/out/assistant.gguf"),
             "/home/you/assistant/out/report.html".into(),
         ],
+        limit: None,
         source: SourceData {
+            profile: None,
             path: "/home/you/assistant/assistant.yaml".into(),
             text: SOURCE.to_owned(),
             set: vec!["rank=16".into()],

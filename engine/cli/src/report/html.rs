@@ -296,7 +296,8 @@ fn card(into: &mut Markup, card: &Card) {
             summary.line("b", &[], &card.name);
             let said = if card.summary.is_empty() { card.status.name() } else { &card.summary };
             summary.line("span", &[("class", &"said")], said);
-            summary.line("span", &[("class", &"time")], &card.time);
+            let is_said = card.time.is_empty() && !card.summary.is_empty();
+            summary.line("span", &[("class", &"time")], if is_said { card.status.name() } else { &card.time });
         });
         details.element("div", &[], |inside| {
             // A link that leads inside a closed fold opens it.

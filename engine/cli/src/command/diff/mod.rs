@@ -108,7 +108,7 @@ async fn sides(history: &History, args: &DiffArgs) -> Result<(Side, Side), Failu
         let (run, stage) = meant(history, &first).await?;
         let before = lineage.run_before(&run).await?.ok_or_else(|| {
             Failure::input("diff/first", format!("run `{run}` is the first of its pipeline: there is none before it"))
-                .help("llmflow diff RUN RUN compares any two; llmflow runs lists them")
+                .help(format!("llmflow diff RUN RUN compares any two; {} lists them", history.typed("llmflow runs")))
         })?;
         return Ok((Side::of(history, &before, stage.clone()).await?, Side::of(history, &run, stage).await?));
     };

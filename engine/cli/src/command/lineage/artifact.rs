@@ -43,6 +43,7 @@ pub(super) async fn shown(history: &History, run: &RunId, address: &Address) -> 
         into: descendants.first.iter().map(|index| made_of(&descendants, *index, DEPTH, &mut seen)).collect(),
         also_in: made_in,
         is_cut: descendants.is_cut,
+        limit: None,
     })
 }
 

@@ -4,15 +4,17 @@ mod artifact;
 mod events;
 mod row;
 
-use std::path::Path;
-
 use llmflow_contract::{Failure, StageId};
-use llmflow_runtime::{address::Address, event::RunId, lineage::ro_crate::ro_crate, run::Error};
+use llmflow_runtime::{address::Address, event::RunId, run::Error};
 
-use super::{DONE, Setting, block_on, history::History};
+use super::{DONE, Setting, block_on, history::History, ro_crate};
 use crate::{
     args::{LineageArgs, LineageFormat},
-    render::{format, graph, lineage as screen, open_lineage},
+    render::{
+        format, graph,
+        lineage::{self as screen, Artifacts},
+        open_lineage,
+    },
 };
 
 /// Shows where an artifact, or one of its rows, comes from, and where it went.
@@ -25,6 +27,10 @@ pub fn lineage(args: LineageArgs, setting: &Setting) -> Result<u8, Error> {
             None => (history.lineage.find_run(&address.run).await?, None),
         };
         let out = setting.screen;
+        let limit = history.lineage.run(&run).await?.limit;
+        if let Some(limit) = limit.filter(|_| args.row.is_some() || args.format != LineageFormat::Text) {
+            out.say(&format!("note  {run} is a rehearsal, {}", format::limited(limit)));
+        }
         match (args.row.as_deref(), &stage, args.format) {
             (Some(id), Some(stage), LineageFormat::Text) => {
                 let found = row::rows(&history, &run, &stage.stage, id).await?;
@@ -43,10 +49,7 @@ pub fn lineage(args: LineageArgs, setting: &Setting) -> Result<u8, Error> {
                 }
             }
             (None, _, LineageFormat::RoCrate) => {
-                let to = args.to.as_deref().unwrap_or(Path::new("crate"));
-                let made = ro_crate(&history.lineage, &history.store, &history.home, &run, to).await?;
-                let (files, size) = (format::count(made.files as u64), format::bytes(made.bytes));
-                out.say(&format!("{}: {files} files, {size}", format::clean(&made.path.display().to_string())));
+                ro_crate::write(&history, &address, args.to.as_deref(), setting).await?;
             }
             (None, _, LineageFormat::Mermaid | LineageFormat::Dot) => {
                 let form = if args.format == LineageFormat::Dot { graph::Format::Dot } else { graph::Format::Mermaid };
@@ -54,7 +57,7 @@ pub fn lineage(args: LineageArgs, setting: &Setting) -> Result<u8, Error> {
                 out.print(&drawn.draw(form, out.width, out.paint));
             }
             (None, ..) => {
-                let shown = artifact::shown(&history, &run, &address).await?;
+                let shown = Artifacts { limit, ..artifact::shown(&history, &run, &address).await? };
                 match out.json {
                     true => out.print_json(&shown),
                     false => out.print(&screen::artifacts(&shown, out.width, out.paint)),

@@ -41,7 +41,8 @@ pub(super) async fn rows(
     };
     if found.is_empty() {
         let message = format!("`{stage}` of {run} has no row whose id starts with `{id}`");
-        return Err(Failure::input("lineage/row", message).help(format!("ids: llmflow show {run}/{stage} --rows")));
+        return Err(Failure::input("lineage/row", message)
+            .help(format!("ids: {}", history.typed(&format!("llmflow show {run}/{stage} --rows")))));
     }
     let mut all = Vec::new();
     for record in found {

@@ -7,11 +7,14 @@ mod running;
 use std::collections::{BTreeMap, HashMap};
 
 use llmflow_contract::StageId;
-use llmflow_runtime::event::{Event, What};
+use llmflow_runtime::{
+    event::{Event, What},
+    lineage::NOT_STARTED,
+};
 
 use running::Running;
 
-use super::{end, format, header, style::Paint, table::wrap};
+use super::{end, format, header, style::Paint, table::wrap, typed::Place};
 
 const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
 const SPIN_MS: u64 = 100;
@@ -22,6 +25,7 @@ const LONGEST_NAME: usize = 20;
 #[derive(Debug)]
 pub struct Live {
     paint: Paint,
+    place: Place,
     is_verbose: bool,
     width: usize,
     name_width: usize,
@@ -55,6 +59,9 @@ impl Waiting {
             self.by_position.remove(&position);
         }
     }
+    fn holds(&self, stage: &StageId) -> bool {
+        self.positions.contains_key(stage)
+    }
     fn len(&self) -> usize {
         self.by_position.len()
     }
@@ -64,9 +71,10 @@ impl Waiting {
 }
 
 impl Live {
-    pub fn new(width: usize, is_verbose: bool, paint: Paint) -> Self {
+    pub fn new(width: usize, is_verbose: bool, paint: Paint, place: Place) -> Self {
         Self {
             paint,
+            place,
             is_verbose,
             width,
             name_width: 10,
@@ -130,6 +138,7 @@ impl Live {
                 let words = format!("refused: {}", end::refusal(expression, why));
                 self.ended(self.paint.red("✗"), stage, "", &words)
             }
+            What::Interrupted if self.waiting.holds(stage) => self.ended("○".to_owned(), stage, "", NOT_STARTED),
             What::Interrupted => self.ended(self.paint.yellow("✗"), stage, "", "interrupted"),
             _ => return Vec::new(),
         };
@@ -147,7 +156,7 @@ impl Live {
                 self.waiting = Waiting::new(plan.stages.iter().map(|stage| &stage.stage));
                 let longest = plan.stages.iter().map(|stage| stage.stage.as_str().chars().count()).max().unwrap_or(0);
                 self.name_width = longest.clamp(8, LONGEST_NAME) + 1;
-                let head = header::header(pipeline, &event.run, plan, compute, home, *disk_free_bytes);
+                let head = header::header(pipeline, &event.run, plan, compute, home, *disk_free_bytes, &self.place);
                 head.into_iter().chain([String::new()]).collect()
             }
             What::RunFinished { .. } => {
@@ -262,7 +271,7 @@ mod tests {
             home: "/srv/assistant/.llmflow".into(),
             disk_free_bytes: Some(212 << 30),
         };
-        let mut live = Live::new(80, false, Paint(false));
+        let mut live = Live::new(80, false, Paint(false), Place { here: "/srv/assistant".into(), variable: None });
         let lines = live.hear(&event(0, None, what));
         (live, lines)
     }
@@ -297,7 +306,7 @@ mod tests {
          ✓ cached        –  base
          ✓ rows       0:00  314 rows · 6 set aside
          ○ skipped       –  gguf
-         ✗ pairs            interrupted
+         ○ pairs            not started
          ⠋ sft        1:32  ███████░░░ 118/168 steps · loss 2.30 ▇▆▅▄▄▃▂▁ · eval 2.02
                             142 tok/s · 0:39 left
          ⠋ eval_base  0:40  ████░░░░░░ 24/60 questions · 1:00 left

@@ -5,9 +5,8 @@ use llmflow_contract::{Funnel, Table};
 use super::{
     super::data::{ReportData, StageData},
     Block, Reading,
-    words::counted,
 };
-use crate::render::format::count;
+use crate::render::format::{count, counted};
 
 /// Samples shown of one stage.
 pub const SHOWN: usize = 8;
@@ -53,6 +52,6 @@ fn left_out(stage: &StageData, funnel: &Funnel) -> Vec<Vec<String>> {
 pub fn readings(stage: &StageData) -> Option<Block> {
     let samples = &stage.report.as_ref()?.samples;
     let readings: Vec<Reading> = samples.iter().take(SHOWN).map(Reading::of).collect();
-    let title = format!("{}: {} to look at", stage.stage, counted(readings.len(), "row"));
+    let title = format!("{}: {} to look at", stage.stage, counted(readings.len() as u64, "row"));
     (!readings.is_empty()).then(|| Block::Fold { title, blocks: vec![Block::Readings(readings)] })
 }

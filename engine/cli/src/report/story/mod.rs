@@ -99,6 +99,7 @@ pub struct Card {
     pub name: String,
     pub operator: String,
     pub status: Status,
+    /// Empty where nothing ran.
     pub time: String,
     pub summary: String,
     pub blocks: Vec<Block>,

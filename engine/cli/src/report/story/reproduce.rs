@@ -5,13 +5,22 @@ use super::{
     Block,
     words::{listed, moment},
 };
-use crate::render::format::{bytes, duration};
+use crate::render::{
+    format::{bytes, counted, duration},
+    typed::quoted,
+};
 
 pub fn reproduce(data: &ReportData) -> Vec<Block> {
     let file = data.source.path.file_name().map(|name| name.to_string_lossy().into_owned());
     let mut command = format!("llmflow run {}", quoted(&file.unwrap_or_else(|| "pipeline.yaml".to_owned())));
     for set in &data.source.set {
         command += &format!(" --set {}", quoted(set));
+    }
+    if let Some(profile) = &data.source.profile {
+        command += &format!(" --profile {}", quoted(profile));
+    }
+    if let Some(limit) = data.limit {
+        command += &format!(" --limit {limit}");
     }
     let mut blocks = vec![
         Block::Code { text: command, is_numbered: false },
@@ -25,16 +34,6 @@ pub fn reproduce(data: &ReportData) -> Vec<Block> {
         blocks.push(Block::Fold { title: "The pipeline as it ran".to_owned(), blocks: vec![code] });
     }
     blocks
-}
-
-/// A word as a shell reads it.
-fn quoted(word: &str) -> String {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "._-=/+,:@%".contains(character);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }
 
 fn facts(data: &ReportData) -> Vec<(String, String)> {
@@ -53,7 +52,10 @@ fn facts(data: &ReportData) -> Vec<(String, String)> {
     add("llmflow", data.machine.versions.join(", "));
     add("machine", data.machine.names.join(", "));
     if compute.cores > 0 {
-        add("processor", format!("{} threads, {} of memory", compute.cores, bytes(compute.memory_bytes)));
+        add(
+            "processor",
+            format!("{}, {} of memory", counted(compute.cores.into(), "thread"), bytes(compute.memory_bytes)),
+        );
     }
     let names: Vec<String> = compute.gpus.iter().map(|gpu| gpu.name.clone()).collect();
     add("GPUs", gpus(&names, compute.usable_gpus));
@@ -78,12 +80,6 @@ fn gpus(found: &[String], usable: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_word_survives_the_shell() {
-        assert_eq!(quoted("rank=32"), "rank=32");
-        assert_eq!(quoted("note=it's; rm -rf"), r"'note=it'\''s; rm -rf'");
-    }
 
     #[test]
     fn an_idle_gpu_is_said() {

@@ -43,7 +43,7 @@ fn node(stage: &StageData) -> Node {
     Node {
         name: stage.stage.to_string(),
         detail: stage.operator.clone(),
-        time: time(stage),
+        time: time(stage).unwrap_or_else(|| stage.status.name().to_owned()),
         status: stage.status.name(),
         sign: stage.status.sign(),
         hover: hover.join("\n"),
@@ -51,12 +51,10 @@ fn node(stage: &StageData) -> Node {
     }
 }
 
-/// How long it took in this run; of a stage that did not run its status.
-fn time(stage: &StageData) -> String {
-    match (stage.status, stage.seconds) {
-        (Status::Ran | Status::Refused, Some(seconds)) => clock(seconds),
-        _ => stage.status.name().to_owned(),
-    }
+/// How long it took in this run; nothing of a stage that did not run.
+fn time(stage: &StageData) -> Option<String> {
+    let ran = matches!(stage.status, Status::Ran | Status::Refused);
+    stage.seconds.filter(|_| ran).map(clock)
 }
 
 fn card(data: &ReportData, stage: &StageData) -> Card {
@@ -72,7 +70,7 @@ fn card(data: &ReportData, stage: &StageData) -> Card {
         name: stage.stage.to_string(),
         operator: format!("{} v{}", stage.operator, stage.version),
         status: stage.status,
-        time: time(stage),
+        time: time(stage).unwrap_or_default(),
         summary: stage.summary.clone(),
         blocks,
     }

@@ -3,7 +3,7 @@
 use llmflow_contract::{Digest, Facts};
 
 use crate::{
-    render::format::{bytes, count, duration},
+    render::format::{bytes, count, counted, duration},
     report::number::number,
 };
 
@@ -34,7 +34,7 @@ pub fn short(digest: Option<&Digest>) -> String {
 
 /// What is known of an artifact: `268 rows`, `134.5M parameters`, `513 MiB`.
 pub fn known(facts: &Facts, size_bytes: Option<u64>) -> String {
-    let rows = facts.rows.map(|rows| format!("{} {}", count(rows), if rows == 1 { "row" } else { "rows" }));
+    let rows = facts.rows.map(|rows| counted(rows, "row"));
     let parameters = facts.parameters.map(|count| format!("{:.1}M parameters", count as f64 / 1e6));
     let size = size_bytes.map(bytes);
     let parts: Vec<String> = [rows, parameters, size].into_iter().flatten().collect();
@@ -48,11 +48,6 @@ pub fn listed(names: &[String]) -> String {
         [one] => one.clone(),
         [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }
-}
-
-/// `1 stage`, `3 stages`.
-pub fn counted(count_of: usize, noun: &str) -> String {
-    if count_of == 1 { format!("1 {noun}") } else { format!("{} {noun}s", count(count_of as u64)) }
 }
 
 /// `2026-11-24 13:40 UTC`.
@@ -77,7 +72,6 @@ mod tests {
     fn words_read_as_words() {
         assert_eq!((signed(0.625), signed(-0.03), signed(-0.001)), ("+0.63".into(), "−0.03".into(), "−0.00100".into()));
         assert_eq!(listed(&["a".into(), "b".into(), "c".into()]), "a, b and c");
-        assert_eq!((counted(1, "stage"), counted(3, "stage")), ("1 stage".into(), "3 stages".into()));
         assert_eq!(moment(1_795_527_600_000), "2026-11-24 13:40 UTC");
     }
 }
