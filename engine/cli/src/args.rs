@@ -137,7 +137,7 @@ pub enum Command {
     Export(ExportArgs),
     /// Read the store again and say what is damaged, and whose it is
     Verify(VerifyArgs),
-    /// Delete what no kept run needs
+    /// Delete what no kept run needs and what is older than an hour; than a week in a store that is no folder
     Gc(GcArgs),
     /// Name a run, so that gc keeps it; without arguments, list the names
     Tag(TagArgs),

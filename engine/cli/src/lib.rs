@@ -29,7 +29,7 @@ pub fn main(registry: Registry, templates: &[Template]) -> ExitCode {
     let cli = Cli::parse(); // what cannot be read ends here with exit code 2
     keep_logs(&cli);
     let screen = Screen::new(&cli.global);
-    ExitCode::from(command::dispatch(cli, &registry, templates, &screen))
+    ExitCode::from(screen.close(command::dispatch(cli, &registry, templates, &screen)))
 }
 
 /// Sends what is logged to standard error: of a worker that becomes its stage's log; elsewhere a warning is a note to the

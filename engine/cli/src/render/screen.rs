@@ -1,6 +1,9 @@
 //! The two streams. Standard output is data, standard error is talk; nothing else writes to either.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::{Arc, OnceLock},
+};
 
 use clap::ColorChoice;
 use llmflow_contract::Failure;
@@ -28,6 +31,8 @@ pub struct Screen {
     pub talk: Paint,
     /// In characters.
     pub width: usize,
+    /// The first trouble with standard output, if there was any: what was asked for is not there.
+    lost: Arc<OnceLock<Failure>>,
 }
 
 impl Screen {
@@ -51,24 +56,37 @@ impl Screen {
             paint: paint(io::stdout().is_terminal()),
             talk: paint(talks_to_terminal),
             width: columns(),
+            lost: Arc::default(),
         }
     }
 
-    /// Data. A reader that went away is no error.
+    /// Data.
     pub fn print(&self, text: &str) {
-        let mut out = io::stdout().lock();
-        let _ = out.write_all(text.as_bytes());
+        self.print_piece(text);
         if !text.ends_with('\n') {
-            let _ = out.write_all(b"\n");
+            self.print_piece("\n");
         }
-        let _ = out.flush();
     }
 
-    /// A piece of a text that is being made.
+    /// A piece of a text that is being made. A reader that went away is no error.
     pub fn print_piece(&self, text: &str) {
         let mut out = io::stdout().lock();
-        let _ = out.write_all(text.as_bytes());
-        let _ = out.flush();
+        if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            let _ = self.lost.set(Failure::io("writing", "standard output", &error));
+        }
+    }
+
+    /// Says what could not be printed; the exit code of a command that ended with this one.
+    pub fn close(&self, code: u8) -> u8 {
+        match self.lost.get().filter(|_| code == 0) {
+            Some(failure) => {
+                self.warn(&error::failure(failure, self.talk.0));
+                3
+            }
+            None => code,
+        }
     }
 
     /// One JSON value on a line of its own.

@@ -11,7 +11,12 @@ pub fn collected(collected: &Collected, is_dry: bool, paint: Paint) -> String {
     let mut text =
         format!("kept     {} · {}\n", format::counted(runs_kept as u64, "run"), format::bytes(collected.kept_bytes));
     if records + artifacts + blobs + leftovers == 0 {
-        return text + "nothing to delete\n";
+        let let_go = format::counted(runs_let_go as u64, "older run");
+        return text
+            + &match runs_let_go {
+                0 => "nothing to delete\n".to_owned(),
+                _ => format!("nothing to delete: what {let_go} left is needed, or too young to go (see llmflow gc --help)\n"),
+            };
     }
     let parts = [(records, "result"), (artifacts, "artifact"), (blobs, "file"), (leftovers, "leftover")];
     let parts: Vec<String> =

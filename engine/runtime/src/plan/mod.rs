@@ -208,10 +208,12 @@ impl Plan {
             limit: self.pipeline.overrides.limit,
         };
         let mut settled = scope.settle(&stage.def, &stage.entry).map_err(|found| {
-            let first = found.into_iter().next();
-            let message = first.as_ref().map(|found| found.message.clone()).unwrap_or_default();
-            let mut failure = Failure::input("plan/refused", message);
-            failure.help = first.and_then(|found| found.help);
+            let Some(first) = found.into_iter().next() else {
+                return Failure::bug("a stage was refused for no reason");
+            };
+            let mut failure = Failure::input("plan/refused", first.message);
+            failure.help = first.help;
+            failure.at = first.span.map(|span| self.pipeline.source.place(span));
             failure
         })?;
         settled.share(&stage.settled.plan);
