@@ -120,6 +120,17 @@ fn a_row_is_followed_from_its_line_to_where_it_was_dropped() {
         serde_json::from_slice(&fs::read(project.path("crate/ro-crate-metadata.json")).unwrap()).unwrap();
     assert!(crates["@graph"].as_array().unwrap().len() > 8, "{crates}");
     assert_eq!(project.llmflow("lineage @ --format ro-crate --to crate").code, Some(2), "a crate is a new folder");
+    project.succeeds("export @ --format ro-crate same");
+    assert!(project.path("same/ro-crate-metadata.json").exists(), "export writes the same");
+    for (typed, help) in [
+        ("export @", "--format ro-crate"),
+        ("export @ somewhere", "--format ro-crate"),
+        ("export @/clean", "llmflow export @/clean PATH"),
+        ("export @/clean --format ro-crate", "--format ro-crate"),
+    ] {
+        let refused = project.llmflow(typed);
+        assert!(refused.code == Some(2) && refused.err.contains(help), "{typed}: {}", refused.err);
+    }
 }
 
 #[test]

@@ -351,7 +351,6 @@ pub struct ExportArgs {
     /// A stage or one of its outputs: `@/sft.adapter`; with --format, a whole run: `@`
     pub address: String,
     /// A file or a folder that is not there yet; `.jsonl` and `.parquet` take the rows of a dataset
-    #[arg(required_unless_present = "format")]
     pub path: Option<PathBuf>,
     /// Write a whole run in a form that others read, without PATH into `RUN-crate`
     #[arg(long, value_enum)]

@@ -23,22 +23,26 @@ pub fn export(args: ExportArgs, setting: &Setting) -> Result<u8, Error> {
         let history = History::open(setting.home.as_deref()).await?;
         let address = Address::parse(&args.address)?;
         let run = history.lineage.find_run(&address.run).await?;
-        if let Some(limit) = history.lineage.run(&run).await?.limit {
-            setting.screen.say(&format!("note  {run} is a rehearsal, {}", format::limited(limit)));
-        }
-        let path = match (args.path, args.format) {
-            (to, Some(ExportFormat::RoCrate)) => {
+        let limit = history.lineage.run(&run).await?.limit;
+        let note = limit.map(|limit| format!("note  {run} is a rehearsal, {}", format::limited(limit)));
+        let typed = |words: &str| history.typed(&format!("llmflow export {words}"));
+        let path = match (&address.stage, args.path, args.format) {
+            (_, to, Some(ExportFormat::RoCrate)) => {
                 ro_crate::write(&history, &address, to.as_deref(), setting).await?;
+                note.iter().for_each(|note| setting.screen.say(note));
                 return Ok(DONE);
             }
-            (Some(path), None) => path,
-            (None, None) => return Err(Failure::bug("an export without a path").into()), // clap asks for one
+            (None, _, None) => {
+                let message = "the address names a whole run; name one of its stages too, or take the run as a crate";
+                let help = typed(&format!("{run} --format ro-crate"));
+                return Err(Failure::input("lineage/address", message).help(help).into());
+            }
+            (Some(_), None, None) => {
+                let help = typed(&format!("{} PATH", args.address));
+                return Err(Failure::input("export/path", "where to? name a file or a folder").help(help).into());
+            }
+            (Some(_), Some(path), None) => path,
         };
-        if address.stage.is_none() {
-            let message = "the address names a whole run; name one of its stages too, or ask for a crate of the run";
-            let help = history.typed(&format!("llmflow export {run} --format ro-crate"));
-            return Err(Failure::input("lineage/address", message).help(help).into());
-        }
         let (run, stage, port, digest) = history.lineage.resolve(&address).await?;
         let artifact = history.store.artifact(&digest, &history.home.work()).await?;
         let path = place(&artifact, &path);
@@ -54,6 +58,7 @@ pub fn export(args: ExportArgs, setting: &Setting) -> Result<u8, Error> {
         } else {
             out.say(&format!("{shown} has it already"));
         }
+        note.iter().for_each(|note| out.say(note));
         Ok(DONE)
     })
 }

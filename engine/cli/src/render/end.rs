@@ -217,8 +217,9 @@ fn refused(stage: &StageOutcome, stopped: &[&str], outcome: &Outcome, scene: &Sc
     let chat = |stage: &StageId| command(&format!("llmflow chat @/{stage}"), outcome, scene);
     let kept = scene.talks.as_ref().map(|stage| format!(" · the model is kept: {}", chat(stage)));
     let exit = outcome.exit_code;
-    let (published, kept) = ("nothing but the report is published", kept.unwrap_or_default());
-    lines.push(format!("  {skipped}{published}{kept} · exit {exit}"));
+    let published = if scene.limit.is_some() { "nothing" } else { "nothing but the report" };
+    let kept = kept.unwrap_or_default();
+    lines.push(format!("  {skipped}{published} is published{kept} · exit {exit}"));
     lines
 }
 

@@ -239,7 +239,8 @@ pub fn example(head: &str, sample: &Sample, width: usize, paint: Paint) -> Strin
 /// A title, and each text beside its name; what is learned of it has a colour too.
 fn told_sample(sample: &Sample, width: usize, paint: Paint) -> Vec<String> {
     let mut lines = vec![paint.bold(&format::clean(&sample.title))];
-    for (name, text) in &sample.texts {
+    // What only closes a text is a line break, and nothing to read.
+    for (name, text) in sample.texts.iter().filter(|(name, text)| name != "read" || !text.trim().is_empty()) {
         let said = named_text(name, text, width);
         let is_learned = matches!(name.as_str(), "learned" | "chosen");
         lines.extend(said.iter().map(|line| if is_learned { paint.green(line) } else { line.clone() }));
