@@ -206,8 +206,7 @@ impl Program {
                 let message = format!("`{program}` says that it failed for now (exit status {TEMPORARY})");
                 Failure::new(Class::Transient { after: None }, "command/temporary", message)
             }
-            (Some(code), _) => Failure::input("command/failed", format!("`{program}` ended with exit status {code}"))
-                .help("its log says more: llmflow logs @/STAGE"),
+            (Some(code), _) => Failure::input("command/failed", format!("`{program}` ended with exit status {code}")),
             (None, Some(signal)) if signal == nix::sys::signal::Signal::SIGKILL as i32 => {
                 Failure::new(Class::Lost, "command/killed", format!("`{program}` was killed"))
                     .help("memory may have run out: `dmesg` tells")
@@ -216,7 +215,6 @@ impl Program {
                 let name = signal.and_then(|signal| nix::sys::signal::Signal::try_from(signal).ok());
                 let name = name.map_or("a signal", nix::sys::signal::Signal::as_str);
                 Failure::input("command/failed", format!("`{program}` was ended by {name}"))
-                    .help("its log says more: llmflow logs @/STAGE")
             }
         };
         failure.causes.extend(tail);
