@@ -1,6 +1,11 @@
 //! Where a model comes from: a path, a package of the Python index, a repository of a hub.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
 use llmflow_contract::{Failure, Locked, LockedFile, Remote};
 use regex::Regex;
@@ -66,9 +71,15 @@ impl Origin {
         Ok(Self::Local)
     }
 
-    /// What to do where `source` names nothing on this machine.
-    pub fn help() -> &'static str {
-        FORMS
+    /// Why the path that `source` names cannot be looked at.
+    pub fn unread(path: &Path, error: &io::Error) -> Failure {
+        let path: PathBuf = path.components().collect(); // without the `.` of `./model`
+        let failure = match error.kind() {
+            io::ErrorKind::NotFound => Failure::input("file/missing", format!("`{}` does not exist", path.display()))
+                .help(format!("put the model there, or {FORMS}; a path starts at the pipeline file's folder")),
+            _ => Failure::io("reading", &path, error).help(FORMS),
+        };
+        failure.param("source")
     }
 }
 

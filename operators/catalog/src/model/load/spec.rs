@@ -80,8 +80,7 @@ impl Operator for Load {
             }
             Origin::Local => {
                 let path = known.resolve(Path::new(&params.source));
-                let metadata = std::fs::metadata(&path)
-                    .map_err(|error| Failure::io("reading", &path, &error).param("source").help(Origin::help()))?;
+                let metadata = std::fs::metadata(&path).map_err(|error| Origin::unread(&path, &error))?;
                 let size_bytes = if metadata.is_dir() {
                     std::fs::metadata(path.join("model.safetensors")).map_or(0, |metadata| metadata.len())
                 } else {

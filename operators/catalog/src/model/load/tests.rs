@@ -61,6 +61,16 @@ fn a_package_must_be_pinned_and_can_be_no_option_of_pip() {
 }
 
 #[test]
+fn a_path_to_nothing_is_named_plainly_with_what_to_do() {
+    let base = TestHost::new().base();
+    let failure = Load::plan(&mut params("./no/model.gguf"), &known(base.clone(), &[])).unwrap_err();
+    assert_eq!(failure.message, format!("`{}/no/model.gguf` does not exist", base.display()));
+    assert_eq!((failure.code.as_str(), failure.param.as_deref()), ("file/missing", Some("source")));
+    assert!(failure.causes.is_empty(), "the system's own words add nothing: {:?}", failure.causes);
+    assert!(failure.help.unwrap().starts_with("put the model there, or name a folder"));
+}
+
+#[test]
 fn a_gguf_cut_in_half_is_one_clear_sentence() {
     let host = TestHost::new();
     host.write("half.gguf", b"GGUF\x03\0\0\0\x01");
