@@ -1,12 +1,16 @@
-//! The loop of every row operator: stable order, threads, trace, progress, cancellation, and the law of rows.
+//! The loop of every row operator: stable order, threads, trace, progress, cancellation, what was judged before.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, slice};
 
 use llmflow_contract::{Context, Failure, Funnel};
 use rayon::prelude::*;
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Dataset, DatasetError, DatasetWriter, Fate, Numbering, Row, TraceRecord, TraceWriter};
+use crate::{
+    Dataset, DatasetWriter, Fate, Numbering, Row, Rows, TraceRecord, TraceWriter,
+    verdicts::{Memory, Verdicts},
+};
 
 /// Rows judged between two looks at cancellation.
 const CHUNK_ROWS: usize = 512;
@@ -17,70 +21,19 @@ pub enum Verdict {
     Keep,
     /// Left out by a rule, with what the rule saw.
     Drop {
-        rule: &'static str,
+        rule: Cow<'static, str>,
         evidence: Value,
     },
     /// Replaced by another row, by a rule.
     Change {
         row: Row,
-        rule: &'static str,
+        rule: Cow<'static, str>,
     },
     /// Could not be judged; not an error of the stage.
     SetAside {
-        rule: &'static str,
+        rule: Cow<'static, str>,
         evidence: Value,
     },
-}
-
-/// How many rows met which fate.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tally {
-    pub kept: u64,
-    pub changed: u64,
-    pub made: u64,
-    pub set_aside: u64,
-    /// By rule.
-    pub dropped: BTreeMap<String, u64>,
-}
-
-impl Tally {
-    pub(crate) fn count(&mut self, record: &TraceRecord) {
-        match record.verdict {
-            Fate::Kept => self.kept += 1,
-            Fate::Changed => self.changed += 1,
-            Fate::Made => self.made += 1,
-            Fate::SetAside => self.set_aside += 1,
-            Fate::Dropped => {
-                let rule = record.rule.clone().unwrap_or_else(|| "dropped".to_owned());
-                *self.dropped.entry(rule).or_default() += 1;
-            }
-        }
-    }
-
-    /// The law: each row in has one fate, and the rows out are those kept, changed and made.
-    pub(crate) fn check(&self, rows_in: u64, rows_out: u64) -> Result<(), DatasetError> {
-        let dropped: u64 = self.dropped.values().sum();
-        let accounted = self.kept + self.changed + dropped + self.set_aside;
-        let out = self.kept + self.changed + self.made;
-        if accounted == rows_in && out == rows_out {
-            return Ok(());
-        }
-        let Self { kept, changed, made, set_aside, .. } = self;
-        let detail = format!(
-            "{kept} kept, {changed} changed, {dropped} dropped, {set_aside} set aside; {made} made, {rows_out} out"
-        );
-        Err(DatasetError::Law { rows_in, accounted, detail })
-    }
-
-    pub(crate) fn funnel(&self, rows_in: u64) -> Funnel {
-        Funnel {
-            rows_in,
-            kept: self.kept + self.changed,
-            made: self.made,
-            set_aside: self.set_aside,
-            dropped: self.dropped.clone(),
-        }
-    }
 }
 
 /// What became of a row, and the rows made from it.
@@ -99,6 +52,10 @@ impl From<Verdict> for Judged {
 
 /// Judges every row on all threads and writes what is kept in the order of the input.
 ///
+/// `about` is all that a verdict depends on beside the row: params, the seed if it is used. Verdicts on an input of several
+/// parts are remembered part by part, so that a stage that was stopped goes on where it was, and a part that was judged
+/// before, in whichever run, is read and not judged.
+///
 /// # Errors
 /// The first error of `judge` in row order; class `cancelled`; a bug if a row vanished.
 pub fn map_rows(
@@ -106,14 +63,31 @@ pub fn map_rows(
     dataset: &Dataset,
     writer: &mut DatasetWriter,
     trace: TraceWriter,
+    about: &impl Serialize,
     judge: impl Fn(&Row) -> Result<Verdict, Failure> + Sync,
 ) -> Result<Funnel, Failure> {
-    let mut record = Record { before: writer.rows(), writer, trace, numbering: None };
-    each_chunk(ctx, dataset, CHUNK_ROWS, &mut record, |chunk| {
-        let verdicts: Vec<_> = chunk.par_iter().map(|row| judge(row).map(Judged::from)).collect();
-        verdicts.into_iter().collect()
-    })?;
-    record.finish(dataset.len())
+    let mut record = Record::new(dataset, writer, trace, None);
+    let memory = Memory::of(ctx, dataset, about)?;
+    for part in dataset.parts() {
+        let mut known = memory.recall(part)?.map(Vec::into_iter);
+        let mut given = (known.is_none() && memory.is_worth_it()).then(Verdicts::default);
+        each_chunk(ctx, dataset.rows_of(slice::from_ref(part)), CHUNK_ROWS, &mut record, |chunk| {
+            let verdicts: Vec<Verdict> = match &mut known {
+                Some(known) => known.by_ref().take(chunk.len()).collect(),
+                None => {
+                    // Judged by all threads before one error ends it: so the first in row order is the one told.
+                    let verdicts: Vec<_> = chunk.par_iter().map(&judge).collect();
+                    verdicts.into_iter().collect::<Result<_, _>>()?
+                }
+            };
+            given.iter_mut().for_each(|given| verdicts.iter().for_each(|verdict| given.note(verdict)));
+            Ok(verdicts.into_iter().map(Judged::from).collect())
+        })?;
+        if let Some(given) = given {
+            memory.remember(part, &given)?;
+        }
+    }
+    record.finish()
 }
 
 /// Judges rows `batch_rows` at a time, `at_once` batches side by side; batches begin at the same rows whatever runs.
@@ -129,8 +103,8 @@ pub fn map_batches(
     (batch_rows, at_once): (usize, usize),
     judge: impl Fn(&[Row]) -> Result<Vec<Judged>, Failure> + Sync,
 ) -> Result<Funnel, Failure> {
-    let mut record = Record { before: writer.rows(), writer, trace, numbering: Some(Numbering::new()) };
-    each_chunk(ctx, dataset, batch_rows.max(1) * at_once.max(1), &mut record, |chunk| {
+    let mut record = Record::new(dataset, writer, trace, Some(Numbering::new()));
+    each_chunk(ctx, dataset.rows(), batch_rows.max(1) * at_once.max(1), &mut record, |chunk| {
         let batches: Vec<_> = std::thread::scope(|scope| {
             let running: Vec<_> = chunk.chunks(batch_rows.max(1)).map(|batch| scope.spawn(|| judge(batch))).collect();
             running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
@@ -138,7 +112,7 @@ pub fn map_batches(
         let judged: Vec<Vec<Judged>> = batches.into_iter().collect::<Result<_, _>>()?;
         Ok(judged.into_iter().flatten().collect())
     })?;
-    record.finish(dataset.len())
+    record.finish()
 }
 
 fn panicked() -> Failure {
@@ -147,12 +121,11 @@ fn panicked() -> Failure {
 
 fn each_chunk(
     ctx: &Context,
-    dataset: &Dataset,
+    mut rows: Rows,
     chunk_rows: usize,
     record: &mut Record,
-    judge: impl Fn(&[Row]) -> Result<Vec<Judged>, Failure>,
+    mut judge: impl FnMut(&[Row]) -> Result<Vec<Judged>, Failure>,
 ) -> Result<(), Failure> {
-    let (mut rows, mut done) = (dataset.rows(), 0);
     loop {
         ctx.check()?;
         let chunk: Vec<Row> = rows.by_ref().take(chunk_rows).collect::<Result<_, _>>()?;
@@ -163,11 +136,10 @@ fn each_chunk(
         if judged.len() != chunk.len() {
             return Err(Failure::bug(format!("{} rows were given {} verdicts", chunk.len(), judged.len())));
         }
-        done += chunk.len() as u64;
         for (row, judged) in chunk.into_iter().zip(judged) {
             record.push(row, judged)?;
         }
-        ctx.progress(done, Some(dataset.len()), "rows");
+        ctx.progress(record.done, Some(record.rows_in), "rows");
     }
 }
 
@@ -178,18 +150,26 @@ struct Record<'a> {
     numbering: Option<Numbering>,
     /// Rows that were written before this loop.
     before: u64,
+    rows_in: u64,
+    /// Rows judged so far.
+    done: u64,
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    fn new(dataset: &Dataset, writer: &'a mut DatasetWriter, trace: TraceWriter, numbering: Option<Numbering>) -> Self {
+        Self { before: writer.rows(), writer, trace, numbering, rows_in: dataset.len(), done: 0 }
+    }
+
     fn push(&mut self, row: Row, Judged { verdict, made }: Judged) -> Result<(), Failure> {
+        self.done += 1;
         let parent = row.id.to_string();
         match verdict {
             Verdict::Keep => self.write(row, &parent, Fate::Kept, None)?,
-            Verdict::Change { row, rule } => self.write(row, &parent, Fate::Changed, Some(rule))?,
-            Verdict::Drop { rule, evidence } => self.trace.push(TraceRecord::dropped(&row.id, rule, evidence))?,
+            Verdict::Change { row, rule } => self.write(row, &parent, Fate::Changed, Some(&rule))?,
+            Verdict::Drop { rule, evidence } => self.trace.push(TraceRecord::dropped(&row.id, &rule, evidence))?,
             Verdict::SetAside { rule, evidence } => {
                 let aside = TraceRecord::new(&row.id, vec![parent.clone()], Fate::SetAside);
-                self.trace.push(aside.why(rule, evidence))?;
+                self.trace.push(aside.why(&rule, evidence))?;
             }
         }
         made.into_iter().try_for_each(|row| self.write(row, &parent, Fate::Made, None))
@@ -204,7 +184,10 @@ impl Record<'_> {
         self.writer.push(row)
     }
 
-    fn finish(self, rows_in: u64) -> Result<Funnel, Failure> {
-        self.trace.finish(rows_in, self.writer.rows() - self.before)
+    fn finish(self) -> Result<Funnel, Failure> {
+        self.trace.finish(self.rows_in, self.writer.rows() - self.before)
     }
 }
+
+#[cfg(test)]
+mod tests;

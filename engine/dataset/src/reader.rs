@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use llmflow_contract::{AnyArtifact, Failure};
+use llmflow_contract::{AnyArtifact, Digest, Failure};
 
 use crate::{
     DatasetError, Row, RowKind,
@@ -22,32 +22,34 @@ pub struct Dataset {
 pub struct Part {
     pub path: PathBuf,
     pub rows: u64,
+    /// Of the file, where it is part of an artifact.
+    pub digest: Option<Digest>,
 }
 
 impl Dataset {
     /// # Errors
     /// `data/damaged` or `data/columns`, naming the file; a bug if the artifact is no dataset.
     pub fn open(artifact: &AnyArtifact) -> Result<Self, Failure> {
-        let names = artifact.manifest.files.iter().map(|file| file.path.as_str());
-        let paths = names.filter(|name| is_part(name)).map(|name| artifact.root.join(name)).collect();
-        Self::of_parts(artifact.kind().as_str(), paths)
+        let files = artifact.manifest.files.iter().filter(|file| is_part(&file.path));
+        let files = files.map(|file| (artifact.root.join(&file.path), Some(file.digest))).collect();
+        Self::of_parts(artifact.kind().as_str(), files)
     }
 
     /// A folder that a [`crate::DatasetWriter`] wrote.
     pub fn open_folder(kind: RowKind, folder: &Path) -> Result<Self, Failure> {
         let entries = std::fs::read_dir(folder).map_err(|error| Failure::io("reading", folder, &error))?;
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let paths = names.filter(|name| is_part(name)).map(|name| folder.join(name)).collect();
-        Self::of_parts(kind.name(), paths)
+        let files = names.filter(|name| is_part(name)).map(|name| (folder.join(name), None)).collect();
+        Self::of_parts(kind.name(), files)
     }
 
-    fn of_parts(kind: &str, mut paths: Vec<PathBuf>) -> Result<Self, Failure> {
+    fn of_parts(kind: &str, mut files: Vec<(PathBuf, Option<Digest>)>) -> Result<Self, Failure> {
         let kind = RowKind::find(kind).ok_or_else(|| Failure::bug(format!("`{kind}` is no dataset of rows")))?;
-        paths.sort();
-        let parts = paths.into_iter().map(|path| {
+        files.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let parts = files.into_iter().map(|(path, digest)| {
             let opened = parquet_file::open(&path)?;
             match opened.schema.metadata().get(KIND_KEY) {
-                Some(found) if found == kind.name() => Ok(Part { path, rows: opened.rows }),
+                Some(found) if found == kind.name() => Ok(Part { path, rows: opened.rows, digest }),
                 found => {
                     let found = found.map_or("nothing", |name| name.as_str());
                     Err(DatasetError::Columns { path, detail: format!("holds {found}, not {kind}") })
@@ -78,7 +80,11 @@ impl Dataset {
     }
     /// All rows in order; about a thousand are in memory at a time.
     pub fn rows(&self) -> Rows<'_> {
-        Rows { kind: self.kind, parts: self.parts.iter(), current: None, ready: Vec::new().into_iter() }
+        self.rows_of(&self.parts)
+    }
+    /// The rows of some of its parts, in their order.
+    pub fn rows_of<'a>(&self, parts: &'a [Part]) -> Rows<'a> {
+        Rows { kind: self.kind, parts: parts.iter(), current: None, ready: Vec::new().into_iter() }
     }
     /// All rows at once, for datasets that are known to be small or that must be seen whole.
     pub fn read_all(&self) -> Result<Vec<Row>, Failure> {

@@ -1,5 +1,7 @@
 //! A host for unit tests of operators: temporary folders, collected metrics, cancellation on demand.
 
+pub(crate) mod stopping;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -115,6 +117,18 @@ impl TestHost {
         rows.into_iter().for_each(|row| writer.push(row).expect("rows of the kind"));
         let made: Made<kinds::AnyDataset> = writer.finish(Facts::default()).expect("a written dataset");
         artifact(made.into_any())
+    }
+    /// An input of the given rows in parts: as the writer would make them, had it a limit of a few rows.
+    pub fn dataset_in_parts(&self, kind: RowKind, parts: impl IntoIterator<Item = Vec<Row>>) -> AnyArtifact {
+        let folder = self.output("parts-input").expect("a folder");
+        let mut count = 0;
+        for (at, rows) in parts.into_iter().enumerate() {
+            count += rows.len() as u64;
+            let one = self.dataset(kind, rows).root.join("part-00000.parquet");
+            fs::rename(one, folder.join(format!("part-{at:05}.parquet"))).expect("a moved part");
+        }
+        let facts = Facts { rows: Some(count), ..Facts::default() };
+        artifact(Made::<kinds::AnyDataset>::of_kind(kind.kind(), folder, facts).into_any())
     }
 }
 

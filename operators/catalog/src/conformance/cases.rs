@@ -33,7 +33,7 @@ pub(super) fn of(operator: &str, host: &TestHost) -> Case {
             let command = json!(["sed", "-e", "/three/d", "-e", "s/one/four/", "-e", "/two/p"]);
             (json!({"command": command, "batch": 2, "deterministic": true}), vec![("data", texts(host))])
         }
-        "data.filter" => (json!({"min_words": 2}), vec![("data", texts(host))]),
+        "data.filter" => (json!({"min_words": 2}), vec![("data", texts_in_parts(host))]),
         "data.dedup" => (json!({"method": "minhash"}), vec![("data", texts(host)), ("data", texts(host))]),
         "data.split" => (json!({"test_size": 0.3}), vec![("data", texts(host))]),
         "synth.generate" => (json!({}), vec![("model", toy::model(host)), ("documents", documents(host))]),
@@ -91,9 +91,16 @@ fn row(content: Content) -> Row {
     Row::new(content, Meta::new())
 }
 
+const TEXTS: [&str; 6] =
+    ["one two three", "one", "two two", "three one two", "two three one two", "one two three four"];
+
 fn texts(host: &TestHost) -> AnyArtifact {
-    let texts = ["one two three", "one", "two two", "three one two", "two three one two", "one two three four"];
-    host.dataset(RowKind::Text, texts.map(|text| row(Content::Text(text.into()))))
+    host.dataset(RowKind::Text, TEXTS.map(|text| row(Content::Text(text.into()))))
+}
+
+fn texts_in_parts(host: &TestHost) -> AnyArtifact {
+    let part = |texts: &[&str]| texts.iter().map(|text| row(Content::Text((*text).into()))).collect();
+    host.dataset_in_parts(RowKind::Text, TEXTS.chunks(2).map(part))
 }
 
 fn documents(host: &TestHost) -> AnyArtifact {

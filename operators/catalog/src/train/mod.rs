@@ -10,8 +10,6 @@ pub(crate) mod session;
 pub mod settings;
 pub mod sft;
 pub(crate) mod show;
-#[cfg(test)]
-pub(crate) mod stopping;
 
 use llmflow_contract::{Context, Facts, Failure, Known, KnownInput, Needs, PortKind, Work};
 use rand::Rng as _;

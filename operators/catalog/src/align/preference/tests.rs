@@ -4,8 +4,7 @@ use llmflow_dataset::{Content, Message, Meta, Preference, Row, RowKind};
 use super::{AlignPreference, Params, spec::In};
 use crate::{
     model::toy,
-    testing::{TestHost, artifact, known},
-    train::stopping::Stopping,
+    testing::{TestHost, artifact, known, stopping::Stopping},
 };
 
 fn pair(question: &str, chosen: &str, rejected: &str) -> Row {

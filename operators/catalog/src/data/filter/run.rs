@@ -21,7 +21,7 @@ pub(super) fn run(params: &Params, inputs: &In, ctx: &Context) -> Result<Out, Fa
     let dataset = Dataset::open(&inputs.data)?;
     let mut writer = DatasetWriter::create(ctx, "data", dataset.kind())?;
     let trace = TraceWriter::create(ctx)?;
-    let funnel = map_rows(ctx, &dataset, &mut writer, trace, |row| Ok(judge(params, row)))?;
+    let funnel = map_rows(ctx, &dataset, &mut writer, trace, params, |row| Ok(judge(params, row)))?;
     report_kept(ctx, &funnel, Vec::new())?;
     Ok(Out { data: writer.finish(Facts { rows: None, ..inputs.data.facts().clone() })? })
 }
@@ -37,21 +37,21 @@ pub(super) fn judge(params: &Params, row: &Row) -> Verdict {
     let above = |bound: Option<u64>, value: usize| bound.is_some_and(|bound| (value as u64) > bound);
 
     if below(params.min_words, words.len()) {
-        return Verdict::Drop { rule: "too_short", evidence: json!({"words": words.len()}) };
+        return Verdict::Drop { rule: "too_short".into(), evidence: json!({"words": words.len()}) };
     }
     if above(params.max_words, words.len()) {
-        return Verdict::Drop { rule: "too_long", evidence: json!({"words": words.len()}) };
+        return Verdict::Drop { rule: "too_long".into(), evidence: json!({"words": words.len()}) };
     }
     if below(params.min_chars, chars) {
-        return Verdict::Drop { rule: "too_short", evidence: json!({"chars": chars}) };
+        return Verdict::Drop { rule: "too_short".into(), evidence: json!({"chars": chars}) };
     }
     if above(params.max_chars, chars) {
-        return Verdict::Drop { rule: "too_long", evidence: json!({"chars": chars}) };
+        return Verdict::Drop { rule: "too_long".into(), evidence: json!({"chars": chars}) };
     }
     if params.min_mean_word_length.is_some_and(|least| mean_word < least)
         || params.max_mean_word_length.is_some_and(|most| mean_word > most)
     {
-        return Verdict::Drop { rule: "word_length", evidence: json!({"mean": rounded(mean_word)}) };
+        return Verdict::Drop { rule: "word_length".into(), evidence: json!({"mean": rounded(mean_word)}) };
     }
     let shares: [Limited; 4] = [
         ("repeated_lines", params.max_repeated_lines, &|| repeated_lines(&text)),
@@ -65,7 +65,7 @@ pub(super) fn judge(params: &Params, row: &Row) -> Verdict {
         let Some(most) = most else { continue };
         let share = share();
         if share > most + 1e-9 {
-            return Verdict::Drop { rule, evidence: json!({"share": rounded(share)}) };
+            return Verdict::Drop { rule: rule.into(), evidence: json!({"share": rounded(share)}) };
         }
     }
     Verdict::Keep

@@ -46,7 +46,7 @@ pub(super) fn judge(kind: RowKind, on_bad_row: OnBadRow, batch: &[Row], answer: 
         // A bad line that names no row may have been the answer to any that has none.
         let lost = bad.iter().find(|bad| bad.from.is_none()).filter(|_| rows.is_empty());
         match own.or(lost) {
-            Some(bad) => Verdict::SetAside { rule: "bad_row", evidence: json!(bad.reason) }.into(),
+            Some(bad) => Verdict::SetAside { rule: "bad_row".into(), evidence: json!(bad.reason) }.into(),
             None => verdict(row, rows),
         }
     });
@@ -66,13 +66,13 @@ fn row_from(kind: RowKind, index: &HashMap<&RowId, usize>, line: &Line) -> Resul
 
 fn verdict(row: &Row, mut rows: Vec<Row>) -> Judged {
     if rows.is_empty() {
-        return Verdict::Drop { rule: "not_returned", evidence: Value::Null }.into();
+        return Verdict::Drop { rule: "not_returned".into(), evidence: Value::Null }.into();
     }
     let mut first = rows.remove(0);
     if first.content == row.content {
         first.id = row.id.clone();
     }
-    let verdict = if first == *row { Verdict::Keep } else { Verdict::Change { row: first, rule: "command" } };
+    let verdict = if first == *row { Verdict::Keep } else { Verdict::Change { row: first, rule: "command".into() } };
     Judged { verdict, made: rows }
 }
 

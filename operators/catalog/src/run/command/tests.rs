@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use super::{Params, RunCommand};
 use crate::{
     model::toy,
-    testing::{TestHost, artifact, known},
-    train::stopping::Stopping,
+    testing::{TestHost, artifact, known, stopping::Stopping},
 };
 
 fn params(value: Value) -> Params {

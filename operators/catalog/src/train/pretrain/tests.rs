@@ -5,8 +5,7 @@ use llmflow_model::tokenizer::train_bpe;
 use super::{Params, Pretrain, spec::In};
 use crate::{
     language_model,
-    testing::{TestHost, artifact, known},
-    train::stopping::Stopping,
+    testing::{TestHost, artifact, known, stopping::Stopping},
 };
 
 const TEXT: &str = "the cat sat on the mat and the dog sat on the log ";

@@ -4,8 +4,8 @@ use llmflow_dataset::{Chat, Content, Message, Meta, Preference, Row, RowKind};
 use super::{Params, Sft, spec::In};
 use crate::{
     model::{adapter_merge, toy},
-    testing::{TestHost, artifact, known},
-    train::{settings::Scheduler, stopping::Stopping},
+    testing::{TestHost, artifact, known, stopping::Stopping},
+    train::settings::Scheduler,
 };
 
 fn chat(question: &str, answer: Option<&str>) -> Row {
