@@ -1,4 +1,4 @@
-//! The statistics of an evaluation: means, standard errors, paired bootstrap intervals.
+//! The statistics of an evaluation: means, standard errors, intervals of shares, paired bootstrap intervals.
 //!
 //! Owns: the arithmetic, in f64, in the order of its input. Must not know: models, rows, reports.
 
@@ -25,6 +25,24 @@ pub fn standard_error(values: &[f64]) -> f64 {
     let centre = mean(values);
     let squares: f64 = values.iter().map(|value| (value - centre).powi(2)).sum();
     (squares / (values.len() - 1) as f64 / values.len() as f64).sqrt()
+}
+
+/// The 95 % interval of a share that was found in `count` trials; all of 0 … 1 without trials.
+///
+/// It stays within 0 … 1, and has a width where all or none succeeded: the share ± 1.96 standard errors does neither.
+///
+/// Source: Wilson 1927, eq. 6 (score interval).
+pub fn share_interval(share: f64, count: usize) -> Ends {
+    const Z: f64 = 1.959_963_984_540_054; // 95 % of a normal distribution lie within so many deviations
+    if count == 0 {
+        return Ends { lower: 0.0, upper: 1.0 };
+    }
+    let count = count as f64;
+    let shrunk = 1.0 + Z * Z / count;
+    let centre = (share + Z * Z / (2.0 * count)) / shrunk;
+    let half = Z * (share * (1.0 - share) / count + Z * Z / (4.0 * count * count)).sqrt() / shrunk;
+    // Rounding alone could pass the ends.
+    Ends { lower: (centre - half).clamp(0.0, share), upper: (centre + half).clamp(share, 1.0) }
 }
 
 /// The 95 % percentile intervals of the means of several paired differences.
@@ -87,6 +105,26 @@ mod tests {
         assert_eq!(mean(&right), 0.75);
         assert!((standard_error(&right) - 0.25).abs() < 1e-12);
         assert_eq!((mean(&[]), standard_error(&[1.0])), (0.0, 0.0));
+    }
+
+    #[test]
+    fn the_interval_of_a_share_is_wilsons_and_stays_a_share() {
+        let close = |ends: Ends, lower: f64, upper: f64| {
+            assert!((ends.lower - lower).abs() < 1e-4 && (ends.upper - upper).abs() < 1e-4, "{ends:?}");
+        };
+        // Newcombe 1998, table I, method 3.
+        close(share_interval(81.0 / 263.0, 263), 0.2553, 0.3662);
+        close(share_interval(15.0 / 148.0, 148), 0.0624, 0.1605);
+        close(share_interval(0.0, 20), 0.0, 0.1611);
+        close(share_interval(1.0 / 29.0, 29), 0.0061, 0.1718);
+        for count in 1..50 {
+            for right in 0..=count {
+                let share = right as f64 / count as f64;
+                let Ends { lower, upper } = share_interval(share, count);
+                assert!(0.0 <= lower && lower <= share && share <= upper && upper <= 1.0 && lower < upper);
+            }
+        }
+        assert_eq!(share_interval(0.0, 0), Ends { lower: 0.0, upper: 1.0 });
     }
 
     #[test]

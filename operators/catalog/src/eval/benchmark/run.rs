@@ -12,7 +12,7 @@ use super::{
     spec::{In, Out},
 };
 use crate::{
-    eval::statistics::{mean, standard_error},
+    eval::statistics::{Ends, mean, share_interval, standard_error},
     synth::speaker::{Speaker, total},
 };
 
@@ -43,7 +43,7 @@ pub(super) fn run(params: &Params, inputs: &In, ctx: &Context) -> Result<Out, Fa
         report.metrics.insert((*name).to_owned(), *value);
         report.metrics.insert(format!("{name}_stderr"), *error);
         if *name != "gold_logprob" {
-            let (lower, upper) = (value - 1.96 * error, value + 1.96 * error);
+            let Ends { lower, upper } = share_interval(*value, rows.len());
             intervals.push(Interval { label: (*name).to_owned(), value: *value, lower, upper });
         }
     }

@@ -122,7 +122,7 @@ pub struct Benchmark;
 
 impl Operator for Benchmark {
     const NAME: &'static str = "eval.benchmark";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const DOC: &'static str = include_str!("doc.md");
     type Params = Params;
     type Inputs = In;
