@@ -11,7 +11,7 @@ use llmflow_contract::{AnyArtifact, Bound, Class, Context, Entry, Failure, Host 
 use serde_json::Value;
 
 use self::cases::Case;
-use crate::testing::{TestHost, artifact, known};
+use crate::testing::{TestHost, artifact, known, stopping::Stopping};
 
 /// What one run of a case gave.
 struct Done {
@@ -131,6 +131,75 @@ fn asked_to_stop_it_stops_before_its_work() {
         let class = outcome.map(|_| ()).map_err(|failure| failure.class);
         assert_eq!(class, Err(Class::Cancelled), "`{}`", entry.name);
     }
+}
+
+/// Threads at work that may have to hear it, each for itself.
+const MOST_LOOKS: usize = 8;
+
+/// Whether an operator heard that it shall stop.
+///
+/// # Errors
+/// What is wrong with how it took it.
+fn heard(outcome: Result<(), Class>, stopping: &Stopping) -> Result<bool, String> {
+    match (outcome, stopping.told()) {
+        (Ok(()), 0) => Ok(false),
+        (Ok(()), told) => Err(format!("was told {told} times and went on to its end")),
+        (Err(Class::Cancelled), told) if told > MOST_LOOKS => Err(format!("looked {told} times before it stopped")),
+        (Err(Class::Cancelled), told) => Ok(told > 0),
+        (Err(class), _) => Err(format!("failed as {class:?}")),
+    }
+}
+
+fn work_until(
+    entry: &Entry,
+    stopping: impl for<'a> Fn(&'a TestHost) -> Stopping<'a>,
+) -> (usize, bool, Result<bool, String>) {
+    let host = TestHost::new();
+    let case = cases::of(entry.name, &host);
+    let (params, _) = settle(entry, &case, &host);
+    let stopping = stopping(&host);
+    let outcome = work(entry, &case, params, &stopping.context());
+    let outcome = outcome.map(|_| ()).map_err(|failure| failure.class);
+    (stopping.looks(), stopping.has_begun(), heard(outcome, &stopping))
+}
+
+#[test]
+fn asked_to_stop_in_the_middle_of_its_work_it_stops_at_its_next_look() {
+    let (mut wrong, mut stopped) = (Vec::new(), 0);
+    for entry in crate::registry().entries() {
+        let name = entry.name;
+        let (looks, _, undisturbed) = work_until(entry, |host| Stopping::after(host, usize::MAX));
+        assert_eq!(undisturbed, Ok(false), "`{name}`");
+        // Some look as often as time passes: one that ends before its turn comes was not told.
+        for after in std::collections::BTreeSet::from([1, looks / 2, looks.saturating_sub(1)]) {
+            match work_until(entry, |host| Stopping::after(host, after)).2 {
+                Ok(is_heard) => stopped += usize::from(is_heard && after > 0),
+                Err(what) => wrong.push(format!("`{name}`, told at look {after} of {looks}, {what}")),
+            }
+        }
+        let (_, has_begun, outcome) = work_until(entry, |host| Stopping::at_progress(host));
+        match outcome {
+            Ok(true) => stopped += 1,
+            Ok(false) if has_begun => wrong.push(format!("`{name}` told its progress and never looked again")),
+            Ok(false) => {}
+            Err(what) => wrong.push(format!("`{name}`, told at its first progress, {what}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(stopped >= 40, "{stopped} stops in the middle: the law was not tried");
+}
+
+#[test]
+fn one_that_does_not_stop_when_told_is_found_out() {
+    let host = TestHost::new();
+    let stopping = Stopping::after(&host, 1);
+    let ctx = stopping.context();
+    assert!(!ctx.cancelled() && ctx.cancelled());
+    assert!(heard(Ok(()), &stopping).unwrap_err().contains("went on"));
+    assert_eq!(heard(Err(Class::Cancelled), &stopping), Ok(true));
+    (0..MOST_LOOKS).for_each(|_| assert!(ctx.cancelled()));
+    assert!(heard(Err(Class::Cancelled), &stopping).unwrap_err().contains("before it stopped"));
+    assert!(heard(Err(Class::Bug), &stopping).is_err());
 }
 
 /// Each time it has made something durable it is killed; what is left goes on.
