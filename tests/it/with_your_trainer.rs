@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use crate::project::{Project, stages_with};
 
-fn has_python() -> bool {
+pub fn has_python() -> bool {
     let found = Command::new("python3").arg("--version").output().is_ok_and(|done| done.status.success());
     if !found {
         eprintln!("skipped: there is no python3");
