@@ -47,5 +47,5 @@ fn the_rows_that_stay_keep_their_order_and_the_report_counts_the_others() {
 fn bounds_that_no_row_can_meet_are_refused_at_planning() {
     let mut params = Params { min_words: Some(9), max_words: Some(3), ..Params::default() };
     let failure = Filter::plan(&mut params, &known("".into(), &[])).unwrap_err();
-    assert_eq!(failure.param.as_deref(), Some("min_words".into()));
+    assert_eq!(failure.param.as_deref(), Some("min_words"));
 }
