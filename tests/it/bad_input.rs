@@ -271,11 +271,12 @@ fn a_path_that_cannot_be_published_costs_neither_the_run_nor_the_other_paths() {
     assert!(done.err.contains("publish/occupied") && done.err.contains("move it away"), "{}", done.err);
     assert_eq!(fs::read_to_string(project.path("mine/notes.txt")).unwrap(), "kept");
     assert!(!files_below(&project.path("out/rows")).is_empty(), "the other path is written");
-    assert!(project.succeeds("runs").out.contains("done"), "the run has its end");
+    assert!(project.succeeds("runs").out.contains("failed"), "who looks back sees that something is missing");
     fs::remove_dir_all(project.path("mine")).unwrap();
     let again = project.succeeds("run pipeline.yaml --json");
     assert_eq!(stages_with(&again.events(), "started"), [""; 0]);
     assert!(!files_below(&project.path("mine")).is_empty());
+    assert!(project.succeeds("runs").out.contains("done"));
 }
 
 #[test]

@@ -134,9 +134,12 @@ fn what_is_frozen_is_a_result_of_the_same_file_asked_the_same_way() {
 
 const GATED: &str = r#"
 stages:
-  first: { op: run.command, with: { command: [cp, in.txt, "{out.text}"], files: [in.txt], outputs: { text: gguf } } }
-  last: { op: run.command, in: { text: first }, with: { command: [sh, -c, "test -e READY && cp {in.text} {out.text}"], outputs: { text: gguf } } }
-  other: { op: run.command, with: { command: [cp, in.txt, "{out.text}"], files: [in.txt], env: { N: "2" }, outputs: { text: gguf } } }
+  first: { op: data.load, with: { path: in.jsonl, format: text } }
+  last:
+    op: run.command
+    in: { rows: first }
+    with: { command: [sh, -c, "test -e READY && cp {in.rows} {out.rows}"], outputs: { rows: dataset/text } }
+  other: { op: data.load, with: { path: in.jsonl, format: text, max_rows: 1 } }
 "#;
 
 #[test]
@@ -144,7 +147,7 @@ fn resume_asks_for_the_same_stages_and_forces_none_of_them_twice() {
     let project = Project::with("");
     let ready = project.path("ready");
     project.write("pipeline.yaml", GATED.replace("READY", &ready.to_string_lossy()));
-    project.write("in.txt", "text");
+    project.write("in.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two\"}\n");
     assert_eq!(project.llmflow("run pipeline.yaml --only last --force").code, Some(1));
     std::fs::write(&ready, "").unwrap();
     let (started, skipped) = went(&project.succeeds("resume --json"));

@@ -15,7 +15,9 @@ pub fn collected(collected: &Collected, is_dry: bool, paint: Paint) -> String {
         return text
             + &match runs_let_go {
                 0 => "nothing to delete\n".to_owned(),
-                _ => format!("nothing to delete: what {let_go} left is needed, or too young to go (see llmflow gc --help)\n"),
+                _ => format!(
+                    "nothing to delete: what {let_go} left is needed, or too young to go (see llmflow gc --help)\n"
+                ),
             };
     }
     let parts = [(records, "result"), (artifacts, "artifact"), (blobs, "file"), (leftovers, "leftover")];

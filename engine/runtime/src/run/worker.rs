@@ -342,6 +342,10 @@ impl Host for WorkerHost<'_> {
         self.assignment.secrets.find(name)
     }
     fn recall(&self, question: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+        // Whoever asks for a stage although its result is there asks it anew; another attempt goes on.
+        if self.assignment.replaces && self.assignment.attempt == 1 {
+            return Ok(None);
+        }
         self.runtime.block_on(self.store.recall(&self.address_of(question)))
     }
     fn remember(&self, question: &[u8], answer: &[u8]) -> Result<(), Failure> {
