@@ -53,9 +53,21 @@ fn what_this_machine_can_never_give_is_refused_before_the_first_stage() {
 }
 
 #[test]
+fn a_gate_may_skip_what_this_machine_could_not_give() {
+    let project = project(
+        "  maybe: {op: data.filter, in: rows, when: \"rows.rows > 100\"}\n  last: {op: data.dedup, in: maybe, resources: {gpus: 8}}\n",
+    );
+    project.succeeds("plan");
+    project.succeeds("run");
+}
+
+#[test]
 fn a_variable_of_the_environment_is_read_as_what_it_stands_for() {
     let project = project("  long: {op: data.filter, in: rows, with: {min_words: \"${env.LEAST}\"}}\n");
     let plan = |value: &str| project.command("plan").env("LEAST", value).output().unwrap().status.code();
+    assert_eq!((plan("2"), plan("many")), (Some(0), Some(2)));
+    let through = "  long: {op: data.filter, in: rows, with: {min_words: \"${params.least}\"}}\n";
+    project.write("pipeline.yaml", format!("params: {{least: \"${{env.LEAST}}\"}}\n{}", text(through)));
     assert_eq!((plan("2"), plan("many")), (Some(0), Some(2)));
 }
 
@@ -83,7 +95,14 @@ fn a_metric_of_another_stage_can_be_the_value_of_a_param() {
     project.succeeds("run");
     let why = project.succeeds("explain @/some").out;
     assert!(why.contains("with.min_words") && why.contains("9 → 2"), "{why}");
-    for (value, said) in [("${rows.row}", "reports no metric `row`"), ("${row.rows}", "there is no stage `row`")] {
+    let listed = "  call: {op: run.command, with: {command: [echo, \"${rows.rows}\"], outputs: {out: report}}}\n";
+    project.write("pipeline.yaml", text(listed));
+    let done = project.llmflow("check");
+    assert!(done.code == Some(2) && done.err.contains("a metric cannot stand within"), "{}", done.err);
+    let score = "  score: {op: data.filter, in: rows}\n  some: {op: data.filter, in: rows, with: {min_words: \"${score.kept}\"}}\n";
+    project.write("pipeline.yaml", text(score));
+    project.succeeds("check");
+    for (value, said) in [("${rows.row}", "reports no metric `row`"), ("${row.rows}", "names nothing")] {
         project.write("pipeline.yaml", text(&stages.replace("${rows.rows}", value)));
         let done = project.llmflow("check");
         assert!(done.code == Some(2) && done.err.contains(said), "{}", done.err);

@@ -123,25 +123,33 @@ impl Lineage {
         limit: Option<u64>,
         stages: &[&StageId],
     ) -> Result<Vec<(StageId, Digest)>, Failure> {
+        let own = path.to_string_lossy().into_owned();
+        let paths: Vec<(String,)> = sqlx::query_as("SELECT DISTINCT path FROM runs WHERE pipeline = ?")
+            .bind(pipeline)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        let is_its = |path: &String| *path == own || !Path::new(path).is_file(); // else it is another file's
+        let paths: Vec<String> = paths.into_iter().map(|(path,)| path).filter(is_its).collect();
         let rows = sqlx::query(
-            "SELECT s.stage, s.key, r.path FROM json_each(?2) wanted JOIN stages s ON s.rowid = (
+            "SELECT s.stage, s.key FROM json_each(?2) wanted JOIN stages s ON s.rowid = (
                  SELECT s.rowid FROM stages s JOIN runs r ON r.run = s.run
-                 WHERE s.stage = wanted.value AND r.pipeline = ?1 AND (r.overrides ->> '$.limit') IS ?4
+                 WHERE s.stage = wanted.value AND r.pipeline = ?1 AND r.path IN (SELECT value FROM json_each(?5))
+                     AND (nullif(r.overrides, '') ->> '$.limit') IS ?4
                      AND s.status IN ('ran', 'cached', 'refused') AND s.key IS NOT NULL
-                 ORDER BY r.path = ?3 DESC, r.number DESC LIMIT 1) JOIN runs r ON r.run = s.run",
+                 ORDER BY r.path = ?3 DESC, r.number DESC LIMIT 1)",
         )
         .bind(pipeline)
         .bind(serde_json::to_string(stages).map_err(unreadable)?)
-        .bind(path.to_string_lossy().into_owned())
+        .bind(&own)
         .bind(limit.map(|limit| limit as i64))
+        .bind(serde_json::to_string(&paths).map_err(unreadable)?)
         .fetch_all(&self.pool)
         .await
         .map_err(failed)?;
         let mut keys = Vec::new();
         for row in &rows {
-            let from = PathBuf::from(text(row, "path")?);
-            let is_anothers = from != path && from.is_file();
-            if let Some(key) = digest(row, "key")?.filter(|_| !is_anothers) {
+            if let Some(key) = digest(row, "key")? {
                 keys.push((stage_id(row, "stage")?, key));
             }
         }

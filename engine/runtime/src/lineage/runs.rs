@@ -155,12 +155,16 @@ impl Lineage {
         }
     }
 
-    /// The newest run that is not finished: none that a later run went on with, or whose file a later run has done.
+    /// The newest run that is not finished: none that a later run went on with, or whose file a later run
+    /// has done as a whole.
     pub async fn newest_unfinished(&self) -> Result<Option<RunId>, Failure> {
         let row: Option<(String,)> = sqlx::query_as(
             "SELECT run FROM runs r WHERE status IN ('interrupted', 'failed', 'refused') AND NOT EXISTS (
                  SELECT 1 FROM runs later WHERE later.number > r.number
-                     AND (later.resumes = r.run OR later.path = r.path AND later.status = 'done'))
+                     AND (later.resumes = r.run OR later.path = r.path AND later.status = 'done'
+                         AND (nullif(later.overrides, '') ->> '$.limit') IS (nullif(r.overrides, '') ->> '$.limit')
+                         AND coalesce(json_array_length(later.selection, '$.only'), 0) = 0
+                         AND coalesce(json_array_length(later.selection, '$.from'), 0) = 0))
              ORDER BY number DESC LIMIT 1",
         )
         .fetch_optional(&self.pool)

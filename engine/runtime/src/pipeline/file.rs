@@ -106,13 +106,15 @@ impl Read {
         let scope = Scope::new(&none, environment, &source);
         for param in params.values_mut() {
             scope.fill(&mut param.default, diagnostics);
+            param.default.read_variable();
             param.value = param.default.clone();
         }
         let mut changes =
             overrides::Changes { params: &mut params, stages: stages.as_mut(), diagnostics: &mut *diagnostics };
         profile::apply(profiles, self.pipeline.overrides.profile.as_deref(), &scope, &mut changes);
         changes.apply(&self.pipeline.overrides);
-        let scope = Scope::new(&params, environment, &source);
+        let names = stages.as_ref().and_then(Node::as_map).into_iter().flatten().map(|(name, _)| name.value.clone());
+        let scope = Scope::new(&params, environment, &source).with_stages(names);
         if let Some(mut node) = store {
             scope.fill(&mut node, diagnostics);
             self.pipeline.store = text(&node, "`store`", diagnostics);

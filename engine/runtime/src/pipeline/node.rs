@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 
 use super::{
     origin::Origin,
-    source::{At, Span},
+    source::{At, SourceFile, Span},
 };
 
 /// A YAML value, its place, and where it came from if not from there.
@@ -32,6 +32,29 @@ pub enum Value {
 }
 
 impl Node {
+    /// What the environment gave is text; one that reads as a number or a truth, and is written as that would be, is one.
+    pub(super) fn read_variable(&mut self) {
+        let is_given = self.origin.as_ref().is_some_and(|origin| origin.is_variable());
+        if let (Value::String(text), true) = (&self.value, is_given)
+            && let Some(value) = Self::plain(text)
+            && Self::new(value.clone(), self.span).to_string() == *text
+        {
+            self.value = value;
+        }
+    }
+
+    /// A number or a truth, as YAML reads this text.
+    pub(super) fn plain(text: &str) -> Option<Value> {
+        match Self::parse(&SourceFile::new("", text)) {
+            Ok((Self { value: value @ (Value::Bool(_) | Value::Int(_) | Value::Float(_)), .. }, found))
+                if found.is_empty() =>
+            {
+                Some(value)
+            }
+            _ => None,
+        }
+    }
+
     pub fn new(value: Value, span: Span) -> Self {
         Self { value, span, origin: None }
     }

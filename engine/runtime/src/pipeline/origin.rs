@@ -57,6 +57,11 @@ impl Origin {
         }
     }
 
+    /// Did a variable of the environment give it?
+    pub(super) fn is_variable(&self) -> bool {
+        self.name.as_ref().is_some_and(|name| name.starts_with("env."))
+    }
+
     /// The pipeline's param that gave the value: `rank`.
     pub fn param(&self) -> Option<&str> {
         self.name.as_deref()?.strip_prefix("params.")

@@ -4,12 +4,12 @@
 //! A reference that is the whole text keeps the type of what it names; inside other text it becomes text.
 //! `$${` writes a literal `${`.
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{cell::Cell, collections::BTreeSet, rc::Rc, sync::Arc};
 
 use indexmap::IndexMap;
 
 use super::{
-    diagnostic::{Diagnostic, Diagnostics, nearest},
+    diagnostic::{Diagnostic, Diagnostics},
     matrix::Cell as MatrixCell,
     node::{Node, Value},
     origin::{Given, Origin},
@@ -32,6 +32,8 @@ pub(super) struct Scope<'a> {
     is_swept: bool,
     /// Whether `${secret.X}` may stand here: which params take it, the check of params says.
     takes_secrets: bool,
+    /// Names of stages: each has metrics that a param may name.
+    stages: Rc<BTreeSet<String>>,
     /// Bytes that substitution may still add: a long param named often is a bomb too.
     budget: Rc<Cell<usize>>,
 }
@@ -43,7 +45,13 @@ impl<'a> Scope<'a> {
         source: &'a SourceFile,
     ) -> Self {
         let budget = Rc::new(Cell::new((1 << 20) + 16 * source.text.len()));
-        Self { params, environment, source, cell: None, is_swept: false, takes_secrets: false, budget }
+        let stages = Rc::default();
+        Self { params, environment, source, cell: None, is_swept: false, takes_secrets: false, stages, budget }
+    }
+
+    /// With stages whose metrics a param may name.
+    pub fn with_stages(self, names: impl Iterator<Item = String>) -> Self {
+        Self { stages: Rc::new(names.collect()), ..self }
     }
 
     /// For the fields of a stage with a matrix: what refers to the matrix stays as it is.
@@ -142,15 +150,15 @@ impl<'a> Scope<'a> {
         Ok((Value::String(filled), origin))
     }
 
-    /// `${STAGE.METRIC}` as the whole value of a param: it stays as it is written until that stage has run.
+    /// `${STAGE.METRIC}` as a whole value: it stays as it is written until that stage has run.
     fn metric(&self, name: &str) -> Option<(Value, Option<Arc<Origin>>)> {
-        let (stage, metric) = name.trim().split_once('.')?;
-        let is_typo = nearest(stage, FAMILIES).is_some();
-        if !self.takes_secrets || FAMILIES.contains(&stage) || is_typo || stage.is_empty() || metric.is_empty() {
+        let name = name.trim();
+        let stage = &name[..name.find(['.', '@'])?];
+        if !self.takes_secrets || FAMILIES.contains(&stage) || !self.stages.contains(stage) {
             return None;
         }
-        let origin = Origin { metric: Some(name.trim().to_owned()), ..Origin::default() };
-        Some((Value::String(format!("${{{}}}", name.trim())), Some(Arc::new(origin))))
+        let origin = Origin { metric: Some(name.to_owned()), ..Origin::default() };
+        Some((Value::String(format!("${{{name}}}")), Some(Arc::new(origin))))
     }
 
     fn look_up(&self, name: &str, node: &Node) -> Result<(Value, Option<Arc<Origin>>), Diagnostic> {
@@ -207,7 +215,7 @@ impl<'a> Scope<'a> {
             },
             _ => {
                 return Err(error("reference/unknown", format!("`{reference}` names nothing"))
-                    .nearest(family, FAMILIES)
+                    .nearest(family, FAMILIES.into_iter().chain(self.stages.iter().map(String::as_str)))
                     .help(forms));
             }
         };

@@ -3,7 +3,7 @@
 //! Owns: aliases → canonical names, types, ranges, choices, secrets, what is missing, and where each value came from.
 //! Must not know: what a param does.
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 use llmflow_contract::{Entry, ParamInfo, ParamType, Role};
 use serde_json::{Map, Value as Json};
@@ -13,7 +13,7 @@ use super::{
     node::{Node, Value, int_json},
     origin::Origin,
     places::Places,
-    source::{At, SourceFile, Span},
+    source::{At, Span},
     varied::Varied,
 };
 
@@ -226,6 +226,12 @@ impl Checker<'_> {
     }
 
     fn typed(&mut self, kind: &ParamType, node: &Node, name: &str) -> Option<Json> {
+        if let Some(metric) = metric_within(kind, node) {
+            let message = format!("a metric cannot stand within `{name}`");
+            let help = "a metric is a number, and the whole value of a param of the stage";
+            self.refuse("param/metric", message, metric).help(help).push(&mut self.found);
+            return None;
+        }
         match (kind, &node.value) {
             (ParamType::Any, _) => return Some(node.to_json()),
             (ParamType::Bool, Value::Bool(_))
@@ -356,20 +362,25 @@ fn is_own_secret(node: &Node) -> bool {
     name.is_some_and(|name| name.starts_with("secret."))
 }
 
+/// A metric of another stage in a value that is not the param's own; below `Any` at any depth.
+fn metric_within<'a>(kind: &ParamType, node: &'a Node) -> Option<&'a Node> {
+    if node.origin.as_ref().is_some_and(|origin| origin.metric.is_some()) {
+        return Some(node);
+    }
+    match (&node.value, kind) {
+        (Value::List(items), ParamType::Any) => items.iter().find_map(|item| metric_within(kind, item)),
+        (Value::Map(entries), ParamType::Any) => entries.iter().find_map(|(_, value)| metric_within(kind, value)),
+        _ => None,
+    }
+}
+
 /// A variable of the environment is text; where a number or a truth belongs it is read as one: `5`.
 fn read<'a>(kind: &ParamType, node: &'a Node) -> Cow<'a, Node> {
-    let is_env = |origin: &Arc<Origin>| origin.name.as_ref().is_some_and(|name| name.starts_with("env."));
-    let (Value::String(text), Some(true)) = (&node.value, node.origin.as_ref().map(is_env)) else {
-        return Cow::Borrowed(node);
-    };
-    if !matches!(kind, ParamType::Bool | ParamType::Integer | ParamType::Number) {
-        return Cow::Borrowed(node);
-    }
-    match Node::parse(&SourceFile::new("", text)) {
-        Ok((Node { value: value @ (Value::Bool(_) | Value::Int(_) | Value::Float(_)), .. }, found))
-            if found.is_empty() =>
-        {
-            Cow::Owned(Node { value, ..node.clone() })
+    let is_given = node.origin.as_ref().is_some_and(|origin| origin.is_variable());
+    match (&node.value, kind) {
+        (Value::String(text), ParamType::Bool | ParamType::Integer | ParamType::Number) if is_given => {
+            let read = Node::plain(text).map(|value| Node { value, ..node.clone() });
+            read.map_or(Cow::Borrowed(node), Cow::Owned)
         }
         _ => Cow::Borrowed(node),
     }

@@ -1,9 +1,9 @@
 //! Checks that only a plan can make: kinds across edges, rows that may never reach training, metrics that gates name,
 //! files that publishing would destroy.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
-use llmflow_contract::{Arity, Entry, Kind, Port, PortSpec, Source, StagePlan};
+use llmflow_contract::{Arity, Entry, Kind, Port, PortSpec, Source, StageId, StagePlan};
 
 use super::{Planned, outputs::Outputs};
 use crate::pipeline::{Diagnostic, Diagnostics, Pipeline, StageDef, Target, is_remote};
@@ -62,9 +62,13 @@ const NO_ROWS: [&str; 10] = ["arrow", "csv", "gguf", "html", "json", "md", "pdf"
 
 /// Rows are published in a form that exists.
 pub fn published_rows(pipeline: &Pipeline, stages: &[Planned], diagnostics: &mut Diagnostics) {
+    let by_stage: HashMap<&StageId, &Planned> = match pipeline.publish.is_empty() {
+        true => return,
+        false => stages.iter().map(|planned| (&planned.def.id, planned)).collect(),
+    };
     for item in &pipeline.publish {
         let Target::Output { stage, port } = &item.target else { continue };
-        let Some(planned) = stages.iter().find(|planned| planned.def.id == *stage) else { continue };
+        let Some(planned) = by_stage.get(stage) else { continue };
         let mut outputs = planned.settled.plan.outputs.iter();
         let kind = match port {
             Some(port) => outputs.find(|(name, ..)| name == port),

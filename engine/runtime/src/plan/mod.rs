@@ -152,7 +152,9 @@ impl Plan {
     /// The parts of the key of a stage's result, or of the one it is going to have.
     pub fn told_components(&self, index: usize) -> Option<Vec<Component>> {
         match &self.stages[index].standing {
-            Standing::Cached(record) if self.other_device(index).is_some() => Some(record.components.clone()),
+            Standing::Cached(record) if self.stages[index].settled.key != Some(record.key) => {
+                Some(record.components.clone())
+            }
             _ => self.components(index),
         }
     }

@@ -2,7 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use llmflow_contract::{Digest, Entry, Failure, Locks, Machine, MetricSpec, Needs, Numerics, ParamType, StagePlan};
+use llmflow_contract::{
+    Digest, Entry, Failure, Locks, Machine, MetricSpec, Needs, Numerics, ParamType, Port, StagePlan,
+};
 use serde_json::Value;
 
 use super::{
@@ -26,6 +28,8 @@ pub struct Settled {
     /// Once every input's digest is known.
     pub key: Option<Digest>,
     sources: Arc<[(String, String)]>,
+    /// Whether a param has another value once a metric of another stage is known.
+    is_open: bool,
 }
 
 /// What all stages of a plan are settled with.
@@ -51,7 +55,7 @@ impl Settled {
 
     /// The parts of the key, once every input's digest is known.
     pub fn components(&self, def: &StageDef, entry: &Entry, outputs: &Outputs) -> Option<Vec<Component>> {
-        let inputs = outputs.digests(def)?;
+        let inputs = outputs.digests(def).filter(|_| !self.is_open)?;
         let (params, sources) = (self.params(), &self.sources);
         let (plan, seed) = (&self.plan, self.seed);
         Some(key::components(&key::Subject { entry, params: &params, inputs: &inputs, sources, plan, seed }))
@@ -59,7 +63,12 @@ impl Settled {
 
     /// A stage that keeps the result it has, whatever became of what it was made from.
     pub fn frozen(def: &StageDef, entry: &Entry, record: &KeyRecord, seed: u64) -> Self {
-        let outputs = record.outputs.keys().filter_map(|port| {
+        let declared: Vec<Port> = match entry.outputs_by_name {
+            true => entry.named_outputs(&def.with()).unwrap_or_default(),
+            false => entry.outputs.iter().map(|spec| spec.port.clone()).collect(),
+        };
+        let others = record.outputs.keys().filter(|port| !declared.contains(port));
+        let outputs = declared.iter().chain(others).filter_map(|port| {
             let (kind, facts) = record.facts.get(port)?.clone();
             Some((port.clone(), kind, facts))
         });
@@ -77,13 +86,13 @@ impl Settled {
             trains_on: Vec::new(),
         };
         let params = def.with().to_string().into_boxed_str();
-        Self { params, plan: Arc::new(plan), seed, key: None, sources: [].into() }
+        Self { params, plan: Arc::new(plan), seed, key: None, sources: [].into(), is_open: false }
     }
 
     /// The keys whose results serve, its own first; none while that is not known.
     pub fn serving(&self, def: &StageDef, entry: &Entry, outputs: &Outputs, is_exact: bool) -> Vec<Digest> {
         let mut keys: Vec<Digest> = self.key.into_iter().collect();
-        if !is_exact && matches!(self.plan.numerics, Numerics::Seeded { .. }) {
+        if !keys.is_empty() && !is_exact && matches!(self.plan.numerics, Numerics::Seeded { .. }) {
             let parts = self.components(def, entry, outputs);
             keys.extend(parts.map(|parts| key::stand_ins(&parts, &self.plan.numerics)).unwrap_or_default());
         }
@@ -128,7 +137,7 @@ impl Scope<'_> {
                 is_open = true;
                 with[&info.name] = match &info.default {
                     Some(default) => default.clone(),
-                    None => (info.min.unwrap_or(1.0).ceil() as i64).into(),
+                    None => (info.min.unwrap_or(1.0).ceil() as i64 + i64::from(info.above_min)).into(),
                 };
                 continue;
             };
@@ -173,6 +182,6 @@ impl Scope<'_> {
             key::digest(&key::components(&key::Subject { entry, params: &params, inputs, sources, plan: &plan, seed }))
         });
         let params = params.to_string().into_boxed_str();
-        Ok(Settled { params, plan: Arc::new(plan), seed, key, sources: sources.into() })
+        Ok(Settled { params, plan: Arc::new(plan), seed, key, sources: sources.into(), is_open })
     }
 }

@@ -571,6 +571,8 @@ impl Engine {
             base: self.plan.base.clone(),
             marks_eval,
             replaces: stage.is_forced(),
+            // Another attempt goes on, and so does a run that goes on with another.
+            is_afresh: stage.forced && self.attempts[index] == 1 && self.ask.resumes.is_none(),
             sources: self.plan.sources_of(index),
             secrets,
             is_foreign: stage.entry.is_foreign,

@@ -207,8 +207,9 @@ impl Engine {
         let Ok(manifest) = place.store.manifest(digest).await else { return Ok(false) };
         if let Some(url) = path.to_str().filter(|path| is_remote(path)) {
             let mut sent = manifest;
-            if let ([file], Some(_)) = (sent.files.as_mut_slice(), RowFile::of(path)) {
-                file.size_bytes = known.1; // as it was written
+            if sent.kind.is_dataset() && RowFile::of(path).is_some() {
+                sent.files.truncate(1);
+                sent.files.iter_mut().for_each(|file| file.size_bytes = known.1); // the one that was written
             }
             return Ok(known.0 == *digest && store::is_sent(&sent, url).await?);
         }

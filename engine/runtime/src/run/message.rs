@@ -34,6 +34,8 @@ pub struct Assignment {
     pub marks_eval: bool,
     /// Its record takes the place of one that is there.
     pub replaces: bool,
+    /// It was asked for although its result is there: nothing that was saved or remembered serves.
+    pub is_afresh: bool,
     /// Files read from outside, with the content that is in the key.
     pub sources: Vec<(PathBuf, Digest)>,
     /// For this worker alone.

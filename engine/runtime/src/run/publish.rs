@@ -28,6 +28,10 @@ pub fn shaped(artifact: AnyArtifact, path: &Path, scratch: &Path) -> Result<AnyA
 ///
 /// A file is written beside its place and renamed; a folder is built beside its place and swapped in.
 pub fn publish(artifact: &AnyArtifact, path: &Path) -> Result<(), Failure> {
+    if path.is_dir() && artifact.kind().is_dataset() && RowFile::of(path).is_some() {
+        check_is_ours(path)?; // a folder of parts, from when there was no other form
+        remove(path)?;
+    }
     let single = artifact.manifest.files.len() == 1 && !path.to_string_lossy().ends_with('/') && !path.is_dir();
     if !single {
         check_is_ours(path)?;

@@ -70,6 +70,7 @@ pub async fn serve(
         base,
         marks_eval: false,
         replaces: false,
+        is_afresh: false,
         sources: Vec::new(),
         secrets,
         is_foreign: false,

@@ -327,6 +327,9 @@ impl Host for WorkerHost<'_> {
         Ok(folder)
     }
     fn restore(&self, reach: &Reach) -> Result<Option<Checkpoint>, Failure> {
+        if self.assignment.is_afresh {
+            return Ok(None);
+        }
         let found = self.checkpoints.furthest(reach)?;
         if found.is_some() {
             self.link.say(&FromWorker::Restored);
@@ -342,8 +345,7 @@ impl Host for WorkerHost<'_> {
         self.assignment.secrets.find(name)
     }
     fn recall(&self, question: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
-        // Whoever asks for a stage although its result is there asks it anew; another attempt goes on.
-        if self.assignment.replaces && self.assignment.attempt == 1 {
+        if self.assignment.is_afresh {
             return Ok(None);
         }
         self.runtime.block_on(self.store.recall(&self.address_of(question)))

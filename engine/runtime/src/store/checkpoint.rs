@@ -72,9 +72,9 @@ impl Checkpoints {
             .filter_map(|(is_own, number, folder)| Some((reach(&folder)?, is_own, number, folder)))
             .collect();
         ranked.sort_unstable_by(|one, other| other.cmp(one));
-        Ok(ranked.into_iter().find_map(|(_, is_own, _, folder)| {
-            let folder = if is_own { Some(folder) } else { self.take_over(&folder).ok() }?;
-            verifies(&folder).then_some(Checkpoint { folder })
+        Ok(ranked.into_iter().find_map(|(_, is_own, _, folder)| match is_own {
+            true => verifies(&folder).then_some(Checkpoint { folder }),
+            false => self.take_over(&folder).ok().flatten().map(|folder| Checkpoint { folder }),
         }))
     }
 
@@ -96,8 +96,8 @@ impl Checkpoints {
         folders.filter(|folder| *folder != self.folder).collect()
     }
 
-    /// The same state among our own; its files are shared where the disk can do that.
-    fn take_over(&self, from: &Path) -> Result<PathBuf, Failure> {
+    /// The same state among our own, if it verifies; its files are shared where the disk can do that.
+    fn take_over(&self, from: &Path) -> Result<Option<PathBuf>, Failure> {
         let mut unsynced = Unsynced::default();
         disk::make_folder(&self.folder, &mut unsynced)?;
         unsynced.wait()?;
@@ -109,7 +109,7 @@ impl Checkpoints {
                 copied.and_then(|()| fs::hard_link(&file, &place).or_else(|_| fs::copy(&file, &place).map(drop)));
             copied.map_err(|error| Failure::io("taking over", &file, &error))?;
         }
-        self.name(aside.path())
+        verifies(aside.path()).then(|| self.name(aside.path())).transpose()
     }
 
     fn aside(&self) -> Result<tempfile::TempDir, Failure> {

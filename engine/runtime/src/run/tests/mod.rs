@@ -139,6 +139,14 @@ async fn what_goes_further_goes_on_from_what_ended_before_where_the_plan_allows_
     assert_eq!(taken(3, false).await, Some(3.0));
     assert_eq!(taken(5, false).await, Some(2.0), "five steps go on from three");
     assert_eq!(taken(4, false).await, Some(1.0), "what came further than asked is passed over");
+    let stage = "{op: test.count, with: {steps: 5, is_falling: false}}";
+    let force = Selection { force: true, ..Selection::default() };
+    let (_, events) = run_text(folder.path(), stage, force).await;
+    let forced = events.iter().find_map(|event| match &event.what {
+        What::Finished(finished) => finished.metrics.get("taken").copied(),
+        _ => None,
+    });
+    assert_eq!(forced, Some(5.0), "what is forced is done, not taken over");
     assert_eq!(taken(3, true).await, Some(3.0));
     assert_eq!(taken(5, true).await, Some(5.0), "every step depends on how many there are");
 }
