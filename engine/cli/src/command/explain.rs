@@ -17,6 +17,7 @@ use crate::{
     args::ExplainArgs,
     render::{
         explain::{self as screen, Culprit, Explained},
+        typed::quoted,
         when,
     },
 };
@@ -190,9 +191,10 @@ fn way_back(changes: &[(&StageId, &Change)]) -> Vec<String> {
         };
         let origin = change.origin.as_deref().unwrap_or_default().split(',').next().unwrap_or_default();
         let set = match origin.split_once('.') {
-            Some(("params", name)) => format!("--set {name}={before}"),
+            Some(("params", name)) => format!("--set {}", quoted(&format!("{name}={before}"))),
             Some(("matrix", _)) => return Vec::new(), // another value is another stage
-            _ => format!("--set {stage}.{param}={before}"),
+            _ if stage.as_str().contains('@') => return Vec::new(), // nor can one of many be set alone
+            _ => format!("--set {}", quoted(&format!("{stage}.{param}={before}"))),
         };
         if !back.contains(&set) {
             back.push(set);

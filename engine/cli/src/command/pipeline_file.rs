@@ -9,7 +9,10 @@ use llmflow_runtime::{
     run::Options,
 };
 
-use crate::args::{LockArgs, PipelineArgs, RemoteArgs};
+use crate::{
+    args::{LockArgs, PipelineArgs, RemoteArgs},
+    render::typed::quoted,
+};
 
 /// The named file, else the only YAML file of this folder.
 ///
@@ -32,7 +35,7 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf, Failure> {
         [first, ..] => {
             let names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
             Err(Failure::input("cli/pipeline", format!("which pipeline? here are {}", names.join(", ")))
-                .help(format!("llmflow run {}", first.display())))
+                .help(format!("name it after the command: {}", quoted(&first.display().to_string()))))
         }
     }
 }

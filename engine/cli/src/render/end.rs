@@ -24,8 +24,6 @@ use super::{
 const MOST_ROWS: usize = 9;
 /// Names of stages in one line.
 const NAMES: usize = 12;
-/// Width up to which two commands stand on one line: a terminal breaks it once, and between them.
-const BOTH: usize = 120;
 
 /// What the end of a run is drawn with.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +66,12 @@ pub fn end(outcome: &Outcome, scene: &Scene) -> String {
         _ => {
             let at = names_with(outcome, |status| matches!(status, StageStatus::Failed | StageStatus::Refused));
             let exit = outcome.exit_code;
-            lines.push(format!("run {run} {word} at {at} after {time}{} · exit {exit}", paths(outcome, scene)));
+            let what = if at.is_empty() { "could not publish all of it".to_owned() } else { format!("{word} at {at}") };
+            lines.push(format!("run {run} {what} after {time}{} · exit {exit}", paths(outcome, scene)));
+            if at.is_empty() {
+                let again = scene.place.run(&scene.pipeline, &outcome.home);
+                lines.push(format!("go on:           {again}   (nothing is computed again)"));
+            }
         }
     }
     lines.join("\n") + "\n"
@@ -102,7 +105,7 @@ fn command(words: &str, outcome: &Outcome, scene: &Scene) -> String {
 fn either(resume: &str, run: &str, width: usize) -> Vec<String> {
     let (first, second) = (format!("go on:           {resume}"), format!("or, with the file as it is now: {run}"));
     let both = format!("{first}      {second}");
-    if console::measure_text_width(&both) <= width.max(BOTH) { vec![both] } else { vec![first, second] }
+    if console::measure_text_width(&both) <= width { vec![both] } else { vec![first, second] }
 }
 
 fn table(outcome: &Outcome, scene: &Scene, causes: &Causes) -> Vec<String> {
@@ -460,7 +463,8 @@ mod tests {
          gguf   not started     –  `sft` was interrupted
          other  not started     –
         interrupted after 13m52s: 1 finished stage and every checkpoint are kept
-        go on:           llmflow resume brave-newt      or, with the file as it is now: llmflow run assistant.yaml
+        go on:           llmflow resume brave-newt
+        or, with the file as it is now: llmflow run assistant.yaml
         ");
     }
 

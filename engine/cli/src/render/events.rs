@@ -1,12 +1,13 @@
 //! Reads a run's events as they come, for whoever looks: the live view, plain lines or JSON.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use llmflow_runtime::{
     event::{Event, now_ms},
     run::Cancel,
 };
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{live::Live, notes::Drawn, plain::Plain, screen::Screen, typed::Place};
@@ -30,6 +31,26 @@ async fn list(mut events: UnboundedReceiver<Event>, screen: &Screen) {
     }
 }
 
+/// The terminal as it was, once this is dropped.
+struct Echo(Termios);
+
+impl Echo {
+    /// Keeps the terminal from writing `^C` into the picture, which would then be drawn anew one line too low.
+    fn without_control() -> Option<Self> {
+        let before = tcgetattr(io::stderr()).ok()?;
+        let mut now = before.clone();
+        now.local_flags.remove(LocalFlags::ECHOCTL);
+        tcsetattr(io::stderr(), SetArg::TCSANOW, &now).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stderr(), SetArg::TCSANOW, &self.0);
+    }
+}
+
 async fn draw(mut events: UnboundedReceiver<Event>, screen: &Screen, cancel: &Cancel) {
     let mut live = Live::new(screen.width, screen.verbose > 0, screen.talk, Place::here());
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -37,6 +58,7 @@ async fn draw(mut events: UnboundedReceiver<Event>, screen: &Screen, cancel: &Ca
         bar.set_style(style);
     }
     let _drawn = Drawn::new(&bar);
+    let _echo = Echo::without_control();
     let mut clock = tokio::time::interval(FRAME);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::typed::quoted;
 use crate::template::Template;
 
 /// What was written where.
@@ -27,7 +28,7 @@ pub fn written(written: &Written) -> String {
         text.push_str(&format!("\nor: llmflow init --template {}\n  {}\n", other.name, other.summary()));
     }
     let here = written.folder.join(&file);
-    let here = here.strip_prefix(".").unwrap_or(&here).display();
+    let here = quoted(&here.strip_prefix(".").unwrap_or(&here).display().to_string());
     let next = [
         (format!("llmflow plan {here}"), "says what would run, and why".to_owned()),
         (format!("llmflow run {here}"), "runs it".to_owned()),

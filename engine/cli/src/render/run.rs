@@ -7,7 +7,10 @@ use std::{
 
 use jiff::ZonedDateTime;
 use llmflow_contract::StageId;
-use llmflow_runtime::lineage::{NOT_STARTED, RunRow, StageCount, StageRow};
+use llmflow_runtime::{
+    event::RunStatus,
+    lineage::{NOT_STARTED, RunRow, StageCount, StageRow},
+};
 use serde::Serialize;
 
 use super::{format, runs::asked, style::Paint, table::Table, when};
@@ -85,9 +88,24 @@ pub fn run(shown: &ShownRun, now: &ZonedDateTime, width: usize, paint: Paint) ->
             shown.published.iter().map(|path| format::clean(&path.display().to_string())).collect();
         lines.push(format!("published {}", paths.join("  ")));
     }
+    lines.extend(going_on(shown, paint));
     let every = if matches!(shown.stages, Stages::Counted { .. }) { " · every stage: --all" } else { "" };
     lines.push(paint.dim(&format!("one stage: llmflow show {}/STAGE{}{every}", row.run, shown.with_home)));
     lines.join("\n") + "\n"
+}
+
+/// How to go on with what did not come to its end.
+fn going_on(shown: &ShownRun, paint: Paint) -> Option<String> {
+    let row = &shown.row;
+    let command = format!("llmflow resume {}{}", row.run, shown.with_home);
+    match row.status {
+        RunStatus::Interrupted => Some(paint.dim(&format!("go on:     {command}"))),
+        RunStatus::Failed if row.failed + row.refused == 0 => {
+            Some(paint.dim(&format!("every stage has its result, and publishing failed; again: {command}")))
+        }
+        RunStatus::Failed => Some(paint.dim(&format!("once it is mended: {command}"))),
+        _ => None,
+    }
 }
 
 fn listed(stages: &[StageRow], not_started: &BTreeSet<StageId>, width: usize, paint: Paint) -> Vec<String> {
