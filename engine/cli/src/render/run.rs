@@ -259,6 +259,7 @@ mod tests {
          sft    failed      –  no rows [2J
          gguf   skipped     –
         published /srv/out/report.html
+        once it is mended: llmflow resume calm-heron
         one stage: llmflow show calm-heron/STAGE
         ");
     }
@@ -301,6 +302,7 @@ mod tests {
          data.load         1      –  1 cached
          data.filter   9,999  30:15  9,000 ran · 12 failed · 987 skipped
          longest   f0815 0:41 · f0816 0:41
+        once it is mended: llmflow resume calm-heron --home a/.llmflow
         one stage: llmflow show calm-heron/STAGE --home a/.llmflow · every stage: --all
         ");
     }
@@ -322,6 +324,7 @@ mod tests {
          stage  status       time  result
          sft    interrupted     –
          gguf   not started     –
+        go on:     llmflow resume calm-heron
         one stage: llmflow show calm-heron/STAGE
         ");
     }
