@@ -59,7 +59,7 @@ async fn explained(
         Some(before) => culprits(lineage, &run, before, &stage, &changes, setting).await?,
         None => Vec::new(),
     };
-    let limit = lineage.run(&run).await?.limit;
+    let limit = lineage.limit_of(&run).await?;
     let mut origins = Origins { lineage, run: &run, setting, is_limited: limit.is_some(), loaded: None };
     for change in &mut changes {
         change.origin = match change.part.strip_prefix("in.") {

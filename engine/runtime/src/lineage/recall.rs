@@ -78,6 +78,17 @@ impl Lineage {
         })
     }
 
+    /// The limit of a run that was a rehearsal, without a look at its stages.
+    pub async fn limit_of(&self, run: &RunId) -> Result<Option<u64>, Failure> {
+        let row: Option<(Option<i64>,)> =
+            sqlx::query_as("SELECT nullif(overrides, '') ->> '$.limit' FROM runs WHERE run = ?")
+                .bind(&run.0)
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(failed)?;
+        Ok(row.and_then(|(limit,)| limit).and_then(|limit| u64::try_from(limit).ok()))
+    }
+
     /// The store that the newest run used: its own, or the home's.
     ///
     /// # Errors
