@@ -147,19 +147,11 @@ pub struct StagePlan {
 }
 
 impl StagePlan {
-    /// The plan that an operator's types imply: declared ports, exact, unseeded, no sources, modest needs.
-    pub fn derived<O: Operator>() -> Self {
-        let outputs = O::Outputs::specs();
+    /// A plan of these ports: exact, unseeded, no sources, modest needs.
+    pub fn new(inputs: Vec<PortSpec>, outputs: Vec<(Port, Kind, Facts)>) -> Self {
         Self {
-            inputs: O::Inputs::specs(),
-            outputs: outputs
-                .into_iter()
-                .map(|spec| {
-                    let kind = spec.accepts.to_string();
-                    let first = kind.split(" | ").next().unwrap_or_default().to_owned();
-                    (spec.port, Kind::new(first), Facts::default())
-                })
-                .collect(),
+            inputs,
+            outputs,
             metrics: Vec::new(),
             sources: Vec::new(),
             needs: Needs::default(),
@@ -169,6 +161,16 @@ impl StagePlan {
             rows_from: Vec::new(),
             trains_on: Vec::new(),
         }
+    }
+
+    /// The plan that an operator's types imply: its declared ports.
+    pub fn derived<O: Operator>() -> Self {
+        let outputs = O::Outputs::specs().into_iter().map(|spec| {
+            let kind = spec.accepts.to_string();
+            let first = kind.split(" | ").next().unwrap_or_default().to_owned();
+            (spec.port, Kind::new(first), Facts::default())
+        });
+        Self::new(O::Inputs::specs(), outputs.collect())
     }
 
     /// Sets the kind and facts of one output.

@@ -105,6 +105,10 @@ impl Entry {
         }
         names
     }
+    /// Whether a param can name a secret.
+    pub fn takes_secrets(&self) -> bool {
+        self.params.iter().any(|param| param.role == Role::Secret)
+    }
     /// First line of the doc.
     pub fn summary(&self) -> &str {
         self.doc.trim().lines().next().unwrap_or_default().trim()

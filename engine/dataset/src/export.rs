@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{Dataset, DatasetError, columns, parquet_file};
-use llmflow_contract::Failure;
+use llmflow_contract::{Failure, Kind};
 
 /// Writes one JSON object a row; gives the number of rows.
 pub fn write_jsonl(dataset: &Dataset, to: &mut impl Write) -> Result<u64, Failure> {
@@ -41,9 +41,9 @@ pub enum RowFile {
 }
 
 impl RowFile {
-    /// What the ending of a path asks for.
-    pub fn of(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()? {
+    /// What the ending of a path asks for, where rows are to lie there.
+    pub fn of(kind: &Kind, path: &Path) -> Option<Self> {
+        match path.extension().filter(|_| kind.is_dataset())?.to_str()? {
             "jsonl" => Some(Self::Jsonl),
             "parquet" => Some(Self::Parquet),
             _ => None,

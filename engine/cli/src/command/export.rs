@@ -1,13 +1,12 @@
 //! `export`: what a stage gave, or a whole run, at a place of the user's own.
 
 use std::{
-    fs::{self, File},
-    io::{BufWriter, Write},
+    fs,
     path::{Path, PathBuf},
 };
 
 use llmflow_contract::{AnyArtifact, Digest, Failure};
-use llmflow_dataset::{Dataset, write_jsonl, write_parquet};
+use llmflow_dataset::{Dataset, RowFile};
 use llmflow_runtime::{address::Address, run as engine, run::Error};
 use serde_json::json;
 
@@ -23,7 +22,7 @@ pub fn export(args: ExportArgs, setting: &Setting) -> Result<u8, Error> {
         let history = History::open(setting.home.as_deref()).await?;
         let address = Address::parse(&args.address)?;
         let run = history.lineage.find_run(&address.run).await?;
-        let limit = history.lineage.run(&run).await?.limit;
+        let limit = history.lineage.limit_of(&run).await?;
         let note = limit.map(|limit| format!("note  {run} is a rehearsal, {}", format::limited(limit)));
         let typed = |words: &str| history.typed(&format!("llmflow export {words}"));
         let path = match (&address.stage, args.path, args.format) {
@@ -46,8 +45,8 @@ pub fn export(args: ExportArgs, setting: &Setting) -> Result<u8, Error> {
         let (run, stage, port, digest) = history.lineage.resolve(&address).await?;
         let artifact = history.store.artifact(&digest, &history.home.work()).await?;
         let path = place(&artifact, &path);
-        let wrote = match row_format(&artifact, &path) {
-            Some(write) => export_rows(&artifact, &path, write)?,
+        let wrote = match RowFile::of(artifact.kind(), &path) {
+            Some(form) => export_rows(&artifact, &path, form)?,
             None => export_files(&artifact, &path)?,
         };
         let (out, shown) = (setting.screen, format::clean(&path.display().to_string()));
@@ -71,24 +70,13 @@ fn place(artifact: &AnyArtifact, path: &Path) -> PathBuf {
     }
 }
 
-type WriteRows = fn(&Dataset, &Path) -> Result<(), Failure>;
-
-/// How rows are written to a path of this ending, if the artifact has rows.
-fn row_format(artifact: &AnyArtifact, path: &Path) -> Option<WriteRows> {
-    match path.extension()?.to_str()? {
-        "jsonl" if artifact.kind().is_dataset() => Some(jsonl),
-        "parquet" if artifact.kind().is_dataset() => Some(write_parquet),
-        _ => None,
-    }
-}
-
 /// Whether anything was written.
-fn export_rows(artifact: &AnyArtifact, path: &Path, write: WriteRows) -> Result<bool, Failure> {
+fn export_rows(artifact: &AnyArtifact, path: &Path, form: RowFile) -> Result<bool, Failure> {
     let failed = |error: std::io::Error| Failure::io("exporting", path, &error);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(failed)?;
     let aside = tempfile::Builder::new().prefix(".llmflow-export-").tempfile_in(folder).map_err(failed)?;
-    write(&Dataset::open(artifact)?, aside.path())?;
+    form.write(&Dataset::open(artifact)?, aside.path())?;
     aside.as_file().sync_all().map_err(failed)?;
     if path.exists() {
         let digest = |path: &Path| Digest::of_file(path).map_err(failed);
@@ -96,13 +84,6 @@ fn export_rows(artifact: &AnyArtifact, path: &Path, write: WriteRows) -> Result<
     }
     aside.persist_noclobber(path).map_err(|error| failed(error.error))?;
     Ok(true)
-}
-
-fn jsonl(dataset: &Dataset, path: &Path) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::io("exporting", path, &error);
-    let mut buffer = BufWriter::new(File::create(path).map_err(failed)?);
-    write_jsonl(dataset, &mut buffer)?;
-    buffer.flush().map_err(failed)
 }
 
 /// Whether anything was written.

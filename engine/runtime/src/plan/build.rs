@@ -214,7 +214,7 @@ impl Site<'_> {
                 if let (Standing::Run(None), None) = (&standing, self.store.local()) {
                     // Elsewhere: asked one after the other, from here.
                     standing = found(
-                        first_record(self.store, &settled.serving(&def, &entry, &outputs, chosen.is_exact)).await?,
+                        self.store.first_record(&settled.serving(&def, &entry, &outputs, chosen.is_exact)).await?,
                     );
                 }
                 match &standing {
@@ -315,7 +315,7 @@ impl Site<'_> {
         match self.store.local() {
             Some(_) => {
                 let keys = settled.serving(def, entry, outputs, chosen.is_exact);
-                let looked = first_record(self.store, &keys).now_or_never(); // a folder answers at once
+                let looked = self.store.first_record(&keys).now_or_never(); // a folder answers at once
                 let looked = looked.unwrap_or_else(|| Err(Failure::bug("a local store made a plan wait")))?;
                 self.found_anew.fetch_add(usize::from(looked.is_some()), Ordering::Relaxed);
                 Ok(found(looked))
@@ -323,16 +323,6 @@ impl Site<'_> {
             None => Ok(Standing::Run(None)),
         }
     }
-}
-
-/// The first record of these keys.
-pub(crate) async fn first_record(store: &Store, keys: &[Digest]) -> Result<Option<KeyRecord>, Failure> {
-    for key in keys {
-        if let Some(record) = store.key_record(key).await? {
-            return Ok(Some(record));
-        }
-    }
-    Ok(None)
 }
 
 fn found(record: Option<KeyRecord>) -> Standing {

@@ -14,15 +14,14 @@ pub fn kinds(def: &StageDef, specs: &[PortSpec], outputs: &Outputs) -> Result<()
     for (port, refs) in def.inputs.iter() {
         let Some(spec) = specs.iter().find(|spec| &spec.port == port) else { continue };
         for input in refs.iter() {
-            let Some((kind, ..)) = outputs.find(input) else {
-                if let Some(gives) = outputs.declared(input).filter(|gives| !spec.accepts.may_meet(gives)) {
-                    let (to, from) = (format!("{}.{port}", def.id), format!("{}.{}", input.stage, input.port));
-                    let gives = Kind::new(gives.to_string());
-                    found.push(Diagnostic::kind_mismatch(&to, &spec.accepts, &from, &gives, input.span));
+            let wrong = match outputs.find(input) {
+                Some((kind, ..)) => (!spec.accepts.accepts(&kind)).then_some(kind),
+                None => {
+                    let gives = outputs.declared(input).filter(|gives| !spec.accepts.may_meet(gives));
+                    gives.map(|gives| Kind::new(gives.to_string()))
                 }
-                continue;
             };
-            if !spec.accepts.accepts(&kind) {
+            if let Some(kind) = wrong {
                 let (to, from) = (format!("{}.{port}", def.id), format!("{}.{}", input.stage, input.port));
                 found.push(Diagnostic::kind_mismatch(&to, &spec.accepts, &from, &kind, input.span));
             }

@@ -99,11 +99,14 @@ pub fn digest(parts: &[Component]) -> Digest {
 /// Where the states saved on the way to this key lie together with those of keys that go further or less far: the parts
 /// without those of role horizon. None where the plan does not allow it.
 pub fn kin(parts: &[Component], entry: &Entry, plan: &StagePlan) -> Option<Digest> {
+    if !plan.extends {
+        return None;
+    }
     let is_horizon = |name: &str| entry.params.iter().any(|param| param.name == name && param.role == Role::Horizon);
     let is_kept = |part: &&Component| !part.part.strip_prefix("with.").is_some_and(is_horizon);
     let mut kept: Vec<Component> = parts.iter().filter(is_kept).cloned().collect();
     kept.push(Component { part: "horizon".into(), value: "open".into() }); // no key is such an address
-    plan.extends.then(|| digest(&kept))
+    Some(digest(&kept))
 }
 
 /// The parts that differ, in the order of `now`, then those that are gone.

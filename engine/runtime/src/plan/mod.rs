@@ -22,7 +22,6 @@ use std::{
 
 use llmflow_contract::{Arity, Digest, Entry, Failure, Locks, Machine, Source, Use};
 
-pub(crate) use build::first_record;
 pub use build::{Ground, PlanError};
 pub use key::Component;
 pub use outputs::Outputs;

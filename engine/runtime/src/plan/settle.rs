@@ -2,9 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use llmflow_contract::{
-    Digest, Entry, Failure, Locks, Machine, MetricSpec, Needs, Numerics, ParamType, Port, StagePlan,
-};
+use llmflow_contract::{Digest, Entry, Failure, Locks, Machine, MetricSpec, Numerics, ParamType, Port, StagePlan};
 use serde_json::Value;
 
 use super::{
@@ -72,19 +70,8 @@ impl Settled {
             let (kind, facts) = record.facts.get(port)?.clone();
             Some((port.clone(), kind, facts))
         });
-        let metrics = record.metrics.keys().map(|name| MetricSpec::new(name, ""));
-        let plan = StagePlan {
-            inputs: entry.inputs.clone(),
-            outputs: outputs.collect(),
-            metrics: metrics.collect(),
-            sources: Vec::new(),
-            needs: Needs::default(),
-            seeded: false,
-            numerics: Numerics::Exact,
-            extends: false,
-            rows_from: Vec::new(),
-            trains_on: Vec::new(),
-        };
+        let mut plan = StagePlan::new(entry.inputs.clone(), outputs.collect());
+        plan.metrics = record.metrics.keys().map(|name| MetricSpec::new(name, "")).collect();
         let params = def.with().to_string().into_boxed_str();
         Self { params, plan: Arc::new(plan), seed, key: None, sources: [].into(), is_open: false }
     }

@@ -4,7 +4,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use llmflow_contract::{Failure, Gpus, StageId};
 
-use super::schedule::{Candidate, Capacity, TooFewGpus};
+use super::{
+    schedule::{Candidate, Capacity, TooFewGpus},
+    secret::Secrets,
+};
 use crate::{
     event::Compute,
     pipeline::{Demand, Resources},
@@ -63,8 +66,17 @@ pub(super) fn too_few_gpus(stage: &StageId, lacking: TooFewGpus) -> Failure {
     Failure::environment("resources/gpus", message).help("look at what is there: llmflow devices")
 }
 
+/// Why a stage can never start here: a demand that this machine cannot meet, a secret that is not set.
+pub(super) fn hindrance(stage: &Planned, compute: &Compute) -> Option<Failure> {
+    let unset = || {
+        let names = stage.entry.takes_secrets().then(|| stage.entry.secrets(&stage.settled.params()))?;
+        Secrets::read(&names).err()
+    };
+    unmet(&stage.def.id, stage.def.resources(), compute).or_else(unset)
+}
+
 /// What this machine cannot give.
-pub(super) fn unmet(stage: &StageId, wanted: &Resources, compute: &Compute) -> Option<Failure> {
+fn unmet(stage: &StageId, wanted: &Resources, compute: &Compute) -> Option<Failure> {
     let lacking = |code: &str, what: String, has: String| {
         Failure::environment(code, format!("`{stage}` demands {what}; this machine gives {has}"))
             .help("lower the number in `resources`, or write `auto`")

@@ -33,7 +33,7 @@ use crate::{
     home::{Home, RunLock},
     lineage::{Lineage, Note, Opening, PipelineRow, PlannedRow, Recorder},
     owner,
-    plan::{Plan, Selection, StageView, Standing, finished, first_record, key, refusal},
+    plan::{Plan, Selection, StageView, Standing, finished, key, refusal},
     remote,
     store::{Claim, KeyRecord, Stood, Store},
 };
@@ -440,7 +440,7 @@ impl Engine {
         };
         if !is_forced {
             let serving = self.plan.serving(index, self.ask.selection.exact);
-            if let Some(record) = first_record(&self.place.store, &serving).await? {
+            if let Some(record) = self.place.store.first_record(&serving).await? {
                 if record.key != key {
                     let (run, stage) = (self.run.clone(), self.plan.stages[index].def.id.clone());
                     let (key, components) = (record.key, record.components.clone());
@@ -467,9 +467,7 @@ impl Engine {
 
     pub(super) fn queue(&mut self, index: usize) {
         let stage = &self.plan.stages[index];
-        let unmet = demand::unmet(&stage.def.id, stage.def.resources(), &self.compute);
-        let unset = || Secrets::read(&stage.entry.secrets(&stage.settled.params())).err();
-        if let Some(failure) = unmet.or_else(unset) {
+        if let Some(failure) = demand::hindrance(stage, &self.compute) {
             return self.set(index, State::Failed(failure));
         }
         let candidate = demand::candidate(index, stage, self.groups[index], self.urgency[index]);

@@ -162,7 +162,7 @@ impl Engine {
         for (index, digest, paths) in self.to_publish() {
             let mut is_needed = false;
             for path in &paths {
-                is_needed |= !self.is_published(&digest, path).await?;
+                is_needed |= self.published_bytes(&digest, path).await?.is_none();
             }
             if !is_needed || damaged.contains(&index) || self.remade.contains_key(&index) {
                 continue;
@@ -200,43 +200,47 @@ impl Engine {
         if is_remote(path) { PathBuf::from(path) } else { self.plan.base.join(path) }
     }
 
-    /// Does `path` hold the artifact as it was published?
-    async fn is_published(&self, digest: &Digest, path: &Path) -> Result<bool, Failure> {
+    /// The bytes at `path`, if it holds the artifact as it was published.
+    async fn published_bytes(&self, digest: &Digest, path: &Path) -> Result<Option<u64>, Failure> {
         let place = &self.place;
-        let Some(known) = place.lineage.published(path).await? else { return Ok(false) };
-        let Ok(manifest) = place.store.manifest(digest).await else { return Ok(false) };
+        let Some(known) = place.lineage.published(path).await?.filter(|known| known.0 == *digest) else {
+            return Ok(None);
+        };
+        let Ok(manifest) = place.store.manifest(digest).await else { return Ok(None) };
         if let Some(url) = path.to_str().filter(|path| is_remote(path)) {
             let mut sent = manifest;
-            if sent.kind.is_dataset() && RowFile::of(path).is_some() {
+            if RowFile::of(&sent.kind, path).is_some() {
                 sent.files.truncate(1);
                 sent.files.iter_mut().for_each(|file| file.size_bytes = known.1); // the one that was written
             }
-            return Ok(known.0 == *digest && store::is_sent(&sent, url).await?);
+            return Ok(store::is_sent(&sent, url).await?.then_some(known.1));
         }
         let found = publish::stamp(&manifest, path);
-        Ok(found.is_some_and(|(size, mtime, inode)| known == (*digest, size, mtime, inode)))
+        Ok(found.filter(|stamp| *stamp == (known.1, known.2, known.3)).map(|(size, ..)| size))
     }
 
     async fn publish_one(&self, digest: &Digest, path: &Path) -> Result<(), Failure> {
         let place = &self.place;
-        let is_same = self.is_published(digest, path).await?;
-        let manifest = place.store.manifest(digest).await?;
-        if !is_same {
-            let artifact = place.store.artifact(digest, &place.home.work()).await?;
-            let scratch = place.home.scratch("publish")?;
-            let artifact = publish::shaped(artifact, path, scratch.path())?;
-            let stamp = match path.to_str().filter(|path| is_remote(path)) {
-                Some(url) => {
-                    store::send(&artifact, url).await.map(|()| Some((artifact.manifest.size_bytes(), 0, 0)))?
+        let known_bytes = self.published_bytes(digest, path).await?;
+        let bytes = match known_bytes {
+            Some(bytes) => bytes,
+            None => {
+                let artifact = place.store.artifact(digest, &place.home.work()).await?;
+                let scratch = place.home.scratch("publish")?;
+                let artifact = publish::shaped(artifact, path, scratch.path())?;
+                let bytes = artifact.manifest.size_bytes();
+                let stamp = match path.to_str().filter(|path| is_remote(path)) {
+                    Some(url) => store::send(&artifact, url).await.map(|()| Some((bytes, 0, 0)))?,
+                    None => publish::publish(&artifact, path).map(|()| publish::stamp(&artifact.manifest, path))?,
+                };
+                if let Some((size, mtime, inode)) = stamp {
+                    place.lineage.set_published(path, digest, size, mtime, inode).await?;
                 }
-                None => publish::publish(&artifact, path).map(|()| publish::stamp(&artifact.manifest, path))?,
-            };
-            if let Some((size, mtime, inode)) = stamp {
-                place.lineage.set_published(path, digest, size, mtime, inode).await?;
+                bytes
             }
-        }
-        let bytes = place.lineage.published(path).await?.map_or(manifest.size_bytes(), |known| known.1);
-        self.emit(None, What::Published { path: path.to_owned(), bytes, unchanged: is_same });
+        };
+        let unchanged = known_bytes.is_some();
+        self.emit(None, What::Published { path: path.to_owned(), bytes, unchanged });
         Ok(())
     }
 }

@@ -30,14 +30,14 @@ use std::{
     },
 };
 
-use llmflow_contract::{Class, Failure, Machine, Registry, Role, StageId};
+use llmflow_contract::{Class, Failure, Machine, Registry, StageId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc::UnboundedSender};
 
 use engine::Ask;
 pub use executor::Workers;
 pub use publish::{holds, publish as copy_out};
-use secret::{Secrets, Withheld};
+use secret::Withheld;
 pub use serve::serve;
 use unchanged::{Question, Unchanged};
 pub use worker::worker_main;
@@ -394,6 +394,8 @@ fn check_disk(plan: &Plan, home: &Home, store: &Store) -> Result<(), Failure> {
 /// that are not set. Of stages that certainly run: one that waits may find its result, in a store that others write to or from
 /// an earlier run, and what a gate decides may be skipped.
 fn check_demands(plan: &Plan, compute: &Compute) -> Result<(), Failure> {
+    /// Further failures that are told beside the first.
+    const MOST_TOLD: usize = 5;
     let has_gates = plan.stages.iter().any(|stage| matches!(stage.standing, Standing::Gate));
     let is_alone = plan.pipeline.store.is_none() && !has_gates;
     let will_run = plan.stages.iter().filter(|stage| match stage.standing {
@@ -401,19 +403,12 @@ fn check_demands(plan: &Plan, compute: &Compute) -> Result<(), Failure> {
         Standing::Waits => is_alone && stage.last.is_none(),
         _ => false,
     });
-    let mut failures = will_run.filter_map(|stage| {
-        let unmet = demand::unmet(&stage.def.id, stage.def.resources(), compute);
-        let has_secrets = stage.entry.params.iter().any(|param| param.role == Role::Secret);
-        unmet.or_else(|| Secrets::read(&has_secrets.then(|| stage.entry.secrets(&stage.settled.params()))?).err())
-    });
+    let mut failures = will_run.filter_map(|stage| demand::hindrance(stage, compute));
     match failures.next() {
         Some(first) => Err(failures.take(MOST_TOLD).fold(first, |first, more| first.cause(more.message))),
         None => Ok(()),
     }
 }
-
-/// Further failures that are told beside the first.
-const MOST_TOLD: usize = 5;
 
 /// What `run` would do, and on what.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ const MARK: &str = ".llmflow-artifact";
 /// The artifact as it is published at `path`: rows as JSONL or as one Parquet file where its ending asks for that, all else as
 /// it is. What has to be written first is written into `scratch`.
 pub fn shaped(artifact: AnyArtifact, path: &Path, scratch: &Path) -> Result<AnyArtifact, Failure> {
-    let form = RowFile::of(path).filter(|_| artifact.kind().is_dataset());
+    let form = RowFile::of(artifact.kind(), path);
     let is_so_already = form == Some(RowFile::Parquet) && artifact.manifest.files.len() == 1;
     let Some(form) = form.filter(|_| !is_so_already) else { return Ok(artifact) };
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -28,7 +28,7 @@ pub fn shaped(artifact: AnyArtifact, path: &Path, scratch: &Path) -> Result<AnyA
 ///
 /// A file is written beside its place and renamed; a folder is built beside its place and swapped in.
 pub fn publish(artifact: &AnyArtifact, path: &Path) -> Result<(), Failure> {
-    if path.is_dir() && artifact.kind().is_dataset() && RowFile::of(path).is_some() {
+    if path.is_dir() && RowFile::of(artifact.kind(), path).is_some() {
         check_is_ours(path)?; // a folder of parts, from when there was no other form
         remove(path)?;
     }

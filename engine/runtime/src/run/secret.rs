@@ -5,10 +5,10 @@ use std::{
     fmt,
 };
 
-use llmflow_contract::{Failure, Registry, Role, Secret, SecretName};
+use llmflow_contract::{Failure, Registry, Secret, SecretName};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Plan, Planned};
+use crate::plan::Plan;
 
 /// Values by variable. What prints them prints how many there are.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,8 +74,7 @@ impl Withheld {
 
     /// Of all stages of a plan.
     pub fn of_plan(registry: &Registry, plan: &Plan) -> Self {
-        let takes_some = |stage: &&Planned| stage.entry.params.iter().any(|param| param.role == Role::Secret);
-        let stages = plan.stages.iter().filter(takes_some);
+        let stages = plan.stages.iter().filter(|stage| stage.entry.takes_secrets());
         let names: Vec<SecretName> = stages.flat_map(|stage| stage.entry.secrets(&stage.settled.params())).collect();
         Self::new(registry, &names)
     }

@@ -62,6 +62,16 @@ impl Store {
         Ok(Some(record))
     }
 
+    /// [`Store::key_record`] of the first of these keys that has one.
+    pub async fn first_record(&self, keys: &[Digest]) -> Result<Option<KeyRecord>, Failure> {
+        for key in keys {
+            if let Some(record) = self.key_record(key).await? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
     /// [`Store::key_record`] of many keys, in their order: of a store elsewhere several at once.
     pub async fn key_records(&self, keys: &[Digest]) -> Result<Vec<Option<KeyRecord>>, Failure> {
         stream::iter(keys).map(|key| self.key_record(key)).buffered(RECORDS_AT_ONCE).try_collect().await

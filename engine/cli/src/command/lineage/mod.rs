@@ -27,7 +27,7 @@ pub fn lineage(args: LineageArgs, setting: &Setting) -> Result<u8, Error> {
             None => (history.lineage.find_run(&address.run).await?, None),
         };
         let out = setting.screen;
-        let limit = history.lineage.run(&run).await?.limit;
+        let limit = history.lineage.limit_of(&run).await?;
         if let Some(limit) = limit.filter(|_| args.row.is_some() || args.format != LineageFormat::Text) {
             out.say(&format!("note  {run} is a rehearsal, {}", format::limited(limit)));
         }
