@@ -23,7 +23,7 @@ pub fn export(args: ExportArgs, setting: &Setting) -> Result<u8, Error> {
         let address = Address::parse(&args.address)?;
         let run = history.lineage.find_run(&address.run).await?;
         let limit = history.lineage.limit_of(&run).await?;
-        let note = limit.map(|limit| format!("note  {run} is a rehearsal, {}", format::limited(limit)));
+        let note = limit.map(|limit| format::rehearsed(&run, limit));
         let typed = |words: &str| history.typed(&format!("llmflow export {words}"));
         let path = match (&address.stage, args.path, args.format) {
             (_, to, Some(ExportFormat::RoCrate)) => {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use llmflow_runtime::event::RunId;
+
 /// Seconds as a clock: `0:21`, `13:52`, `1:02:05`.
 pub fn clock(seconds: f64) -> String {
     let whole = whole_seconds(seconds);
@@ -60,6 +62,11 @@ pub fn counted(value: u64, noun: &str) -> String {
 /// What stands beside the figures of a rehearsal.
 pub fn limited(limit: u64) -> String {
     format!("limited to {} rows or steps a stage", count(limit))
+}
+
+/// The note that goes with what a rehearsal gave.
+pub fn rehearsed(run: &RunId, limit: u64) -> String {
+    format!("note  {run} is a rehearsal, {}", limited(limit))
 }
 
 /// A measured value in about three digits: `2.31`, `142`, `1.9e-5`.

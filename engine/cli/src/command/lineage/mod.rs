@@ -29,7 +29,7 @@ pub fn lineage(args: LineageArgs, setting: &Setting) -> Result<u8, Error> {
         let out = setting.screen;
         let limit = history.lineage.limit_of(&run).await?;
         if let Some(limit) = limit.filter(|_| args.row.is_some() || args.format != LineageFormat::Text) {
-            out.say(&format!("note  {run} is a rehearsal, {}", format::limited(limit)));
+            out.say(&format::rehearsed(&run, limit));
         }
         match (args.row.as_deref(), &stage, args.format) {
             (Some(id), Some(stage), LineageFormat::Text) => {
