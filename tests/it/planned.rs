@@ -122,3 +122,31 @@ fn all_mistakes_of_a_file_are_told_although_the_first_of_them_spoils_what_reads_
     }
     assert!(!done.err.contains("`twice"), "what may be right is not told: {}", done.err);
 }
+
+#[test]
+fn time_and_disk_are_forecast_by_what_there_is_to_do() {
+    let project = project("");
+    let rows = std::fs::read_to_string(project.path("rows.jsonl")).unwrap();
+    let forecast = |stage: usize| {
+        let plan: serde_json::Value = serde_json::from_str(&project.succeeds("plan --json").out).unwrap();
+        let stage = &plan["stages"][stage];
+        stage["seconds"].as_f64().map(|seconds| (seconds, stage["disk_bytes"].as_f64().unwrap()))
+    };
+    assert_eq!(forecast(0), None, "nothing ran yet");
+    project.succeeds("run");
+    let same_size = rows.replace("row 1", "row 9");
+    project.write("rows.jsonl", same_size);
+    let (seconds, bytes) = forecast(0).unwrap();
+    project.write("rows.jsonl", rows.repeat(3));
+    let (longer, more) = forecast(0).unwrap();
+    assert!(
+        (longer / seconds - 3.0).abs() < 1e-9 && (more / bytes - 3.0).abs() < 0.01,
+        "{longer} {seconds} {more} {bytes}"
+    );
+
+    // A stage that never ran goes as fast as its operator did.
+    project.write("more.jsonl", rows.repeat(2));
+    project.write("pipeline.yaml", text("  more: {op: data.load, with: {path: more.jsonl}}\n"));
+    let (second, _) = forecast(1).unwrap();
+    assert!((second / seconds - 2.0).abs() < 1e-9, "{second} {seconds}");
+}

@@ -1,8 +1,12 @@
 //! A secret goes to the worker that needs it and is written nowhere.
 
-use std::fs;
+use std::{
+    fs,
+    os::unix::{fs::MetadataExt, process::CommandExt},
+    process::Command,
+};
 
-use crate::project::{Done, Project, files_below};
+use crate::project::{Done, LLMFLOW, Project, files_below};
 
 /// A stage that is given the secret, uses it, prints it, and fails if its last word says so.
 const PIPELINE: &str = r#"
@@ -93,5 +97,42 @@ fn no_worker_inherits_a_secret_or_a_key_to_a_hub() {
         let environ = fs::read_to_string(project.path(&format!("out/{stage}"))).unwrap();
         assert!(environ.contains("PLAIN=canary-3"), "the program saw its worker: {environ}");
         assert!(!environ.contains("canary-1") && !environ.contains("canary-2"), "{stage}: {environ}");
+    }
+}
+
+/// A program that looks into the environment of the engine, whose worker started it.
+const PRYING: &str = r#"
+stages:
+  prying:
+    op: run.command
+    with:
+      command: [sh, -c, 'engine=$(cut -d" " -f4 /proc/$PPID/stat); grep -q a-canary "/proc/$engine/environ" && echo seen > "$1/it" || echo unseen > "$1/it"', sh, "{out.answer}"]
+      outputs: { answer: files }
+"#;
+
+/// The program run by a user without privileges: one with all of them reads everything.
+fn as_anyone(project: &Project, words: &str) -> Command {
+    const NOBODY: u32 = 65534;
+    let program = project.path("llmflow");
+    fs::copy(LLMFLOW, &program).unwrap();
+    let mut command = Command::new(program);
+    command.args(words.split_whitespace());
+    project.settle(&mut command);
+    if fs::metadata(project.path("")).unwrap().uid() == 0 {
+        let anyone = Some(NOBODY);
+        std::os::unix::fs::chown(project.path(""), anyone, anyone).unwrap();
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command
+}
+
+#[test]
+fn a_program_does_not_read_a_secret_out_of_the_engine() {
+    for (with, found) in [("      secrets: { TOKEN: \"${secret.CANARY_VARIABLE}\" }\n", "unseen"), ("", "seen")] {
+        let project = Project::with(&format!("{PRYING}{with}publish: {{ prying: out/answer }}\n"));
+        let mut command = as_anyone(&project, "run pipeline.yaml");
+        let done = Done::of(&command.env("CANARY_VARIABLE", "a-canary").output().unwrap());
+        assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
+        assert_eq!(fs::read_to_string(project.path("out/answer")).unwrap().trim(), found, "{with}");
     }
 }

@@ -22,6 +22,18 @@ pub enum Work {
     Rows(u64),
 }
 
+impl Work {
+    /// How often this is `other`; None where the two are counted in different units, or one is nothing.
+    pub fn times(self, other: Self) -> Option<f64> {
+        let (this, that) = match (self, other) {
+            (Self::Flops(this), Self::Flops(that)) => (this, that),
+            (Self::Bytes(this), Self::Bytes(that)) | (Self::Rows(this), Self::Rows(that)) => (this as f64, that as f64),
+            _ => return None,
+        };
+        Some(this / that).filter(|times| times.is_finite() && *times > 0.0)
+    }
+}
+
 /// Cores, memory and disk that a stage wants.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Needs {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use llmflow_contract::{Digest, Failure, Port, Progress, StageId, nan};
+use llmflow_contract::{Digest, Failure, Port, Progress, StageId, Work, nan};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::PlanView;
@@ -120,6 +120,17 @@ pub struct Finished {
     /// One line: `301 kept · 4 too_short`.
     pub summary: String,
     pub seconds: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effort: Option<Effort>,
+}
+
+/// What a stage's work came to: later runs are forecast by it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Effort {
+    /// How much there was to do, as its operator's plan put it.
+    pub work: Work,
+    /// Size of the files that it left in the store, in bytes.
+    pub disk_bytes: u64,
 }
 
 /// What the run computes on.

@@ -165,11 +165,8 @@ async fn report_of(history: &History, row: &StageRow) -> Result<Option<(String, 
 async fn gather(history: &History, run: &RunId, row: StageRow, setting: &Setting<'_>) -> Result<ShownStage, Failure> {
     let (lineage, store) = (&history.lineage, &history.store);
     let components = lineage.components_of(run, &row.stage).await?.unwrap_or_default();
-    let mut series = Vec::new();
-    for name in lineage.series_names(run, &row.stage).await? {
-        let points = lineage.series(run, &row.stage, &name).await?;
-        series.push((name, points.into_iter().map(|(_, value)| value).collect()));
-    }
+    let curves = lineage.curves(run, &row).await?;
+    let series = curves.into_iter().map(|curve| (curve.name, curve.points.into_values().collect())).collect();
     let mut artifacts = BTreeMap::new();
     let digests = row.outputs.iter().map(|output| output.digest).chain(row.inputs.iter().map(|input| input.digest));
     for digest in digests.flatten() {
@@ -185,7 +182,7 @@ async fn gather(history: &History, run: &RunId, row: StageRow, setting: &Setting
     };
     Ok(ShownStage {
         run: run.to_string(),
-        limit: lineage.run(run).await?.limit,
+        limit: lineage.limit_of(run).await?,
         is_not_started: lineage.not_started(run).await?.contains(&row.stage),
         each_attempt,
         with_home: history.with_home(),

@@ -21,8 +21,7 @@ pub fn header(
 ) -> [String; 3] {
     let pipeline = format::clean(pipeline);
     let stages = counts(plan);
-    let about = estimate(plan).filter(|_| plan.to_run() > 0);
-    let about = about.map(|seconds| format!(" · about {}", format::duration(seconds))).unwrap_or_default();
+    let about = estimate(plan).map(|time| format!(" · {time}")).unwrap_or_default();
     let disk: u64 = to_run(plan).map(|stage| stage.disk_bytes).sum();
     let free = disk_free_bytes
         .map(|free| format!("          disk  +{} of {} free", format::bytes(disk), format::bytes(free)))
@@ -50,9 +49,12 @@ pub fn counts(plan: &PlanView) -> String {
     }
 }
 
-/// Seconds of the stages to run, where every one of them ran before.
-pub fn estimate(plan: &PlanView) -> Option<f64> {
-    to_run(plan).map(|stage| stage.seconds).sum()
+/// The time that the stages to run will take, `about 4m33s`; nothing where it is known of none of them.
+pub fn estimate(plan: &PlanView) -> Option<String> {
+    let is_whole = to_run(plan).all(|stage| stage.seconds.is_some());
+    let known = to_run(plan).filter_map(|stage| stage.seconds);
+    let seconds = known.reduce(|all, seconds| all + seconds)?;
+    Some(format!("{} {}", if is_whole { "about" } else { "at least" }, format::duration(seconds)))
 }
 
 /// Stages that run, or may.

@@ -68,7 +68,7 @@ impl Plain {
             What::Refused { expression, why } => {
                 (self.paint.red("✗"), format!("refused: {}", end::refusal(expression, why)))
             }
-            What::Log { level, message } if self.is_verbose || level == "warn" || level == "error" => {
+            What::Log { level, message } if self.is_verbose || level != "info" => {
                 let level = if level == "info" { String::new() } else { format!("{level}: ") };
                 (" ".to_owned(), format!("{level}{message}"))
             }

@@ -44,9 +44,7 @@ pub fn plan(name: &str, plan: &PlanView, compute: &Compute, width: usize, paint:
 }
 
 fn headline(name: &str, plan: &PlanView) -> String {
-    let about = header::estimate(plan)
-        .map(|seconds| format!(" · about {} (as it took before)", format::duration(seconds)))
-        .unwrap_or_default();
+    let about = header::estimate(plan).map(|time| format!(" · {time} (by earlier runs)")).unwrap_or_default();
     let disk: u64 = header::to_run(plan).map(|stage| stage.disk_bytes).sum();
     let stages = header::counts(plan);
     format!("{name} · {stages}{about} · disk +{}", format::bytes(disk))
@@ -244,7 +242,7 @@ mod tests {
     fn a_plan_says_what_is_there_what_runs_and_why() {
         let compute = Compute { cores: 2, memory_bytes: 15 << 30, gpus: Vec::new(), usable_gpus: 0 };
         insta::assert_snapshot!(plan("assistant", &sample(), &compute, 80, Paint(false)), @r"
-        assistant · 3 cached, 4 to run · about 7m34s (as it took before) · disk +1.0 GiB
+        assistant · 3 cached, 4 to run · about 7m34s (by earlier runs) · disk +1.0 GiB
         compute  CPU, 2 threads, f32 · no GPU · peak memory 2.4 GiB of 15 GiB (gguf)
          stage     will   because                                          time   memory
          ✓ base docs rows   cached

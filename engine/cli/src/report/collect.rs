@@ -11,7 +11,7 @@ use llmflow_contract::{Failure, Series, StageId};
 use llmflow_runtime::{
     event::{Event, RunId, What},
     home::Home,
-    lineage::{Lineage, OutputRow, StageRow},
+    lineage::{Curve, Lineage, OutputRow, StageRow},
     store::{KeyRecord, Store},
 };
 
@@ -194,26 +194,14 @@ async fn collect_output(store: &Store, record: Option<&KeyRecord>, row: &OutputR
     })
 }
 
-/// A stage's curves; of one that was cached, those of the run that made its result.
+/// A stage's curves.
 async fn series_of(lineage: &Lineage, run: &RunId, row: &StageRow) -> Result<Vec<Series>, Failure> {
-    let (run, stage) = match origin(lineage, row).await? {
-        Some(origin) if row.status == Status::Cached.name() => origin,
-        _ => (run.clone(), row.stage.clone()),
-    };
-    let mut all = Vec::new();
-    for name in lineage.series_names(&run, &stage).await? {
-        let points = lineage.series(&run, &stage, &name).await?;
+    let curves = lineage.curves(run, row).await?;
+    let series = |Curve { name, points }: Curve| {
         let points = points.into_iter().map(|(step, value)| (step as f64, value)).collect();
-        all.push(Series { y_label: name.clone(), name, x_label: "step".to_owned(), points });
-    }
-    Ok(all)
-}
-
-/// Where a result was made first.
-async fn origin(lineage: &Lineage, row: &StageRow) -> Result<Option<(RunId, StageId)>, Failure> {
-    let Some(digest) = row.outputs.iter().find_map(|output| output.digest) else { return Ok(None) };
-    let producers = lineage.producers(&digest).await?;
-    Ok(producers.into_iter().last().map(|place| (place.run, place.stage)))
+        Series { y_label: name.clone(), name, x_label: "step".to_owned(), points }
+    };
+    Ok(curves.into_iter().map(series).collect())
 }
 
 /// The end of what a failed stage's worker printed; a log that cannot be read is left out.

@@ -7,6 +7,7 @@ mod address;
 mod artifacts;
 mod attempts;
 mod columns;
+mod curves;
 mod fresh;
 mod health;
 mod integrity;
@@ -33,6 +34,7 @@ use sqlx::{
 };
 
 pub use artifacts::{Descendant, Descendants};
+pub use curves::Curve;
 use health::{failed, unmigrated, unreadable};
 pub use opening::{Opening, PlannedRow};
 pub use rebuild::{Rebuilt, rebuild};

@@ -189,12 +189,13 @@ async fn restore_stage(
     (stage, row): (&StageId, &StageRecord),
     known: Option<KeyRecord>,
 ) -> Result<(), Failure> {
+    let effort = known.as_ref().and_then(|record| record.effort);
     let components: Option<Vec<Component>> = row.components.clone().or_else(|| known.map(|record| record.components));
     let is_open = matches!(row.status.as_str(), "running" | "waiting");
     let status = if run.status == RunStatus::Running && is_open { "interrupted" } else { row.status.as_str() };
     sqlx::query(
         "INSERT INTO stages (run, stage, position, operator, version, status, key, components, seconds, summary, failure,
-             attempts, because, needs) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             attempts, because, needs, effort) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&run.run.0)
     .bind(stage.as_str())
@@ -210,6 +211,7 @@ async fn restore_stage(
     .bind(i64::from(row.attempts))
     .bind(text_of(row.because.as_ref())?)
     .bind(text_of(Some(&row.needs))?)
+    .bind(text_of(effort.as_ref())?)
     .execute(&mut **change)
     .await
     .map_err(failed)?;

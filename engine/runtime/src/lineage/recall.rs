@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use llmflow_contract::{Digest, StageId};
+use llmflow_contract::{Digest, StageId, Work};
 use sqlx::Row;
 
 use super::{
@@ -14,19 +14,22 @@ use super::{
     *,
 };
 use crate::{
-    event::{Event, What},
+    event::{Effort, Event, What},
     home::Home,
     pipeline::Overrides,
-    plan::{Change, Component, LastSuccess},
+    plan::{Change, Component, LastSuccess, Rates},
     store::Store,
 };
 
 pub(super) const LAST_SUCCESSES: &str =
-    "SELECT s.stage, s.components, s.seconds FROM json_each(?2) wanted JOIN stages s ON s.rowid = (
+    "SELECT s.stage, s.components, s.seconds, s.effort FROM json_each(?2) wanted JOIN stages s ON s.rowid = (
          SELECT s.rowid FROM stages s JOIN runs r ON r.run = s.run
          WHERE s.stage = wanted.value AND r.pipeline = ?1
              AND s.status IN ('ran', 'cached', 'refused') AND s.components IS NOT NULL
          ORDER BY r.number DESC LIMIT 1)";
+pub(super) const RATES: &str = "SELECT operator, seconds, effort FROM (
+         SELECT operator, status, seconds, effort FROM stages ORDER BY rowid DESC LIMIT 2000)
+     WHERE status IN ('ran', 'refused') AND seconds IS NOT NULL AND effort IS NOT NULL";
 pub(super) const SUCCESS_BEFORE: &str = "SELECT r.run, r.started_ms, s.components FROM stages s
     JOIN runs r ON r.run = s.run JOIN runs this ON this.run = ?1
     WHERE r.pipeline = this.pipeline AND r.number < this.number AND s.stage = ?2
@@ -111,19 +114,33 @@ impl Lineage {
         pipeline: &str,
         stages: &[&StageId],
     ) -> Result<HashMap<StageId, LastSuccess>, Failure> {
-        let rows: Vec<(String, String, Option<f64>)> = sqlx::query_as(LAST_SUCCESSES)
+        let rows: Vec<(String, String, Option<f64>, Option<String>)> = sqlx::query_as(LAST_SUCCESSES)
             .bind(pipeline)
             .bind(serde_json::to_string(stages).map_err(unreadable)?)
             .fetch_all(&self.pool)
             .await
             .map_err(failed)?;
         rows.into_iter()
-            .map(|(stage, components, seconds)| {
+            .map(|(stage, components, seconds, effort)| {
                 let components = serde_json::from_str(&components).map_err(unreadable)?;
-                let last = LastSuccess { components, seconds: seconds.unwrap_or_default() };
+                let effort = effort.map(|text| serde_json::from_str(&text)).transpose().map_err(unreadable)?;
+                let last = LastSuccess { components, seconds: seconds.unwrap_or_default(), effort };
                 Ok((StageId::new(stage), last))
             })
             .collect()
+    }
+
+    /// How fast operators went in the newest stages that ran here.
+    pub async fn rates(&self) -> Result<Rates, Failure> {
+        let rows: Vec<(String, f64, String)> = sqlx::query_as(RATES).fetch_all(&self.pool).await.map_err(failed)?;
+        let mut rates = Rates::default();
+        for (operator, seconds, effort) in rows {
+            let Effort { work, .. } = serde_json::from_str(&effort).map_err(unreadable)?;
+            if work != Work::Unknown {
+                rates.add(operator, work, seconds);
+            }
+        }
+        Ok(rates)
     }
 
     /// The key of each stage's last success in runs of a file, or of one of this name that is no longer where it was, with
@@ -230,36 +247,7 @@ impl Lineage {
         Ok(rows.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
     }
 
-    /// The metrics of which a stage has values over steps, in the order in which they were first heard of.
-    pub async fn series_names(&self, run: &RunId, stage: &StageId) -> Result<Vec<String>, Failure> {
-        let rows: Vec<(String,)> = sqlx::query_as(
-            "SELECT name FROM metrics WHERE run = ? AND stage = ? AND step IS NOT NULL GROUP BY name ORDER BY min(id)",
-        )
-        .bind(&run.0)
-        .bind(stage.as_str())
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed)?;
-        Ok(rows.into_iter().map(|(name,)| name).collect())
-    }
-
-    /// A metric's values over steps, one a step: of an attempt that went back to a checkpoint the last.
-    pub async fn series(&self, run: &RunId, stage: &StageId, name: &str) -> Result<Vec<(u64, f64)>, Failure> {
-        let rows: Vec<(i64, Option<f64>)> = sqlx::query_as(
-            "SELECT step, value FROM metrics WHERE run = ? AND stage = ? AND name = ? AND step IS NOT NULL ORDER BY id",
-        )
-        .bind(&run.0)
-        .bind(stage.as_str())
-        .bind(name)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed)?;
-        let points: BTreeMap<u64, f64> =
-            rows.into_iter().filter_map(|(step, value)| Some((step as u64, value?))).collect();
-        Ok(points.into_iter().collect())
-    }
-
-    /// Everything that happened in a run, in order; points of series are in [`Self::series`].
+    /// Everything that happened in a run, in order; points of curves are in [`Self::curves`].
     pub async fn events(&self, run: &RunId) -> Result<Vec<Event>, Failure> {
         let rows: Vec<(String,)> = sqlx::query_as("SELECT json FROM events WHERE run = ? ORDER BY id")
             .bind(&run.0)

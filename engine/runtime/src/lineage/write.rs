@@ -135,6 +135,7 @@ struct Patch {
     /// `Some(None)` takes an earlier failure back.
     failure: Option<Option<String>>,
     result: Option<(f64, String)>,
+    effort: Option<String>,
     key: Option<(Digest, String)>,
 }
 
@@ -148,7 +149,7 @@ impl Patch {
                 status = coalesce(?3, status), attempts = coalesce(?4, attempts),
                 failure = CASE WHEN ?6 THEN NULL ELSE coalesce(?5, failure) END,
                 seconds = coalesce(?7, seconds), summary = coalesce(?8, summary),
-                key = coalesce(?9, key), components = coalesce(?10, components)
+                key = coalesce(?9, key), components = coalesce(?10, components), effort = coalesce(?11, effort)
              WHERE run = ?1 AND stage = ?2",
         )
         .bind(&run.0)
@@ -161,6 +162,7 @@ impl Patch {
         .bind(summary)
         .bind(key.map(|key| key.hex()))
         .bind(components)
+        .bind(self.effort)
         .execute(&mut **change)
         .await
         .map(|_| ())
@@ -221,8 +223,8 @@ impl RunBatch {
         let patch = self.stages.entry(stage.clone()).or_default();
         match what {
             What::Started { attempt } => (patch.status, patch.attempts) = (Some("running"), Some(*attempt)),
-            What::Finished(finished) => self.finish(stage, "ran", finished),
-            What::Cached(finished) => self.finish(stage, "cached", finished),
+            What::Finished(finished) => self.finish(stage, "ran", finished)?,
+            What::Cached(finished) => self.finish(stage, "cached", finished)?,
             What::Refused { .. } => patch.status = Some("refused"),
             What::Skipped { .. } => patch.status = Some("skipped"),
             What::Interrupted => patch.status = Some("interrupted"),
@@ -236,12 +238,14 @@ impl RunBatch {
         Ok(())
     }
 
-    fn finish(&mut self, stage: &StageId, status: &'static str, finished: &Finished) {
+    fn finish(&mut self, stage: &StageId, status: &'static str, finished: &Finished) -> Result<(), Failure> {
         let patch = self.stages.entry(stage.clone()).or_default();
         (patch.status, patch.failure) = (Some(status), Some(None));
         patch.result = Some((finished.seconds, finished.summary.clone()));
+        patch.effort = finished.effort.as_ref().map(text_of).transpose()?;
         finished.outputs.iter().for_each(|(port, digest)| self.outputs.add(&json!([stage, port, digest])));
         finished.metrics.iter().for_each(|(name, value)| self.metrics.add(&json!([stage, name, null, value])));
+        Ok(())
     }
 
     async fn apply(self, change: &mut Transaction<'_, Sqlite>, run: &RunId) -> Result<(), Failure> {

@@ -14,7 +14,7 @@ use llmflow_contract::{Digest, Entry, Failure, Locks, Machine, Registry, StageId
 use rayon::prelude::*;
 
 use super::{
-    Plan, Planned, Standing, absolute, check, missing_input,
+    Plan, Planned, Rates, Standing, absolute, check, missing_input,
     order::{Order, order},
     outputs::Outputs,
     select::{Chosen, Selection},
@@ -119,6 +119,7 @@ impl Plan {
             read,
             found_anew,
             removals,
+            rates: Rates::default(),
         };
         if let Some(lineage) = lineage {
             plan.recall(lineage).await?;
@@ -136,6 +137,9 @@ impl Plan {
         let mut found = lineage.last_successes(&self.pipeline.name, &wanted).await?;
         for stage in &mut self.stages {
             stage.last = found.remove(&stage.def.id).map(Box::new);
+        }
+        if self.stages.iter().any(|stage| !stage.is_settled() && stage.last.is_none()) {
+            self.rates = lineage.rates().await?;
         }
         Ok(())
     }

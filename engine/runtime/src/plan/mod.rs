@@ -6,6 +6,7 @@
 
 mod build;
 mod check;
+mod forecast;
 pub mod key;
 mod order;
 mod outputs;
@@ -23,6 +24,7 @@ use std::{
 use llmflow_contract::{Arity, Digest, Entry, Failure, Locks, Machine, Source, Use};
 
 pub use build::{Ground, PlanError};
+pub use forecast::{Forecast, Rates};
 pub use key::Component;
 pub use outputs::Outputs;
 pub use select::Selection;
@@ -31,7 +33,7 @@ pub use sources::files_of;
 pub use view::{Change, PlanView, StageView, Will};
 
 use crate::{
-    event::Finished,
+    event::{Effort, Finished},
     pipeline::{Pipeline, StageDef},
     store::{KeyRecord, Vouched},
 };
@@ -57,6 +59,8 @@ pub struct Plan {
     pub found_anew: usize,
     /// How often anything had been taken away from the store before it was looked at.
     pub removals: Option<u64>,
+    /// How fast operators went, if there are stages that never ran.
+    pub rates: Rates,
 }
 
 /// One stage of a plan.
@@ -103,6 +107,7 @@ impl Standing {
 pub struct LastSuccess {
     pub components: Vec<Component>,
     pub seconds: f64,
+    pub effort: Option<Effort>,
 }
 
 impl Planned {
@@ -240,6 +245,11 @@ impl Plan {
         is_own || build::takes_eval_rows(&stage.def, plan, &self.outputs)
     }
 
+    /// What is expected of a stage, should it run.
+    pub fn forecast(&self, index: usize) -> Forecast {
+        Forecast::of(&self.stages[index], &self.rates)
+    }
+
     /// Does a stage's `when` hold, and on which values? None while a metric that it reads is not known.
     pub fn when_holds(&self, index: usize) -> Option<Result<(), String>> {
         let when = self.stages[index].def.when.as_ref()?;
@@ -270,6 +280,7 @@ pub fn finished(record: &KeyRecord) -> Finished {
         metrics: record.metrics.clone(),
         summary: record.summary.clone(),
         seconds: record.seconds,
+        effort: record.effort,
     }
 }
 

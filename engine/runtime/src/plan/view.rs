@@ -3,7 +3,7 @@
 use llmflow_contract::{Digest, StageId};
 use serde::{Deserialize, Serialize};
 
-use super::{Plan, Standing, finished, refusal};
+use super::{Forecast, Plan, Standing, finished, refusal};
 use crate::event::Finished;
 
 /// What a plan says of each stage, in an order that runs.
@@ -21,9 +21,10 @@ pub struct StageView {
     /// Stages it needs: data, `when` and `after`.
     pub needs: Vec<StageId>,
     pub will: Will,
-    /// Seconds that its last run took, if there was one.
+    /// Expected, by its last run or those of its operator.
     pub seconds: Option<f64>,
     pub memory_bytes: u64,
+    /// Size of what it will leave in the store.
     pub disk_bytes: u64,
 }
 
@@ -114,16 +115,16 @@ impl Plan {
 
     fn stage_view(&self, index: usize) -> StageView {
         let stage = &self.stages[index];
-        let needs = stage.settled.plan.needs;
+        let Forecast { seconds, disk_bytes } = self.forecast(index);
         StageView {
             stage: stage.def.id.clone(),
             operator: stage.entry.name.to_owned(),
             version: stage.entry.version,
             needs: stage.needs.iter().map(|need| self.stages[*need as usize].def.id.clone()).collect(),
             will: self.will(index),
-            seconds: stage.last.as_ref().map(|last| last.seconds),
-            memory_bytes: needs.memory_bytes,
-            disk_bytes: needs.disk_bytes,
+            seconds,
+            memory_bytes: stage.settled.plan.needs.memory_bytes,
+            disk_bytes,
         }
     }
 

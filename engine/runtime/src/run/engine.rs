@@ -73,6 +73,19 @@ pub(super) struct Place {
     pub lineage: Lineage,
 }
 
+/// A stage whose key another run is at.
+struct Elsewhere {
+    index: usize,
+    since: Instant,
+    /// The user knows.
+    is_told: bool,
+}
+
+impl Elsewhere {
+    /// Whoever waits for so long is told so.
+    const LONG: Duration = Duration::from_secs(1);
+}
+
 /// One run in progress.
 pub(super) struct Engine {
     pub(super) plan: Plan,
@@ -110,7 +123,7 @@ pub(super) struct Engine {
     /// Stages whose key another stage of this run is at.
     held: HashMap<Digest, Vec<usize>>,
     /// Stages whose key another run is at.
-    elsewhere: Vec<usize>,
+    elsewhere: Vec<Elsewhere>,
     /// The right to work on the key of each stage that is queued, running or pausing.
     claims: HashMap<usize, Claim>,
     /// While it is held, gc leaves alone what this run makes.
@@ -435,7 +448,7 @@ impl Engine {
         }
         let is_forced = stage.is_forced();
         let Some(claim) = self.place.store.claim(&key)? else {
-            self.elsewhere.push(index);
+            self.elsewhere.push(Elsewhere { index, since: Instant::now(), is_told: false });
             return Ok(());
         };
         if !is_forced {
@@ -457,9 +470,17 @@ impl Engine {
 
     /// Asks again for the keys that other runs were at.
     pub(super) async fn look_elsewhere(&mut self) -> Result<(), Failure> {
-        for index in std::mem::take(&mut self.elsewhere) {
-            if matches!(self.states[index], State::Ready) {
-                self.look_up(index).await?;
+        for waited in std::mem::take(&mut self.elsewhere) {
+            if !matches!(self.states[waited.index], State::Ready) {
+                continue;
+            }
+            self.look_up(waited.index).await?;
+            let Some(again) = self.elsewhere.last_mut().filter(|again| again.index == waited.index) else { continue };
+            let is_long = waited.since.elapsed() >= Elsewhere::LONG;
+            *again = Elsewhere { is_told: is_long, ..waited };
+            if is_long && !waited.is_told {
+                let message = "another run is at this stage: waits for its result".to_owned();
+                self.emit(Some(waited.index), What::Log { level: "note".into(), message });
             }
         }
         Ok(())
@@ -563,6 +584,7 @@ impl Engine {
             lease,
             key,
             components,
+            amount: stage.settled.plan.needs.work,
             kin,
             store: self.place.store.url(),
             work: self.place.home.work(),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use llmflow_contract::{Digest, Failure, Lease, Port, Progress, StageId, nan};
+use llmflow_contract::{Digest, Failure, Lease, Port, Progress, StageId, Work, nan};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,6 +23,8 @@ pub struct Assignment {
     pub lease: Lease,
     pub key: Digest,
     pub components: Vec<Component>,
+    /// How much there is to do.
+    pub amount: Work,
     /// The address of its checkpoints together with those of work that goes further or less far.
     pub kin: Option<Digest>,
     pub store: String,

@@ -355,6 +355,7 @@ async fn carry(
     check_demands(&plan, &compute)?;
     let place = engine::Place { home, store, lineage };
     let withheld = Withheld::of_plan(registry, &plan);
+    withheld.hide();
     let engine = engine::Engine::new(plan, place, compute, ask, withheld, events, cancel)?;
     Ok(engine.run().await?)
 }
@@ -378,8 +379,8 @@ async fn is_told(plan: &Plan, store: &Store, lineage: &Lineage) -> Result<bool, 
 fn check_disk(plan: &Plan, home: &Home, store: &Store) -> Result<(), Failure> {
     /// Forecasts of less are guesses: nothing is refused for them.
     const KNOWN_BYTES: u64 = 256 << 20;
-    let to_run = plan.stages.iter().filter(|stage| !stage.is_settled());
-    let forecasts = to_run.map(|stage| stage.settled.plan.needs.disk_bytes);
+    let to_run = (0..plan.stages.len()).filter(|index| !plan.stages[*index].is_settled());
+    let forecasts = to_run.map(|index| plan.forecast(index).disk_bytes);
     let wanted: u64 = forecasts.filter(|bytes| *bytes >= KNOWN_BYTES).sum();
     let free = home.free_bytes().filter(|free| store.local().is_some() && wanted > *free);
     let Some(free) = free else { return Ok(()) };

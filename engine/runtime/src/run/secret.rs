@@ -78,6 +78,15 @@ impl Withheld {
         let names: Vec<SecretName> = stages.flat_map(|stage| stage.entry.secrets(&stage.settled.params())).collect();
         Self::new(registry, &names)
     }
+
+    /// From here on no other process of this user reads the values out of this one (`/proc/PID/environ`), if there are any:
+    /// among them are the programs that stages run.
+    pub fn hide(&self) {
+        #[cfg(target_os = "linux")]
+        if self.0.iter().any(|name| std::env::var_os(name).is_some()) {
+            let _ = nix::sys::prctl::set_dumpable(false); // fails for no value that there is
+        }
+    }
 }
 
 #[cfg(test)]

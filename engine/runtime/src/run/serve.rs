@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use llmflow_contract::{Failure, Known, KnownInput, Lease, Registry};
+use llmflow_contract::{Failure, Known, KnownInput, Lease, Registry, Work};
 use serde_json::Value;
 
 use super::{
@@ -51,6 +51,7 @@ pub async fn serve(
     let (params, _) = served.entry.plan(params, &known)?;
     let names = served.entry.secrets(&params);
     let withheld = Withheld::new(registry, &names);
+    withheld.hide();
     let mut pool = Pool::new(Executor::new(Workers::Processes, limits.cores, withheld)?);
     let secrets = Secrets::read(&names)?;
     let assignment = Assignment {
@@ -64,6 +65,7 @@ pub async fn serve(
         lease: Lease { cores: limits.cores, memory_bytes: limits.memory_bytes, gpus: Vec::new(), gpu_memory_bytes: 0 },
         key: digest,
         components: Vec::new(),
+        amount: Work::Unknown,
         kin: None,
         store: store.url(),
         work: home.work(),

@@ -23,7 +23,7 @@ use llmflow_contract::{
 
 use super::message::{Assignment, FromWorker, Metrics, ToWorker};
 use crate::{
-    event::now_ms,
+    event::{Effort, now_ms},
     owner, remote,
     store::{Checkpoints, KeyRecord, Store},
 };
@@ -253,6 +253,7 @@ impl WorkerHost<'_> {
             facts: Default::default(),
             summary: String::new(),
             seconds,
+            effort: None,
             attempt: self.assignment.attempt,
             machine: crate::machine_name(),
             at_ms: now_ms(),
@@ -275,6 +276,9 @@ impl WorkerHost<'_> {
         }
         // One wait for the disk, whatever there is.
         let published = self.store.publish_all(&outputs).await?;
+        let files = published.iter().flat_map(|(_, manifest)| &manifest.files);
+        let disk_bytes = files.map(|file| file.size_bytes).sum();
+        record.effort = Some(Effort { work: self.assignment.amount, disk_bytes });
         for (position, ((port, _), (digest, manifest))) in outputs.iter().zip(published).enumerate() {
             let place = if position < main { &mut record.outputs } else { &mut record.side };
             place.insert(port.clone(), digest);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use llmflow_contract::{Digest, Entry, Facts, Kind, Port, nan};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Component;
+use crate::{event::Effort, plan::Component};
 
 /// What a key gave, when and where. Create-only: the first to commit wins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub struct KeyRecord {
     /// The result in one line.
     pub summary: String,
     pub seconds: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effort: Option<Effort>,
     pub attempt: u32,
     pub machine: String,
     /// Milliseconds since 1970 (UTC).

@@ -58,8 +58,12 @@ fn paired(compared: &Compared, metric: &str, before: f64, now: f64) -> Option<(f
     Some((mean - half, mean + half))
 }
 
-/// The interval of a difference of two independent estimates.
+/// The interval of a difference of two independent estimates. Two comparisons over the same questions are none: what they
+/// compare has verdicts of its own, paired, which another one here could contradict.
 fn unpaired(pair: &Pair<'_>, metric: &str, before: f64, now: f64) -> Option<(f64, f64)> {
+    if metric.ends_with("_delta") {
+        return None;
+    }
     let error = |row: &StageRow| {
         let find = |end: &str| row.metrics.get(&format!("{metric}{end}")).copied();
         let ends = find(".lower95").zip(find(".upper95")).map(|(lower, upper)| (upper - lower) / (2.0 * Z));

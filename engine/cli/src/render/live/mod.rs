@@ -114,7 +114,7 @@ impl Live {
                 self.skipped.push(stage.clone());
                 Vec::new()
             }
-            What::Log { level, message } if self.is_verbose || level == "warn" || level == "error" => {
+            What::Log { level, message } if self.is_verbose || level != "info" => {
                 vec![self.fit(&format!("   {}  {}", self.name(stage), format::clean(message)))]
             }
             What::Failed { failure, retry_in_ms: Some(wait) } => {

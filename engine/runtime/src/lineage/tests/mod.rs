@@ -175,9 +175,48 @@ async fn a_series_keeps_the_last_value_of_a_step_that_was_done_twice() {
         let what = What::Metric { name: "loss".into(), value, step: Some(step), reproducible: false };
         tell(&lineage, &run, Some("sft"), what).await;
     }
-    let series = lineage.series(&run, &StageId::from("sft"), "loss").await.unwrap();
-    assert_eq!(series, [(1, 3.0), (2, 1.5)], "SQLite keeps no NaN");
+    let row = lineage.stage_of_run(&run, &"sft".into()).await.unwrap().unwrap();
+    let curves = lineage.curves(&run, &row).await.unwrap();
+    assert_eq!(curves.len(), 1);
+    assert_eq!(curves[0].points, BTreeMap::from([(1, 3.0), (2, 1.5)]), "SQLite keeps no NaN");
     assert!(lineage.events(&run).await.unwrap().is_empty(), "points are not events twice");
+}
+
+#[tokio::test]
+async fn a_curve_is_whole_though_runs_that_were_stopped_drew_parts_of_it() {
+    let (_folder, home) = home();
+    let lineage = Lineage::open(&home).await.unwrap();
+    let runs = [start(&lineage, "a-otter").await, start(&lineage, "b-otter").await, start(&lineage, "c-otter").await];
+    let other = start(&lineage, "d-otter").await;
+    let again = start(&lineage, "e-otter").await;
+    let sft = StageId::from("sft");
+    let draw = async |run: &RunId, key: &[u8], steps: std::ops::Range<u64>, value: f64| {
+        note_key(&lineage, run, &sft, key, &[]).await;
+        for step in steps {
+            let (name, reproducible) = ("loss".to_owned(), false);
+            tell(&lineage, run, Some("sft"), What::Metric { name, value, step: Some(step), reproducible }).await;
+        }
+    };
+    draw(&runs[0], b"key", 1..5, 9.0).await;
+    tell(&lineage, &runs[0], Some("sft"), What::Interrupted).await;
+    draw(&runs[1], b"other key", 1..9, 7.0).await;
+    tell(&lineage, &runs[1], Some("sft"), What::Interrupted).await;
+    draw(&runs[2], b"key", 3..6, 2.0).await;
+    tell(&lineage, &runs[2], Some("sft"), What::Finished(gave("adapter", b"weights"))).await;
+    draw(&other, b"new key", 1..3, 1.0).await;
+    tell(&lineage, &other, Some("sft"), What::Finished(gave("adapter", b"other weights"))).await;
+    note_key(&lineage, &again, &sft, b"key", &[]).await;
+    tell(&lineage, &again, Some("sft"), What::Cached(gave("adapter", b"weights"))).await;
+
+    let whole = BTreeMap::from([(1, 9.0), (2, 9.0), (3, 2.0), (4, 2.0), (5, 2.0)]);
+    for run in [&runs[2], &again] {
+        let row = lineage.stage_of_run(run, &sft).await.unwrap().unwrap();
+        let curves = lineage.curves(run, &row).await.unwrap();
+        assert_eq!(curves.iter().map(|curve| &curve.points).collect::<Vec<_>>(), [&whole], "{run}");
+    }
+    let row = lineage.stage_of_run(&other, &sft).await.unwrap().unwrap();
+    let curves = lineage.curves(&other, &row).await.unwrap();
+    assert_eq!(curves[0].points.len(), 2, "another key, another curve");
 }
 
 #[tokio::test]
@@ -227,7 +266,8 @@ async fn a_key_is_compared_with_the_success_before_it_not_with_its_own() {
     assert_eq!((before.run, before.components), (first.clone(), parts("16").to_vec()));
     assert_eq!(lineage.success_before(&first, &sft).await.unwrap(), None);
     assert_eq!(lineage.components_of(&first, &StageId::from("load")).await.unwrap(), None);
-    assert_eq!(lineage.series_names(&second, &sft).await.unwrap(), ["loss"]);
+    let row = lineage.stage_of_run(&second, &sft).await.unwrap().unwrap();
+    assert_eq!(lineage.curves(&second, &row).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

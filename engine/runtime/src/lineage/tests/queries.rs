@@ -22,6 +22,8 @@ fn queries() -> Vec<String> {
         attempts::ATTEMPTS.to_owned(),
         recall::PUBLISHED.to_owned(),
         recall::FIGURES.to_owned(),
+        curves::UNFINISHED.to_owned(),
+        curves::POINTS.to_owned(),
         recall::LAST_SUCCESSES.to_owned(),
         recall::SUCCESS_BEFORE.to_owned(),
         artifacts::PRODUCERS.to_owned(),

@@ -40,6 +40,7 @@ async fn commit(lineage: &Lineage, store: &Store, run: &RunId, stage: &str) {
         facts: Default::default(),
         summary: String::new(),
         seconds: 1.0,
+        effort: None,
         attempt: 1,
         machine: "here".into(),
         at_ms: 1,

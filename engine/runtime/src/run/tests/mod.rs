@@ -5,13 +5,14 @@ mod operators;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use llmflow_contract::{Class, Digest};
+use llmflow_contract::{Class, Digest, Registry};
 use tokio::{sync::mpsc::unbounded_channel, task::JoinHandle};
 
 use super::{Cancel, Error, Options, Outcome, Workers, run};
 use crate::{
     event::{Event, What},
     plan::{Selection, Will},
+    store::Store,
 };
 
 /// From now on the test's clock jumps to what is waited for next, by a hundredth of a second at most: for what threads do
@@ -41,20 +42,23 @@ async fn run_text(folder: &Path, stage: &str, selection: Selection) -> (Outcome,
 
 async fn run_asked(folder: &Path, selection: Selection) -> (Result<Outcome, Error>, Vec<Event>) {
     let registry = operators::registry();
-    let options = Options {
-        pipeline: folder.join("pipeline.yaml"),
-        home: Some(folder.join("home")),
-        workers: Workers::Threads(Arc::new(registry.clone())),
-        selection,
-        ..Options::default()
-    };
     let (readers, mut told) = unbounded_channel();
-    let outcome = run(options, &registry, readers, Cancel::new()).await;
+    let outcome = run(options(folder, selection, &registry), &registry, readers, Cancel::new()).await;
     let mut events = Vec::new();
     while let Some(event) = told.recv().await {
         events.push(event);
     }
     (outcome, events)
+}
+
+fn options(folder: &Path, selection: Selection, registry: &Registry) -> Options {
+    Options {
+        pipeline: folder.join("pipeline.yaml"),
+        home: Some(folder.join("home")),
+        workers: Workers::Threads(Arc::new(registry.clone())),
+        selection,
+        ..Options::default()
+    }
 }
 
 /// Stages that ended well, each with its outputs' digests.
@@ -149,4 +153,34 @@ async fn what_goes_further_goes_on_from_what_ended_before_where_the_plan_allows_
     assert_eq!(forced, Some(5.0), "what is forced is done, not taken over");
     assert_eq!(taken(3, true).await, Some(3.0));
     assert_eq!(taken(5, true).await, Some(5.0), "every step depends on how many there are");
+}
+
+#[tokio::test]
+async fn who_waits_for_another_run_is_told_so_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (outcome, events) = run_text(folder.path(), "{op: test.write, with: {text: one}}", Selection::default()).await;
+    let Will::Run { key, .. } = outcome.plan.stages[0].will else { panic!("{:?}", outcome.plan) };
+    let is_note = |event: &Event| matches!(&event.what, What::Log { level, .. } if level == "note");
+    assert!(!events.iter().any(is_note), "nobody else is at it");
+    let store = Store::open_local(&folder.path().join("home/store")).unwrap();
+    let mut claim = Some(store.claim(&key).unwrap().unwrap());
+    let clock = jumping_clock();
+    let registry = operators::registry();
+    let (readers, mut told) = unbounded_channel();
+    let asked = options(folder.path(), Selection { force: true, ..Selection::default() }, &registry);
+    let (mut notes, mut has_ended) = (0, false);
+    let listen = async {
+        while let Some(event) = told.recv().await {
+            notes += usize::from(is_note(&event));
+            has_ended |= matches!(event.what, What::Finished(_));
+            assert!(!has_ended || claim.is_none(), "it began while another run was at it");
+            if is_note(&event) {
+                tokio::time::sleep(Duration::from_secs(5)).await; // time for a second one
+                claim = None;
+            }
+        }
+    };
+    let (outcome, ()) = tokio::join!(run(asked, &registry, readers, Cancel::new()), listen);
+    assert_eq!((outcome.unwrap().exit_code, notes, has_ended), (0, 1, true));
+    clock.abort();
 }

@@ -37,6 +37,7 @@ pub(super) fn record(key: &Digest, output: Digest, machine: &str) -> KeyRecord {
         facts: BTreeMap::new(),
         summary: "ok".into(),
         seconds: 1.0,
+        effort: None,
         attempt: 1,
         machine: machine.into(),
         at_ms: 1,

