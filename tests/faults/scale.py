@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 import generate  # noqa: E402
 
 GPUS = {"LLMFLOW_FAKE_GPUS": "4x80GiB"}
-PATIENCE = 900
+PATIENCE = 1_800
 FAILING = f"s{generate.FAILING}"
 
 
@@ -40,7 +40,7 @@ def run(task: Task) -> None:
     with task.round("explained"):
         explained(task, reference)
     with task.round("one S3 store, two homes"):
-        shared(task, min(count, 2_000), outputs)
+        shared(task, count, outputs)
     # A store that forgot everything must show as work done again.
     with task.control() as dice:
         killed(task, large(task, "control", count), outputs, undisturbed.seconds, random.Random(1), forgets=True)

@@ -1,9 +1,15 @@
 //! A history that was lost is made again of what the store remembers.
 
+use llmflow_contract::Work;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::store::{KeyRecord, Store};
+use crate::{
+    event::Effort,
+    store::{KeyRecord, Store},
+};
+
+const EFFORT: Effort = Effort { work: Work::Rows(3), disk_bytes: 5 };
 
 /// What a test compares: every run, its stages, and its record.
 async fn told(lineage: &Lineage) -> Vec<Value> {
@@ -14,9 +20,15 @@ async fn told(lineage: &Lineage) -> Vec<Value> {
         let file = lineage.pipeline_of(&row.run).await.unwrap();
         let mut parts: Vec<_> = lineage.components_of_run(&row.run).await.unwrap().into_iter().collect();
         parts.sort_by(|a, b| a.0.cmp(&b.0));
-        all.push(
-            json!({ "run": row, "stages": stages, "record": record, "overrides": file.overrides, "parts": parts }),
-        );
+        let efforts: Vec<(String, Option<String>)> =
+            sqlx::query_as("SELECT stage, effort FROM stages WHERE run = ? ORDER BY position")
+                .bind(&row.run.0)
+                .fetch_all(&lineage.pool)
+                .await
+                .unwrap();
+        all.push(json!({
+            "run": row, "stages": stages, "record": record, "overrides": file.overrides, "parts": parts, "efforts": efforts,
+        }));
     }
     all
 }
@@ -40,7 +52,7 @@ async fn commit(lineage: &Lineage, store: &Store, run: &RunId, stage: &str) {
         facts: Default::default(),
         summary: String::new(),
         seconds: 1.0,
-        effort: None,
+        effort: Some(EFFORT),
         attempt: 1,
         machine: "here".into(),
         at_ms: 1,
@@ -56,7 +68,8 @@ async fn two_runs(lineage: &Lineage, store: &Store) -> [RunId; 2] {
     for (stage, port) in [("load", "data"), ("sft", "adapter")] {
         commit(lineage, store, &good, stage).await;
         tell(lineage, &good, Some(stage), What::Started { attempt: 1 }).await;
-        tell(lineage, &good, Some(stage), What::Finished(gave(port, stage.as_bytes()))).await;
+        let finished = Finished { effort: Some(EFFORT), ..gave(port, stage.as_bytes()) };
+        tell(lineage, &good, Some(stage), What::Finished(finished)).await;
     }
     tell(lineage, &good, None, What::Published { path: "/out/a".into(), bytes: 7, unchanged: false }).await;
     tell(lineage, &good, None, What::RunFinished { status: RunStatus::Done, seconds: 4.0 }).await;
