@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -73,7 +74,12 @@ impl Project {
 
     /// The program with these words as arguments, in the project's folder, free of the tester's own settings.
     pub fn command(&self, words: &str) -> Command {
-        let mut command = Command::new(LLMFLOW);
+        self.command_of(LLMFLOW, words)
+    }
+
+    /// [`Project::command`] of a copy of the program.
+    pub fn command_of(&self, program: impl AsRef<OsStr>, words: &str) -> Command {
+        let mut command = Command::new(program);
         command.args(words.split_whitespace());
         self.settle(&mut command);
         command

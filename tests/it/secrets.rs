@@ -115,9 +115,7 @@ fn as_anyone(project: &Project, words: &str) -> Command {
     const NOBODY: u32 = 65534;
     let program = project.path("llmflow");
     fs::copy(LLMFLOW, &program).unwrap();
-    let mut command = Command::new(program);
-    command.args(words.split_whitespace());
-    project.settle(&mut command);
+    let mut command = project.command_of(program, words);
     if fs::metadata(project.path("")).unwrap().uid() == 0 {
         let anyone = Some(NOBODY);
         std::os::unix::fs::chown(project.path(""), anyone, anyone).unwrap();

@@ -276,8 +276,7 @@ impl WorkerHost<'_> {
         }
         // One wait for the disk, whatever there is.
         let published = self.store.publish_all(&outputs).await?;
-        let files = published.iter().flat_map(|(_, manifest)| &manifest.files);
-        let disk_bytes = files.map(|file| file.size_bytes).sum();
+        let disk_bytes = published.iter().map(|(_, manifest)| manifest.size_bytes()).sum();
         record.effort = Some(Effort { work: self.assignment.amount, disk_bytes });
         for (position, ((port, _), (digest, manifest))) in outputs.iter().zip(published).enumerate() {
             let place = if position < main { &mut record.outputs } else { &mut record.side };
