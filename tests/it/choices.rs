@@ -132,6 +132,142 @@ fn what_is_frozen_is_a_result_of_the_same_file_asked_the_same_way() {
     assert_eq!(project.llmflow("run other.yaml").code, Some(2), "where nothing is frozen it may not");
 }
 
+/// Whoever shares a store shares what is frozen there, as far as their pipelines have the same name.
+#[test]
+fn what_is_frozen_is_taken_from_another_home_on_the_same_store() {
+    let shared = tempfile::tempdir().unwrap();
+    let text = |name: &str, frozen: bool| {
+        let store = format!("store: \"file://{}\"\n", shared.path().display());
+        let rows = format!("  rows: {{op: data.load, frozen: {frozen}, with: {{path: rows.jsonl}}}}\n");
+        format!("{name}{store}stages:\n{rows}  clean: {{op: data.filter, in: rows, with: {{min_words: 1}}}}\n")
+    };
+    let first = Project::with(&text("name: same\n", false));
+    first.write("rows.jsonl", "{\"text\": \"of the first home\"}\n");
+    first.succeeds("run pipeline.yaml --limit 1");
+    first.succeeds("run pipeline.yaml");
+    let home = |name: &str| {
+        let home = Project::with(&text(name, true));
+        home.write("rows.jsonl", "{\"text\": \"of another\"}\n{\"text\": \"row\"}\n");
+        let plan = home.succeeds("plan pipeline.yaml").out;
+        let (started, _) = went(&home.succeeds("run pipeline.yaml --json"));
+        (home.succeeds("show @/rows --rows 9").out, started, plan, home.succeeds("explain @/rows").out)
+    };
+    let ran_its_own = |name: &str| {
+        let (rows, ..) = home(name);
+        assert!(rows.contains("of another"), "{name} {rows}");
+    };
+    let early = Project::with(&text("name: same\n", true));
+    early.write("rows.jsonl", "{\"text\": \"of another\"}\n");
+    let plan = early.succeeds("plan pipeline.yaml").out;
+    assert!(plan.contains("2 stages, all new"), "what ran elsewhere was not frozen there: {plan}");
+    first.write("pipeline.yaml", text("name: same\n", true));
+    assert!(first.succeeds("run pipeline.yaml").err.contains("nothing to do"), "to freeze a result runs nothing");
+    let (rows, started, plan, told) = home("name: same\n");
+    assert!(rows.contains("of the first home") && started.is_empty(), "{rows} {started:?}");
+    assert!(plan.contains("rows   cached (frozen)") && told.contains("it is frozen"), "{plan} {told}");
+    ran_its_own("name: other\n");
+    first.write("pipeline.yaml", text("", true));
+    first.succeeds("run pipeline.yaml");
+    ran_its_own(""); // the file's name is no name to go by
+}
+
+/// `run.command` checks its placeholders against inputs that are not there when a stage above is skipped.
+#[test]
+fn what_a_skipped_stage_would_have_given_refuses_nothing() {
+    let step = |name: &str, from: &str, more: &str| {
+        let command = format!("[cp, \"{{in.{from}}}\", \"{{out.{name}}}\"]");
+        let with = format!("{{command: {command}, outputs: {{{name}: dataset/text}}}}");
+        format!("  {name}: {{op: run.command, in: {from}, {more}with: {with}}}\n")
+    };
+    let text = "params: {use: true}\nstages:\n  rows: {op: data.load, with: {path: rows.jsonl}}\n".to_owned();
+    let text = text
+        + &step("a", "rows", "when: \"params.use and rows.rows > 1\", ")
+        + &step("b", "a", "")
+        + &step("c", "b", "");
+    let project = Project::with(&text);
+    project.write("rows.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two\"}\n");
+    let (started, skipped) = went(&project.succeeds("run --json --only rows"));
+    assert_eq!((started, skipped["c"].as_str()), (vec!["rows".to_owned()], "not asked for"));
+    for _ in 0..2 {
+        let plan = project.succeeds("plan --set use=false").out;
+        assert!(plan.contains("c   skipped (`b` is skipped)"), "{plan}");
+        let (started, _) = went(&project.succeeds("run --json --set use=false"));
+        assert!(started.is_empty(), "{started:?}");
+    }
+    let (started, _) = went(&project.succeeds("run --json"));
+    assert_eq!(started, ["a", "b", "c"]);
+}
+
+#[test]
+fn what_a_run_skipped_or_refused_is_told_with_why_and_a_rehearsal_goes_through() {
+    let rows = "  rows: {op: data.load, with: {path: rows.jsonl}}\n";
+    let gate = "  judged: {op: data.filter, in: rows, require: [\"kept > 100\"]}\n  last: {op: data.filter, in: judged}\n  apart: {op: data.filter, in: rows, when: \"rows.rows > 100\"}\n";
+    let project = Project::with(&format!("stages:\n{rows}{gate}"));
+    project.write("rows.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two\"}\n");
+    let rehearsal = project.succeeds("run --limit 1");
+    assert!(rehearsal.err.contains("a rehearsal goes on"), "{}", rehearsal.err);
+    assert_eq!(project.llmflow("run").code, Some(1));
+    let run = project.succeeds("show @").out;
+    for told in ["`kept > 100` is false", "`judged` was refused", "`rows.rows > 100` is false"] {
+        assert!(run.contains(told), "{told}: {run}");
+    }
+    assert!(project.succeeds("show @/judged").out.contains("`kept > 100` is false"));
+    let apart =
+        Project::with(&format!("stages:\n{rows}  apart: {{op: data.filter, in: rows, when: \"rows.rows > 100\"}}\n"));
+    apart.write("rows.jsonl", "{\"text\": \"one\"}\n");
+    apart.succeeds("run");
+    for _ in 0..2 {
+        let nothing = apart.succeeds("run").err;
+        assert!(nothing.contains("nothing to do: 1 of 2 cached, 1 skipped"), "{nothing}");
+    }
+    let taken = apart.llmflow("runs --home .");
+    assert!(taken.code == Some(2) && taken.err.contains("home/occupied"), "{}", taken.err);
+    assert!(!apart.path("CACHEDIR.TAG").exists() && !apart.path(".gitignore").exists());
+}
+
+/// A metric is known only when its stage has run: what it does to another stage is that one's affair.
+#[test]
+fn a_metric_that_fits_no_param_fails_its_own_stage_and_no_other() {
+    let text = |gate: &str, least: u32| {
+        let unfit =
+            format!("  unfit: {{op: data.filter, in: rows, {gate}with: {{max_repeated_lines: \"${{rows.rows}}\"}}}}\n");
+        let other = format!("  other: {{op: data.filter, in: rows, with: {{min_words: {least}}}}}\n");
+        format!("stages:\n  rows: {{op: data.load, with: {{path: rows.jsonl}}}}\n{unfit}{other}")
+    };
+    let project = Project::with(&text("", 1));
+    project.write("rows.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two\"}\n");
+    for least in [1, 2] {
+        project.write("pipeline.yaml", text("", least));
+        let done = project.llmflow("run --json");
+        assert_eq!((done.code, stages_with(&done.events(), "failed")), (Some(1), vec!["unfit".to_owned()]));
+        assert!(stages_with(&done.events(), "finished").contains(&"other".to_owned()));
+    }
+    assert!(project.succeeds("plan").out.contains("will fail: `unfit.max_repeated_lines` is"));
+    project.write("pipeline.yaml", text("when: \"rows.rows > 5\", ", 3));
+    let (started, skipped) = went(&project.succeeds("run --json"));
+    assert_eq!(started, ["other"]);
+    assert!(skipped["unfit"].contains("is false"), "a `when` comes first: {skipped:?}");
+}
+
+#[test]
+fn a_run_is_gone_on_with_in_the_environment_it_began_in() {
+    let filter = "  few: {op: data.filter, in: rows, with: {min_words: \"${env.LEAST}\"}}\n";
+    let last = "  last: {op: run.command, in: few, with: {command: [sh, -c, \"test -e READY && cp {in.few} {out.o}\"], outputs: {o: dataset/text}}}\n";
+    let project = Project::with("");
+    let ready = project.path("ready");
+    let last = last.replace("READY", &ready.to_string_lossy());
+    project.write(
+        "pipeline.yaml",
+        format!("stages:\n  rows: {{op: data.load, with: {{path: rows.jsonl}}}}\n{filter}{last}"),
+    );
+    project.write("rows.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two words\"}\n");
+    assert_eq!(project.command("run").env("LEAST", "2").output().unwrap().status.code(), Some(1));
+    std::fs::write(&ready, "").unwrap();
+    let (started, _) = went(&project.succeeds("resume --json"));
+    assert_eq!(started, ["last"], "nothing is filtered anew, with LEAST unset or otherwise");
+    assert!(project.succeeds("show @/few --all").out.contains("min_words 2"));
+}
+
 const GATED: &str = r#"
 stages:
   first: { op: data.load, with: { path: in.jsonl, format: text } }

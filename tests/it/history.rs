@@ -98,6 +98,42 @@ fn explain_follows_an_input_up_to_what_changed_and_says_the_way_back() {
     assert!(plan.contains("nothing to do"), "the way back leads back: {plan}");
 }
 
+/// Labels are in the key, and what is told of an input names its own.
+#[test]
+fn an_input_that_goes_by_a_label_is_told_of_by_it() {
+    let text = |read: &str| {
+        format!(
+            "stages:\n  talk: {{op: data.load, with: {{path: talk.txt}}}}\n  code: {{op: data.load, with: {{path: code.txt}}}}\n  both: {{op: data.dedup, in: {read}}}\n"
+        )
+    };
+    let project = Project::with(&text("{data: {talk: talk, code: code}}"));
+    project.write("talk.txt", "well, hello");
+    project.write("code.txt", "fn main() {}");
+    project.succeeds("run");
+    project.write("pipeline.yaml", text("{talk: talk, code: code}"));
+    assert!(project.succeeds("plan").out.contains("nothing to do"), "its only port takes many: the same, said shorter");
+    // Of equal rows `data.dedup` keeps the first: the order is the file's.
+    assert!(project.succeeds("show @/both --rows 1").out.contains("well, hello"));
+
+    project.write("code.txt", "fn main() { loop {} }");
+    project.succeeds("run");
+    let told = project.succeeds("explain @/both").out;
+    assert!(told.contains("in.data.code") && told.contains("given by code"), "{told}");
+    assert!(!told.split("same:").next().unwrap().contains("in.data.talk"), "{told}");
+    let shown = project.succeeds("show @/both").out;
+    assert!(shown.contains("code ← code.data") && shown.contains("talk ← talk.data"), "{shown}");
+
+    project.succeeds("doctor --rebuild");
+    assert_eq!(project.succeeds("show @/both").out, shown, "run records keep labels");
+
+    project.write("pipeline.yaml", text("[talk, code]"));
+    let plan = project.succeeds("plan").out;
+    assert!(plan.contains("both") && plan.contains("in.data.code"), "without labels the key is another: {plan}");
+    project.succeeds("run");
+    let causes = project.succeeds("diff").out;
+    assert!(causes.contains("both.in.data is new") && causes.contains("both.in.data.code is gone"), "{causes}");
+}
+
 #[test]
 fn a_row_is_followed_from_its_line_to_where_it_was_dropped() {
     let project = twice();
@@ -166,6 +202,12 @@ fn a_history_of_runs_on_another_store_comes_back_too() {
     assert_eq!((json(&project, "runs --json"), json(&project, "show @ --json")), before);
     assert!(project.succeeds("show @/clean --rows 1").out.contains("two words"));
     assert!(project.succeeds("run pipeline.yaml").err.contains("nothing to do"), "the history tells of it already");
+
+    project.succeeds("run pipeline.yaml --home moving --set least=3");
+    fs::rename(project.path("moving"), project.path("moved")).unwrap();
+    fs::remove_file(project.path("moved/lineage.db")).unwrap();
+    project.succeeds("doctor --rebuild --home moved");
+    assert_eq!(json(&project, "runs --json --home moved").as_array().unwrap().len(), 1, "its own, from where it lay");
 }
 
 #[test]
@@ -178,4 +220,46 @@ fn a_plan_is_drawn_before_anything_runs() {
         ["rows", "clean", "unique"]
     );
     assert!(project.succeeds("plan pipeline.yaml --graph mermaid").out.starts_with("flowchart TD\n"));
+}
+
+#[test]
+fn explain_says_what_was_asked_for_rather_than_guess() {
+    let project = Project::with(
+        "params: {least: 2}\nstages:\n  rows: {op: data.load, cache: false, with: {path: rows.jsonl}}\n  few: {op: data.filter, in: rows, require: [\"kept < 100\"], with: {min_words: 2}}\n  gated: {op: data.filter, in: rows, when: \"rows.rows > params.least\"}\n",
+    );
+    project.write("rows.jsonl", ROWS);
+    project.succeeds("run");
+    project.succeeds("run --only few --force");
+    let told = |stage: &str| project.succeeds(&format!("explain @/{stage}")).out;
+    assert!(told("few").contains(": --force; nothing changed since"), "{}", told("few"));
+    project.succeeds("run --set least=9");
+    assert!(told("rows").contains(": cache: false; nothing changed since"), "{}", told("rows"));
+    let skipped = told("gated");
+    assert!(skipped.starts_with("gated was skipped in") && !skipped.contains("no longer in the store"), "{skipped}");
+    let text = fs::read_to_string(project.path("pipeline.yaml")).unwrap();
+    project.write("pipeline.yaml", text.replace("kept < 100", "kept > 100"));
+    assert_eq!(project.llmflow("run").code, Some(1));
+    assert!(told("few").starts_with("few was cached in"), "{}", told("few"));
+    let plan = project.llmflow("plan --force").out;
+    assert!(!plan.contains("waits"), "what is forced runs, whatever the stages above give: {plan}");
+}
+
+#[test]
+fn lineage_of_a_frozen_stage_tells_what_it_was_made_from() {
+    let project = Project::with(
+        "stages:\n  rows: {op: data.load, with: {path: rows.jsonl}}\n  kept: {op: data.filter, in: rows, frozen: true}\n  last: {op: data.filter, matrix: {w: [1, 1.5]}, in: kept, with: {min_mean_word_length: \"${matrix.w}\"}}\n",
+    );
+    project.write("rows.jsonl", ROWS);
+    project.succeeds("run");
+    let first = json(&project, "show @/rows --json")["outputs"][0]["digest"].as_str().unwrap()[..8].to_owned();
+    project.write("rows.jsonl", "{\"text\": \"quite another\"}\n");
+    project.succeeds("run");
+    for _ in 0..2 {
+        let told = project.succeeds("lineage @/last@w=1.5").out;
+        assert!(told.contains(&first) && told.contains("frozen"), "{told}");
+        let below = project.succeeds("lineage @/rows").out;
+        assert!(!below.contains("kept.data"), "nothing was made of the new rows: {below}");
+        project.succeeds("doctor --rebuild");
+    }
+    assert!(project.succeeds("explain @/last@w=1.5").out.starts_with("last@w=1.5"), "a dot begins no port here");
 }

@@ -50,3 +50,76 @@ fn a_form_that_does_not_exist_is_refused_before_anything_runs() {
         assert!(done.err.contains(code) && done.err.contains("pipeline.yaml:4"), "{item}: {}", done.err);
     }
 }
+
+#[test]
+fn what_others_put_there_stays() {
+    let project = project("[out/rows.jsonl, out/rows/, out/whole]");
+    std::fs::create_dir(project.path("out")).unwrap();
+    project.write("out/rows.jsonl", "mine\n");
+    let done = project.llmflow("run pipeline.yaml");
+    assert!(done.code == Some(1) && done.err.contains("publish/occupied"), "{:?} {}", done.code, done.err);
+    assert_eq!(std::fs::read_to_string(project.path("out/rows.jsonl")).unwrap(), "mine\n");
+    assert!(!project.llmflow("run pipeline.yaml").err.contains("up to date"));
+    std::fs::remove_file(project.path("out/rows.jsonl")).unwrap();
+    project.succeeds("run pipeline.yaml");
+    assert!(project.path("out/whole/part-00000.parquet").is_file(), "rows without an ending are a folder");
+
+    // A folder is replaced when its rows are; what somebody added is not of it.
+    project.write("out/rows/NOTES.md", "mine");
+    std::fs::rename(project.path("out/whole"), project.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(project.path("elsewhere"), project.path("out/whole")).unwrap();
+    std::fs::rename(project.path("out/rows"), project.path("rows")).unwrap();
+    std::os::unix::fs::symlink("../rows", project.path("out/rows")).unwrap(); // written with a `/` at its end
+    project.write("rows.jsonl", "{\"text\": \"another\"}\n");
+    project.succeeds("run pipeline.yaml");
+    assert_eq!(std::fs::read_to_string(project.path("out/rows/NOTES.md")).unwrap(), "mine");
+    for link in ["out/whole", "out/rows"] {
+        assert!(std::fs::symlink_metadata(project.path(link)).unwrap().is_symlink(), "{link}: a link is followed");
+    }
+    let bytes = |path: &str| std::fs::read(project.path(path)).unwrap();
+    assert_eq!(bytes("elsewhere/part-00000.parquet"), bytes("out/rows/part-00000.parquet"));
+    // Nor is what LLMflow put there a stranger's once its history, or its whole home, is gone.
+    for (lost, text) in [("lineage.db", "and another"), ("", "a third")] {
+        for end in ["", "-wal", "-shm"].iter().filter(|_| !lost.is_empty()) {
+            let _ = std::fs::remove_file(project.path(&format!(".llmflow/{lost}{end}")));
+        }
+        match lost {
+            "" => std::fs::remove_dir_all(project.path(".llmflow")).unwrap(),
+            _ => drop(project.succeeds("doctor --rebuild")),
+        }
+        project.write("rows.jsonl", format!("{{\"text\": \"{text}\"}}\n"));
+        project.succeeds("run pipeline.yaml");
+        assert!(std::fs::read_to_string(project.path("out/rows.jsonl")).unwrap().contains(text));
+    }
+}
+
+/// A report is written over a report, through a link, and over nothing else.
+#[test]
+fn a_report_takes_no_file_of_somebody_elses() {
+    for name in ["r.md", "r.html"] {
+        let project = project("out/rows/");
+        let text = PIPELINE.replace("PATHS", &format!("out/rows/\n  report: {name}"));
+        project.write("pipeline.yaml", &text);
+        project.write(name, "weeks of notes");
+        let done = project.llmflow("run pipeline.yaml");
+        assert!(done.code == Some(1) && done.err.contains("publish/occupied"), "{:?} {}", done.code, done.err);
+        assert!(done.err.contains("1 stage"), "the run is told all the same: {}", done.err);
+        assert_eq!(std::fs::read(project.path(name)).unwrap(), b"weeks of notes");
+        std::fs::remove_file(project.path(name)).unwrap();
+        std::fs::create_dir(project.path("shared")).unwrap();
+        std::os::unix::fs::symlink(format!("shared/{name}"), project.path(name)).unwrap();
+        project.succeeds("run pipeline.yaml");
+        let first = std::fs::read(project.path(&format!("shared/{name}"))).unwrap();
+        project.write("rows.jsonl", "{\"text\": \"another\"}\n");
+        project.succeeds("run pipeline.yaml");
+        assert_ne!(std::fs::read(project.path(&format!("shared/{name}"))).unwrap(), first);
+    }
+}
+
+#[test]
+fn paths_that_lie_one_inside_the_other_are_refused_before_anything_runs() {
+    for paths in ["[out/, out/rows.jsonl]", "[out/rows.jsonl, out]"] {
+        let done = project(paths).llmflow("check pipeline.yaml");
+        assert!(done.code == Some(2) && done.err.contains("publish/same-path"), "{paths}: {}", done.err);
+    }
+}

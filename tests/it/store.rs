@@ -71,6 +71,10 @@ fn a_named_run_stays_and_gc_says_what_it_would_cost_to_let_the_others_go() {
     toy.succeeds("run toy.yaml");
     assert!(toy.succeeds("tag @ first").err.contains("gc keeps it"));
     assert!(toy.succeeds("tag").out.contains("first"));
+    for (words, named) in [("show @", "show first"), ("explain @/clean", "explain first/clean")] {
+        assert_eq!(toy.succeeds(words).out, toy.succeeds(named).out, "a name stands for its run");
+    }
+    assert!(toy.llmflow("show second").err.contains("no run is called `second`"));
     assert_eq!(toy.llmflow("tag @ ../up").code, Some(2));
     let dry = toy.succeeds("gc --dry-run --keep 0").out;
     assert!(dry.contains("nothing to delete"), "{dry}");
@@ -79,4 +83,28 @@ fn a_named_run_stays_and_gc_says_what_it_would_cost_to_let_the_others_go() {
     assert_eq!((&collected["records"], &collected["runs_let_go"]), (&0.into(), &1.into()), "all of it is young");
     let blobs: Vec<PathBuf> = files_below(&toy.path(".llmflow/store/blobs"));
     assert!(!blobs.is_empty());
+}
+
+/// What keeps things is never guessed at.
+#[test]
+fn a_damaged_record_of_a_run_or_name_is_told_and_stops_gc() {
+    let toy = Project::toy();
+    toy.succeeds("run toy.yaml");
+    toy.succeeds("tag @ keep");
+    for (folder, mended) in [("runs", true), ("tags", false)] {
+        let object = files_below(&toy.path(&format!(".llmflow/store/{folder}"))).remove(0);
+        let mut bytes = fs::read(&object).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        overwrite(&object, &bytes);
+        let found = toy.llmflow("verify");
+        assert!(found.code == Some(3) && found.out.contains("damaged"), "{folder}: {}", found.out);
+        let stopped = toy.llmflow("gc --keep 0");
+        assert!(stopped.code == Some(3) && stopped.err.contains("store/damaged"), "{folder}: {}", stopped.err);
+        let repaired = toy.llmflow("verify --repair");
+        assert_eq!(repaired.out.contains("llmflow tag RUN NAME"), folder == "tags", "{}", repaired.out);
+        assert_eq!(object.exists(), mended, "the history knows the run, nobody what was named");
+        toy.succeeds("verify");
+        toy.succeeds("gc --dry-run");
+    }
 }

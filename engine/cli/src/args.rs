@@ -248,7 +248,7 @@ pub struct RunsArgs {
 
 #[derive(Args, Clone, Debug)]
 pub struct ShowArgs {
-    /// `@` (newest run), `@-1`, a run's name, `RUN/STAGE`, `RUN/STAGE.PORT`
+    /// `@` (newest run), `@-1`, a run's name or tag, `RUN/STAGE`, `RUN/STAGE.PORT`
     #[arg(default_value = "@")]
     pub address: String,
     /// Print the first N rows of a dataset
@@ -381,19 +381,23 @@ pub struct GcArgs {
     /// Only say what would go, and what it would cost
     #[arg(short = 'n', long)]
     pub dry_run: bool,
-    /// Keep the newest N runs of each pipeline
+    /// Keep the newest N runs of each pipeline file
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub keep: usize,
     /// Keep every run of the last N days too
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub keep_days: u64,
+    /// Delete what programs and judges of rows answered if nothing asked for it in N days (on an object store: if it is
+    /// older); a stage that needs it asks, and pays, again
+    #[arg(long, value_name = "N")]
+    pub answer_days: Option<u64>,
     #[command(flatten)]
     pub at: StoreArgs,
 }
 
 #[derive(Args, Clone, Debug)]
 pub struct TagArgs {
-    /// `@` (newest run), `@-1`, or a run's name
+    /// `@` (newest run), `@-1`, a run's name or tag
     #[arg(requires = "name")]
     pub run: Option<String>,
     /// Letters, digits, `.`, `-`, `_`: `release-2`

@@ -98,6 +98,8 @@ pub struct AnyArtifact {
     pub manifest: Manifest,
     pub root: PathBuf,
     pub references: BTreeMap<String, AnyArtifact>,
+    /// The name it goes by where the pipeline gives its port a map, for operators that tell inputs apart by name.
+    pub label: Option<String>,
 }
 
 impl AnyArtifact {

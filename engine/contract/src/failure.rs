@@ -103,8 +103,11 @@ impl Failure {
             }
             E::NotFound => Self::input("file/missing", format!("`{shown}` does not exist ({doing})")),
             E::IsADirectory => Self::input("file/folder", format!("`{shown}` is a folder, not a file ({doing})")),
-            E::PermissionDenied | E::ReadOnlyFilesystem => {
-                Self::environment("file/permission", format!("no permission for {doing} `{shown}`"))
+            E::PermissionDenied => Self::environment("file/permission", format!("no permission for {doing} `{shown}`"))
+                .help(format!("`ls -ld {shown}` shows whose it is and who may")),
+            E::ReadOnlyFilesystem => {
+                Self::environment("file/permission", format!("a read-only file system forbids {doing} `{shown}`"))
+                    .help("keep state where it can be written: `--home FOLDER`")
             }
             _ => Self::environment("file/io", format!("{doing} `{shown}` failed")),
         };

@@ -27,6 +27,9 @@ pub struct Known {
 #[derive(Clone, Debug)]
 pub struct KnownInput {
     pub stage: StageId,
+    /// The name it goes by where the pipeline gives its port a map, `in: {data: {code: a, talk: b}}`, for operators that tell
+    /// inputs apart by name.
+    pub label: Option<String>,
     pub kind: Kind,
     pub facts: Facts,
     pub digest: Option<Digest>,

@@ -43,7 +43,7 @@ pub enum RowFile {
 impl RowFile {
     /// What the ending of a path asks for, where rows are to lie there.
     pub fn of(kind: &Kind, path: &Path) -> Option<Self> {
-        match path.extension().filter(|_| kind.is_dataset())?.to_str()? {
+        match path.extension().filter(|_| kind.is_dataset())?.to_str()?.to_ascii_lowercase().as_str() {
             "jsonl" => Some(Self::Jsonl),
             "parquet" => Some(Self::Parquet),
             _ => None,

@@ -5,7 +5,7 @@ use llmflow_contract::{Failure, Port, StageId};
 /// A run, perhaps one of its stages, perhaps one of that stage's outputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// `@` (newest), `@-N` (N before it), or a name's unique prefix.
+    /// `@` (newest), `@-N` (N before it), a name's unique prefix, or a tag.
     pub run: String,
     pub stage: Option<StageId>,
     pub port: Option<Port>,

@@ -18,8 +18,12 @@ use crate::{event::RunId, owner};
 pub const FOLDER: &str = ".llmflow";
 /// The list of other stores, a URL a line: what finds them where the history is lost.
 const STORES: &str = "stores";
+/// What every home holds: backups may leave it out.
+const TAG: &str = "CACHEDIR.TAG";
+/// Name of the list of places where this home lay: records of its runs in other stores name it by these.
+const PLACES: &str = "places";
 
-/// `.llmflow/`: `lineage.db`, `store/`, `stores`, `work/`.
+/// `.llmflow/`: `lineage.db`, `store/`, `stores`, `places`, `work/`.
 #[derive(Clone, Debug)]
 pub struct Home {
     root: PathBuf,
@@ -49,24 +53,45 @@ impl Home {
         let start = start.canonicalize().map_err(|error| Failure::io("opening", start, &error))?;
         let above = |name: &str| start.ancestors().find(|folder| folder.join(name).exists()).map(Path::to_owned);
         let root = match explicit {
-            Some(path) => path.to_owned(),
+            Some(path) => Self::named(path)?,
             None => above(FOLDER).or_else(|| above(".git")).unwrap_or(start).join(FOLDER),
         };
         fs::create_dir_all(root.join("work")).map_err(|error| Failure::io("making", &root, &error))?;
         let root = root.canonicalize().map_err(|error| Failure::io("opening", &root, &error))?;
         for (name, text) in [
             (".gitignore", "*\n"),
-            (
-                "CACHEDIR.TAG",
-                "Signature: 8a477f597d28d172789f06886806bc55\n# LLMflow's state: may be left out of backups.\n",
-            ),
+            (TAG, "Signature: 8a477f597d28d172789f06886806bc55\n# LLMflow's state: may be left out of backups.\n"),
         ] {
             let path = root.join(name);
             if !path.exists() {
                 fs::write(&path, text).map_err(|error| Failure::io("writing", &path, &error))?;
             }
         }
-        Ok(Self { root })
+        let home = Self { root };
+        home.remember(PLACES, &home.root.to_string_lossy())?; // lost in a power cut, it is noted the next time
+        Ok(home)
+    }
+
+    /// A folder that is to be a home: one already, or empty, or not there.
+    fn named(path: &Path) -> Result<PathBuf, Failure> {
+        let is_free = path.join(TAG).exists() || path.read_dir().map_or(true, |mut entries| entries.next().is_none());
+        if is_free {
+            return Ok(path.to_owned());
+        }
+        let message = format!("`{}` holds other things, and is no home of LLMflow", path.display());
+        let below = path.join(FOLDER);
+        Err(Failure::input("home/occupied", message).help(match below.is_dir() {
+            true => format!("--home {}", below.display()),
+            false => "name a folder that is empty, or not there yet".to_owned(),
+        }))
+    }
+
+    /// Where this home lies, and lay before it was moved.
+    ///
+    /// # Errors
+    /// Of the environment if the list is there and cannot be read.
+    pub fn places(&self) -> Result<Vec<PathBuf>, Failure> {
+        Ok(self.listed(PLACES)?.into_iter().map(PathBuf::from).collect())
     }
 
     pub fn root(&self) -> &Path {
@@ -83,27 +108,40 @@ impl Home {
     /// # Errors
     /// Of the environment if the list is there and cannot be read.
     pub fn other_stores(&self) -> Result<Vec<String>, Failure> {
-        let path = self.root.join(STORES);
-        let listed = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            listed => listed.map_err(|error| Failure::io("reading", &path, &error))?,
-        };
-        Ok(listed.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+        self.listed(STORES)
     }
     /// Remembers a store that is not this home's own; durable on return.
     ///
     /// # Errors
     /// Of the environment if the home cannot be written.
     pub fn remember_store(&self, url: &str) -> Result<(), Failure> {
-        if self.other_stores()?.iter().any(|known| known == url) {
-            return Ok(());
-        }
-        let path = self.root.join(STORES);
-        let failed = |error: std::io::Error| Failure::io("writing", &path, &error);
-        let mut list = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
-        list.write_all(format!("{url}\n").as_bytes()).and_then(|()| list.sync_all()).map_err(failed)?;
-        File::open(&self.root).and_then(|folder| folder.sync_all()).map_err(failed)
+        let Some(list) = self.remember(STORES, url)? else { return Ok(()) };
+        let synced = list.sync_all().and_then(|()| File::open(&self.root)?.sync_all());
+        synced.map_err(|error| Failure::io("writing", self.root.join(STORES), &error))
     }
+
+    /// The lines of a small file of the home.
+    fn listed(&self, name: &str) -> Result<Vec<String>, Failure> {
+        let path = self.root.join(name);
+        let listed = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listed => listed.map_err(|error| Failure::io("reading", &path, &error))?,
+        };
+        Ok(listed.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    }
+    /// Adds a line to one, unless it has it; gives the file it was added to.
+    fn remember(&self, name: &str, line: &str) -> Result<Option<File>, Failure> {
+        if self.listed(name)?.iter().any(|known| known == line) {
+            return Ok(None);
+        }
+        let path = self.root.join(name);
+        let added = OpenOptions::new().create(true).append(true).open(&path).and_then(|mut list| {
+            list.write_all(format!("{line}\n").as_bytes())?;
+            Ok(list)
+        });
+        added.map(Some).map_err(|error| Failure::io("writing", &path, &error))
+    }
+
     pub fn work(&self) -> PathBuf {
         self.root.join("work")
     }

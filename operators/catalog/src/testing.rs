@@ -181,7 +181,7 @@ pub(crate) fn artifact(made: AnyMade) -> AnyArtifact {
     list(&made.folder, "", &mut files);
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let manifest = Manifest { kind: made.kind, files, facts: made.facts, references: made.references };
-    AnyArtifact { digest: manifest.digest(), manifest, root: made.folder, references: BTreeMap::new() }
+    AnyArtifact { digest: manifest.digest(), manifest, root: made.folder, references: BTreeMap::new(), label: None }
 }
 
 fn list(folder: &Path, prefix: &str, files: &mut Vec<FileEntry>) {
@@ -203,6 +203,7 @@ pub(crate) fn known(base: PathBuf, inputs: &[(&str, &AnyArtifact)]) -> Known {
     for (port, artifact) in inputs {
         by_port.entry(Port::from(*port)).or_default().push(KnownInput {
             stage: StageId::from("stage"),
+            label: artifact.label.clone(),
             kind: artifact.kind().clone(),
             facts: artifact.facts().clone(),
             digest: Some(artifact.digest),

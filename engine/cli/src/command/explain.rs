@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use llmflow_contract::{Entry, Failure, Port, StageId};
+use llmflow_contract::{Entry, Failure, StageId};
 use llmflow_runtime::{
-    address::Address,
     event::{RunId, What},
-    lineage::{Follower, Lineage, NOT_STARTED, PipelineRow, StageRow, Success},
+    lineage::{Follower, InputRow, Lineage, NOT_STARTED, PipelineRow, StageRow, Success},
     pipeline::{self, Loaded, SourceFile},
     plan::{Change, key},
     run::Error,
@@ -17,6 +16,7 @@ use crate::{
     args::ExplainArgs,
     render::{
         explain::{self as screen, Culprit, Explained},
+        format,
         typed::quoted,
         when,
     },
@@ -26,12 +26,14 @@ use crate::{
 const LONGEST_FILE: usize = 256 << 10;
 /// Stages that are asked on the way up to a culprit.
 const MOST_ASKED: usize = 200;
+/// Stages that are named as those that gave an input.
+const MOST_NAMED: usize = 8;
 
 /// Says why a stage ran, or why it did not.
 pub fn explain(args: ExplainArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
         let history = History::open(setting.home.as_deref()).await?;
-        let (run, stage) = history.lineage.find_stage(&Address::parse(&args.address)?).await?;
+        let (run, stage) = history.lineage.find_stage(&history.address(&args.address).await?).await?;
         let it = explained(&history.lineage, run, stage, setting).await?;
         let out = setting.screen;
         if out.json {
@@ -60,10 +62,11 @@ async fn explained(
         None => Vec::new(),
     };
     let limit = lineage.limit_of(&run).await?;
-    let mut origins = Origins { lineage, run: &run, setting, is_limited: limit.is_some(), loaded: None };
+    let mut origins =
+        Origins { lineage, run: &run, setting, is_limited: limit.is_some(), recorded: None, loaded: None };
     for change in &mut changes {
         change.origin = match change.part.strip_prefix("in.") {
-            Some(port) => makers(&stage, port),
+            Some(slot) => makers(&stage, slot),
             None => origins.of(&stage.stage, change).await?,
         };
     }
@@ -75,7 +78,11 @@ async fn explained(
         own.chain(culprits.iter().map(|culprit| (&culprit.stage, &culprit.change))).collect();
     let back = way_back(&all);
     let (then, same) = following(lineage.following(&run, &stage.stage).await?);
+    let is_frozen = stage.status == "cached" && origins.is_frozen(&stage.stage).await?;
     Ok(Explained {
+        is_frozen,
+        asked: lineage.asked_of(&run, &stage.stage).await?,
+        was_tried: stage.attempts > 0,
         reason: reason(lineage, &run, &stage).await?,
         then_seconds: then.iter().filter_map(|stage| stage.seconds).fold(0.0, |all, seconds| all + seconds), // a sum of none is -0
         then: then.into_iter().map(|stage| stage.stage).collect(),
@@ -105,7 +112,7 @@ async fn culprits(
 ) -> Result<Vec<Culprit>, Failure> {
     let mut found = Vec::new();
     let mut asked: BTreeSet<StageId> = BTreeSet::new();
-    let reads = stage.inputs.iter().map(|input| (input.port.clone(), input.from_stage.clone()));
+    let reads = stage.inputs.iter().map(|input| (input.slot(), input.from_stage.clone()));
     let mut queue = makers_of(&reads.collect::<Vec<_>>(), changes);
     while let Some(maker) = queue.pop() {
         if asked.len() == MOST_ASKED || !asked.insert(maker.clone()) {
@@ -123,9 +130,9 @@ async fn culprits(
 }
 
 /// The stages behind those inputs that changed.
-fn makers_of(reads: &[(Port, StageId)], changes: &[Change]) -> Vec<StageId> {
-    let ports: BTreeSet<&str> = changes.iter().filter_map(|change| change.part.strip_prefix("in.")).collect();
-    reads.iter().filter(|(port, _)| ports.contains(port.as_str())).map(|(_, stage)| stage.clone()).collect()
+fn makers_of(reads: &[(String, StageId)], changes: &[Change]) -> Vec<StageId> {
+    let slots: BTreeSet<&str> = changes.iter().filter_map(|change| change.part.strip_prefix("in.")).collect();
+    reads.iter().filter(|(slot, _)| slots.contains(slot.as_str())).map(|(_, stage)| stage.clone()).collect()
 }
 
 /// Where the values of params come from: as the run's plan noted it, else as its file says.
@@ -135,7 +142,8 @@ struct Origins<'a> {
     setting: &'a Setting<'a>,
     /// A rehearsal lowers params after the file is read: no plan notes that.
     is_limited: bool,
-    loaded: Option<Option<Box<Loaded>>>,
+    recorded: Option<PipelineRow>,
+    loaded: Option<Box<Loaded>>,
 }
 
 impl Origins<'_> {
@@ -146,13 +154,28 @@ impl Origins<'_> {
         if let Some(noted) = noted.filter(|_| !self.is_limited) {
             return Ok(noted.origin);
         }
-        if self.loaded.is_none() {
-            let recorded = self.lineage.pipeline_of(self.run).await?;
-            let is_short = recorded.text.len() <= LONGEST_FILE;
-            self.loaded = Some(is_short.then(|| Box::new(reload(&recorded, self.setting))));
+        let setting = self.setting;
+        let loaded = self.file(|_| true).await?;
+        Ok(loaded.and_then(|loaded| origin_of(loaded, stage, param, change.now.as_deref(), setting)))
+    }
+
+    /// Was the stage frozen in the run?
+    async fn is_frozen(&mut self, stage: &StageId) -> Result<bool, Failure> {
+        let loaded = self.file(|text| text.contains("frozen")).await?;
+        let def = loaded.and_then(|loaded| loaded.stages.iter().find(|def| def.id == *stage));
+        Ok(def.is_some_and(|def| def.shared.is_frozen))
+    }
+
+    /// The run's file, read again if it is short and of interest.
+    async fn file(&mut self, is_wanted: impl Fn(&str) -> bool) -> Result<Option<&Loaded>, Failure> {
+        if self.recorded.is_none() {
+            self.recorded = Some(self.lineage.pipeline_of(self.run).await?);
         }
-        let Some(Some(loaded)) = &self.loaded else { return Ok(None) };
-        Ok(origin_of(loaded, stage, param, change.now.as_deref(), self.setting))
+        let recorded = self.recorded.iter().find(|file| file.text.len() <= LONGEST_FILE && is_wanted(&file.text));
+        if let (Some(recorded), None) = (recorded, &self.loaded) {
+            self.loaded = Some(Box::new(reload(recorded, self.setting)));
+        }
+        Ok(self.loaded.as_deref())
     }
 }
 
@@ -204,10 +227,14 @@ fn way_back(changes: &[(&StageId, &Change)]) -> Vec<String> {
 }
 
 /// The stages that gave an input: explaining one of them goes on from here.
-fn makers(stage: &StageRow, port: &str) -> Option<String> {
-    let inputs = stage.inputs.iter().filter(|input| input.port.as_str() == port);
-    let names: Vec<&str> = inputs.map(|input| input.from_stage.as_str()).collect();
-    (!names.is_empty()).then(|| format!("given by {}", names.join(", ")))
+fn makers(stage: &StageRow, slot: &str) -> Option<String> {
+    let inputs = stage.inputs.iter().filter(|input| input.slot() == slot);
+    let (gave, silent): (Vec<_>, Vec<_>) = inputs.partition(|input| input.digest.is_some());
+    let names = |inputs: &[&InputRow]| format::listed(inputs.iter().map(|input| input.from_stage.as_str()), MOST_NAMED);
+    let given = (!gave.is_empty()).then(|| format!("given by {}", names(&gave)));
+    let silent = (!silent.is_empty()).then(|| format!("nothing by {}", names(&silent)));
+    let parts: Vec<String> = given.into_iter().chain(silent).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// Every stage that reads, directly or not, what this one gives: those that ran, and those that did not have to.

@@ -7,7 +7,7 @@ use std::{
 
 use llmflow_contract::{AnyArtifact, Digest, Failure};
 use llmflow_dataset::{Dataset, RowFile};
-use llmflow_runtime::{address::Address, run as engine, run::Error};
+use llmflow_runtime::{run as engine, run::Error};
 use serde_json::json;
 
 use super::{DONE, Setting, block_on, history::History, ro_crate};
@@ -20,7 +20,7 @@ use crate::{
 pub fn export(args: ExportArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
         let history = History::open(setting.home.as_deref()).await?;
-        let address = Address::parse(&args.address)?;
+        let address = history.address(&args.address).await?;
         let run = history.lineage.find_run(&address.run).await?;
         let limit = history.lineage.limit_of(&run).await?;
         let note = limit.map(|limit| format::rehearsed(&run, limit));
@@ -92,7 +92,7 @@ fn export_files(artifact: &AnyArtifact, path: &Path) -> Result<bool, Failure> {
         let is_same = engine::holds(artifact, path).map_err(|error| Failure::io("reading", path, &error))?;
         return if is_same { Ok(false) } else { Err(occupied(path)) };
     }
-    engine::copy_out(artifact, path)?;
+    engine::copy_out(artifact, path, false, None)?;
     Ok(true)
 }
 

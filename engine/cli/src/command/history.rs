@@ -1,9 +1,9 @@
 //! Opens what looks back: the home around a folder, its history and its store.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use llmflow_contract::Failure;
-use llmflow_runtime::{home::Home, lineage::Lineage, store::Store};
+use llmflow_runtime::{address::Address, home::Home, lineage::Lineage, store::Store};
 
 use crate::render::{format, typed};
 
@@ -27,7 +27,17 @@ impl History {
     pub async fn open_with_store(explicit: Option<&Path>, url: Option<&str>) -> Result<Self, Failure> {
         let mut history = Self::open(explicit).await?;
         if let Some(url) = url {
-            history.store = Store::open(url)?.in_home(&history.home.work());
+            let store = match url.contains("://") {
+                true => Store::open(url)?,
+                false if Path::new(url).is_dir() => Store::open_local(Path::new(url))?,
+                false => {
+                    let message = format!("there is no folder `{url}`");
+                    return Err(
+                        Failure::input("store/none", message).help("--store FOLDER, or --store s3://BUCKET/PREFIX")
+                    );
+                }
+            };
+            history.store = store.in_home(&history.home.work());
         }
         Ok(history)
     }
@@ -53,6 +63,29 @@ impl History {
         let lineage = Lineage::open(&home).await?;
         let store = lineage.store_of_newest(&home).await?;
         Ok(Self { home, lineage, store })
+    }
+
+    /// Writes into the store what this history knows of its runs and the store does not: each keeps what it made from gc.
+    ///
+    /// # Errors
+    /// Those of history and store.
+    pub async fn write_missing_records(&self) -> Result<(), Failure> {
+        let known: HashSet<String> = self.store.run_names().await?.into_iter().collect();
+        let runs = self.lineage.ended_on(&self.store.url(), &self.home).await?;
+        for run in runs.into_iter().filter(|run| !known.contains(&run.0)) {
+            let record = serde_json::to_value(self.lineage.record_of(&run).await?);
+            let record = record.map_err(|error| Failure::bug(format!("run record: {error}")))?;
+            self.store.put_run(&run, &record).await?;
+        }
+        Ok(())
+    }
+
+    /// What words point at: [`Lineage::address`].
+    ///
+    /// # Errors
+    /// `address/form`; those of history and store.
+    pub async fn address(&self, text: &str) -> Result<Address, Failure> {
+        self.lineage.address(text, &self.store).await
     }
 
     /// The words of a command that looks back, as they find this home from here.

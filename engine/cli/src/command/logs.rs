@@ -9,7 +9,7 @@ use std::{
 };
 
 use llmflow_contract::{Failure, StageId};
-use llmflow_runtime::{address::Address, event::RunId, run::Error};
+use llmflow_runtime::{event::RunId, run::Error};
 use serde_json::json;
 
 use super::{DONE, Setting, block_on, history::History};
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub fn logs(args: LogsArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
         let history = History::open(setting.home.as_deref()).await?;
-        let address = Address::parse(&args.address)?;
+        let address = history.address(&args.address).await?;
         let (run, only) = match &address.stage {
             Some(_) => history.lineage.find_stage(&address).await.map(|(run, stage)| (run, Some(stage.stage)))?,
             None => (history.lineage.find_run(&address.run).await?, None),

@@ -65,7 +65,8 @@ pub fn options(args: &PipelineArgs, remote: RemoteArgs, home: Option<&Path>) -> 
 /// A file of params that cannot be read.
 pub fn overrides(args: &PipelineArgs) -> Result<Overrides, Failure> {
     let params_file = args.params_file.as_deref().map(SourceFile::read).transpose()?;
-    Ok(Overrides { set: args.set.clone(), params_file, profile: args.profile.clone(), limit: args.limit })
+    let (set, profile, limit) = (args.set.clone(), args.profile.clone(), args.limit);
+    Ok(Overrides { set, params_file, profile, limit, ..Overrides::default() })
 }
 
 /// The file as far as it can be read: for its name, and for what it deploys.

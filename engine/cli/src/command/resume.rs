@@ -14,7 +14,7 @@ pub fn resume(args: ResumeArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
         let history = History::open(setting.home.as_deref()).await?;
         let run = match args.run {
-            Some(text) => history.lineage.find_run(&text).await?,
+            Some(text) => history.lineage.run_at(&text, &history.store).await?,
             None => history.lineage.newest_unfinished().await?.ok_or_else(|| {
                 Failure::input("lineage/run", "every run here is finished; there is nothing to resume")
                     .help(format!("{} lists them", history.typed("llmflow runs")))
@@ -36,7 +36,7 @@ pub fn resume(args: ResumeArgs, setting: &Setting) -> Result<u8, Error> {
         let outcome =
             running::watched(setting, |events, cancel| run::resume(&run.0, home, setting.registry, events, cancel))
                 .await?;
-        running::write_reports(&outcome).await?;
+        let outcome = running::with_reports(outcome).await?;
         running::finish(&outcome, recorded.path, recorded.overrides.limit, setting);
         Ok(outcome.exit_code)
     })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use llmflow_contract::{Digest, Failure, Port};
 use llmflow_dataset::{Dataset, Fate, Row, TraceReader, TraceRecord};
-use llmflow_runtime::{address::Address, lineage::StageRow};
+use llmflow_runtime::lineage::StageRow;
 
 use super::{Setting, history::History};
 use crate::{args::ShowArgs, render::rows as screen};
@@ -14,7 +14,7 @@ const ROWS: usize = 5;
 
 /// The first rows of a dataset, or the first that contain a text.
 pub async fn rows(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> Result<(), Failure> {
-    let (_, stage, port, digest) = history.lineage.resolve(&Address::parse(&args.address)?).await?;
+    let (_, stage, port, digest) = history.lineage.resolve(&history.address(&args.address).await?).await?;
     let artifact = history.store.artifact(&digest, &history.home.work()).await?;
     if !artifact.kind().is_dataset() {
         let message = format!("`{stage}.{port}` is of kind {}, which has no rows", artifact.kind());
@@ -58,7 +58,7 @@ fn contains(row: &Row, text: &str) -> bool {
 
 /// The rows a stage dropped or set aside, with the rule and what it saw.
 pub async fn dropped(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> Result<(), Failure> {
-    let (run, stage) = history.lineage.find_stage(&Address::parse(&args.address)?).await?;
+    let (run, stage) = history.lineage.find_stage(&history.address(&args.address).await?).await?;
     let stage = &stage;
     let records = trace_of(history, stage).await?.ok_or_else(|| {
         Failure::input("show/trace", format!("`{}` keeps no trace of its rows", stage.stage))

@@ -47,7 +47,7 @@ pub fn run(args: RunArgs, setting: &Setting) -> Result<u8, Error> {
     say_rehearsal(limit, setting);
     block_on(async {
         let outcome = watched(setting, |events, cancel| run::run(options, setting.registry, events, cancel)).await?;
-        write_reports(&outcome).await?;
+        let outcome = with_reports(outcome).await?;
         finish(&outcome, file, limit, setting);
         match deployed {
             Some(deployed) if outcome.exit_code == 0 => {
@@ -91,11 +91,14 @@ where
 }
 
 /// Writes the run's report where the user wants it; a run with nothing to do only where it is missing.
-pub async fn write_reports(outcome: &Outcome) -> Result<(), Failure> {
+///
+/// # Errors
+/// Those of history and store. A report that cannot be written is a path that could not be published.
+pub async fn with_reports(mut outcome: Outcome) -> Result<Outcome, Failure> {
     let is_wanted = |path: &&PathBuf| outcome.run.is_some() || !path.exists();
     let wanted: Vec<&PathBuf> = outcome.report_to.iter().filter(is_wanted).collect();
     if wanted.is_empty() {
-        return Ok(());
+        return Ok(outcome);
     }
     let history = History::open(Some(&outcome.home)).await?;
     let run = match &outcome.run {
@@ -103,7 +106,15 @@ pub async fn write_reports(outcome: &Outcome) -> Result<(), Failure> {
         None => newest_done(&history, &outcome.pipeline).await?,
     };
     let data = report::collect(&history.lineage, &history.store, &history.home, &run).await?;
-    wanted.into_iter().try_for_each(|path| report::write(&data, path))
+    let failures: Vec<Failure> = wanted.into_iter().filter_map(|path| report::write(&data, path).err()).collect();
+    if !failures.is_empty() {
+        outcome.unpublished.extend(failures);
+        outcome.exit_code = outcome.exit_code.max(1);
+        if outcome.status == RunStatus::Done {
+            outcome.status = RunStatus::Failed;
+        }
+    }
+    Ok(outcome)
 }
 
 /// The end of a run of this file, as typed or as recorded, on the screen.

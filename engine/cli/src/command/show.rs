@@ -26,7 +26,7 @@ use crate::{
 pub fn show(args: ShowArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
         let history = History::open(setting.home.as_deref()).await?;
-        let address = Address::parse(&args.address)?;
+        let address = history.address(&args.address).await?;
         if args.open {
             open_report(&history, &address, setting).await?;
             return Ok(DONE);
@@ -78,7 +78,7 @@ async fn open_report(history: &History, address: &Address, setting: &Setting<'_>
 
 async fn show_run(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> Result<(), Failure> {
     let lineage = &history.lineage;
-    let run = lineage.find_run(&Address::parse(&args.address)?.run).await?;
+    let run = lineage.find_run(&history.address(&args.address).await?.run).await?;
     let counts = lineage.stage_counts(&run).await?;
     let total: u32 = counts.iter().map(|count| count.stages).sum();
     let recorded = lineage.pipeline_of(&run).await?;
@@ -95,6 +95,7 @@ async fn show_run(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> 
         file: recorded.path,
         tags: history.store.tags_of_runs().await?.remove(&run.0).unwrap_or_default(),
         published: lineage.published_by(&run).await?,
+        reasons: lineage.reasons_of(&run).await?,
         not_started: lineage.not_started(&run).await?,
         with_home: history.with_home(),
         stages,
@@ -109,7 +110,7 @@ async fn show_run(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> 
 }
 
 async fn show_stage(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> Result<(), Failure> {
-    let (run, stage) = history.lineage.find_stage(&Address::parse(&args.address)?).await?;
+    let (run, stage) = history.lineage.find_stage(&history.address(&args.address).await?).await?;
     let shown = gather(history, &run, stage, setting).await?;
     let out = setting.screen;
     if out.json {
@@ -181,6 +182,10 @@ async fn gather(history: &History, run: &RunId, row: StageRow, setting: &Setting
         _ => lineage.attempts_of(run, &row.stage).await?,
     };
     Ok(ShownStage {
+        reason: match row.status.as_str() {
+            "skipped" | "refused" => lineage.reasons_of(run).await?.remove(&row.stage),
+            _ => None,
+        },
         run: run.to_string(),
         limit: lineage.limit_of(run).await?,
         is_not_started: lineage.not_started(run).await?.contains(&row.stage),

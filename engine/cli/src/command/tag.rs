@@ -26,7 +26,7 @@ pub fn tag(args: TagArgs, setting: &Setting) -> Result<u8, Error> {
             return Ok(DONE);
         }
         if let (Some(run), Some(name)) = (&args.run, &args.name) {
-            let run = lineage.find_run(run).await?;
+            let run = lineage.run_at(run, &store).await?;
             let before = store.tag(&run, name).await?;
             match (out.json, before) {
                 (true, before) => out.print_json(&json!({ "name": name, "run": run, "before": before })),

@@ -13,6 +13,9 @@ pub fn verify(args: VerifyArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
         let history = History::open_with_store(setting.home.as_deref(), args.at.store.as_deref()).await?;
         let verified = history.store.verify(args.sample, args.repair).await?;
+        if args.repair {
+            history.write_missing_records().await?;
+        }
         let out = setting.screen;
         if out.json {
             out.print_json(&verified);

@@ -18,7 +18,10 @@ pub fn values(change: &Change) -> String {
     let is_content = ["in.", "source."].iter().any(|start| change.part.starts_with(start));
     match (&change.before, &change.now) {
         (Some(_), Some(_)) if is_content => "changed".to_owned(),
-        (Some(before), Some(now)) => format!("{} → {}", value(before), value(now)),
+        (Some(before), Some(now)) => {
+            let [before, now] = apart(&plain(before), &plain(now));
+            format!("{before} → {now}")
+        }
         (None, Some(_)) if is_content => "is new".to_owned(),
         (None, Some(now)) => format!("default → {}", value(now)),
         (Some(_), None) if is_content => "is gone".to_owned(),
@@ -29,8 +32,22 @@ pub fn values(change: &Change) -> String {
 
 /// A value without what JSON adds to it, cut where it is long.
 pub fn value(text: &str) -> String {
-    let plain = serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_owned());
-    format::fit(&plain, LONG)
+    format::fit(&plain(text), LONG)
+}
+
+fn plain(text: &str) -> String {
+    serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_owned())
+}
+
+/// Two values that differ, cut where they are long so that what differs is seen.
+fn apart(before: &str, now: &str) -> [String; 2] {
+    let same = before.chars().zip(now.chars()).take_while(|(a, b)| a == b).count();
+    let is_seen = same + LONG / 4 < LONG || before.chars().count().max(now.chars().count()) <= LONG;
+    let from = if is_seen { 0 } else { same.saturating_sub(LONG / 4) };
+    [before, now].map(|text| {
+        let rest: String = text.chars().skip(from).collect();
+        format::fit(&if from > 0 { format!("…{rest}") } else { rest }, LONG)
+    })
 }
 
 /// The reasons of a stage that will run, in one text.
@@ -48,6 +65,15 @@ mod tests {
     fn changed(part: &str, before: Option<&str>, now: Option<&str>, origin: Option<&str>) -> String {
         let own = |text: Option<&str>| text.map(str::to_owned);
         change(&Change { part: part.into(), before: own(before), now: own(now), origin: own(origin) })
+    }
+
+    #[test]
+    fn of_long_values_what_differs_is_shown() {
+        let command = |rate: &str| {
+            format!("[\"sh\",\"-c\",\"cp $0 $1\",\"{{in.a}}\",\"{{out.o}}\",\"--learning-rate\",\"{rate}\"]")
+        };
+        let shown = changed("with.command", Some(&command("0.1")), Some(&command("0.25")), None);
+        assert_eq!(shown, "with.command …ate\",\"0.1\"] → …ate\",\"0.25\"]");
     }
 
     #[test]

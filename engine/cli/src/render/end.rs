@@ -78,12 +78,17 @@ pub fn end(outcome: &Outcome, scene: &Scene) -> String {
 }
 
 fn nothing_to_do(outcome: &Outcome, scene: &Scene) -> String {
-    let total = outcome.stages.len().max(outcome.cached);
+    let total = outcome.stages.len().max(outcome.cached + outcome.skipped);
     let mut lines = refusals(outcome, scene, &Causes::of(outcome));
     let folders = folders(&outcome.published, &scene.place.here);
-    let up_to_date = if folders.is_empty() { String::new() } else { format!(" · {folders} is up to date") };
+    let place = match (outcome.unpublished.is_empty(), folders.is_empty()) {
+        (false, _) => " · not all could be published".to_owned(),
+        (true, true) => String::new(),
+        (true, false) => format!(" · {folders} is up to date"),
+    };
+    let skipped = if outcome.skipped > 0 { format!(", {} skipped", outcome.skipped) } else { String::new() };
     lines.push(format!(
-        "nothing to do: {} of {total} cached ({}){}{up_to_date}",
+        "nothing to do: {} of {total} cached{skipped} ({}){}{place}",
         outcome.cached,
         format::duration(outcome.seconds),
         limited(scene)
@@ -303,6 +308,7 @@ mod tests {
             status,
             exit_code,
             plan: PlanView::default(),
+            skipped: 0,
             cached: stages.iter().filter(|stage| stage.status == StageStatus::Cached).count(),
             stages,
             published: Vec::new(),

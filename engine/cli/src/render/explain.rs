@@ -17,6 +17,12 @@ pub struct Explained {
     pub run: String,
     /// As in lineage: `ran`, `cached`, `skipped` …
     pub status: String,
+    /// Whether it keeps its result whatever its key would be.
+    pub is_frozen: bool,
+    /// Why it was going to run although nothing of its key had changed: `--force`.
+    pub asked: Option<String>,
+    /// Whether any attempt was made: a result that was there can be refused too.
+    pub was_tried: bool,
     /// What its key is made of, once that was known.
     pub components: Option<Vec<Component>>,
     /// The success it is compared with: its run and when that started.
@@ -81,7 +87,7 @@ pub fn explain(it: &Explained, now: &ZonedDateTime, width: usize, paint: Paint) 
 fn then(it: &Explained) -> Option<String> {
     let names = |stages: &[StageId]| format::clean(&format::listed(stages.iter().map(StageId::as_str), MOST));
     match (it.status.as_str(), it.then.is_empty(), it.same.is_empty()) {
-        ("cached", ..) | (_, true, true) => None,
+        ("cached" | "skipped" | "not started", ..) | (_, true, true) => None,
         (_, false, _) => Some(format!("then: {}   (took {})", names(&it.then), format::duration(it.then_seconds))),
         (_, true, false) => {
             Some(format!("then: nothing; it gave the same bytes, so {} stayed cached", names(&it.same)))
@@ -92,31 +98,44 @@ fn then(it: &Explained) -> Option<String> {
 fn headline(it: &Explained, now: &ZonedDateTime) -> String {
     let (stage, run) = (format::clean(it.stage.as_str()), &it.run);
     let did = match it.status.as_str() {
-        "ran" | "refused" => "ran",
+        "ran" => "ran",
+        "refused" if it.was_tried => "ran",
+        "refused" => "was cached",
         "failed" => "ran, and failed,",
         "interrupted" | "running" => "was started",
         "not started" => "was not started",
+        "skipped" | "cached" => &format!("was {}", it.status),
         status => status,
     };
     let Some(components) = &it.components else { return format!("{stage} {did} in {run}: its key was never known") };
+    let said = format!("{stage} {did} in {run}");
+    if it.is_frozen {
+        return format!("{said}: it is frozen, and keeps the result it has");
+    }
     let total = components.len().max(it.changes.len());
     let before = it.before.as_ref().map(|(run, at_ms)| format!("{run} ({})", when::ago(*at_ms, now)));
-    match (it.status.as_str(), before) {
-        ("cached", Some(before)) if it.changes.is_empty() => {
-            format!("{stage} was cached in {run}: none of the {total} parts of its key changed since {before}")
+    let asked = it.asked.as_deref().map(format::clean);
+    match (it.status.as_str(), before, it.changes.len()) {
+        ("skipped" | "not started", ..) => said,
+        ("cached", Some(before), 0) => format!("{said}: none of the {total} parts of its key changed since {before}"),
+        ("cached", ..) => format!("{said}: a result with all {total} parts of its key was in the store"),
+        ("refused", Some(before), 0) if !it.was_tried => {
+            format!("{said}: none of the {total} parts of its key changed since {before}")
         }
-        ("cached", _) => {
-            format!("{stage} was cached in {run}: a result with all {total} parts of its key was in the store")
+        ("refused", ..) if !it.was_tried => {
+            format!("{said}: a result with all {total} parts of its key was in the store")
         }
-        (_, None) => format!("{stage} {did} in {run}: no run before it has a result of this stage"),
-        (_, Some(before)) if it.changes.is_empty() => {
-            format!(
-                "{stage} {did} in {run}, though nothing changed since {before}: its result was no longer in the store"
-            )
-        }
-        (_, Some(before)) => {
-            let count = it.changes.len();
-            format!("{stage} {did} in {run}: {count} of {total} parts of its key changed since {before}")
+        (_, Some(before), 0) => match asked {
+            Some(asked) => format!("{said}: {asked}; nothing changed since {before}"),
+            None => format!("{said}, though nothing changed since {before}: its result was no longer in the store"),
+        },
+        (_, None, _) => match asked {
+            Some(asked) => format!("{said}: {asked}; no run before it has a result of this stage"),
+            None => format!("{said}: no run before it has a result of this stage"),
+        },
+        (_, Some(before), count) => {
+            let asked = asked.map(|asked| format!("{asked}; ")).unwrap_or_default();
+            format!("{said}: {asked}{count} of {total} parts of its key changed since {before}")
         }
     }
 }
@@ -151,6 +170,9 @@ mod tests {
             stage: StageId::from("sft"),
             run: "calm-heron".into(),
             status: status.into(),
+            is_frozen: false,
+            asked: None,
+            was_tried: true,
             components: Some(vec![
                 part("operator", "train.sft v3"),
                 part("with.lora_r", "32"),
@@ -219,6 +241,13 @@ mod tests {
                 .contains("none of the 6 parts of its key changed since quiet-otter")
         );
         assert!(first(&explained("ran", Vec::new())).contains("no longer in the store"));
+        let forced = Explained { asked: Some("--force".into()), ..explained("ran", Vec::new()) };
+        assert!(first(&forced).contains("ran in calm-heron: --force; nothing changed since quiet-otter"));
+        let refused = Explained { was_tried: false, ..explained("refused", Vec::new()) };
+        assert!(first(&refused).contains("was cached in calm-heron: none of the 6 parts"));
+        assert!(first(&explained("skipped", Vec::new())).ends_with("was skipped in calm-heron"));
+        let frozen = Explained { is_frozen: true, ..explained("cached", Vec::new()) };
+        assert!(first(&frozen).contains("frozen, and keeps the result it has"));
         let mut it = explained("ran", Vec::new());
         it.same = std::mem::take(&mut it.then);
         assert!(shown(&it).contains("then: nothing; it gave the same bytes, so merged, gguf stayed cached"));

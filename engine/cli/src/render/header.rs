@@ -99,7 +99,7 @@ mod tests {
             operator: "a.b".into(),
             version: 1,
             needs: Vec::new(),
-            will: Will::Run { key: Digest::of(b"k"), because: Vec::new(), asked: asked.map(str::to_owned) },
+            will: Will::Run { key: Some(Digest::of(b"k")), because: Vec::new(), asked: asked.map(str::to_owned) },
             seconds: None,
             memory_bytes: 0,
             disk_bytes: 0,

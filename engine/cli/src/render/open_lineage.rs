@@ -230,8 +230,14 @@ mod tests {
             inputs: Vec::new(),
             metrics: Default::default(),
         };
-        let input =
-            InputRow { port: "data".into(), from_stage: "rows".into(), from_port: "data".into(), digest: Some(digest) };
+        let input = InputRow {
+            port: "data".into(),
+            label: None,
+            noted: None,
+            from_stage: "rows".into(),
+            from_port: "data".into(),
+            digest: Some(digest),
+        };
         let (rows, sft) = (stage("rows", "ran"), StageRow { inputs: vec![input], ..stage("sft", "failed") });
         Told {
             run: RunRow {

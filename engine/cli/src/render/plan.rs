@@ -26,7 +26,7 @@ pub fn plan(name: &str, plan: &PlanView, compute: &Compute, width: usize, paint:
     let name = format::clean(name);
     if plan.to_run() == 0 {
         let mut lines = vec![format!("{name} · nothing to do: {} of {total} cached", plan.cached())];
-        lines.extend(cached_lines(plan, width, paint, |device| device.is_some()));
+        lines.extend(cached_lines(plan, width, paint, |note| !note.is_empty()));
         lines.extend(refused_lines(plan, width, paint));
         lines.extend(skipped_lines(plan, width, paint));
         return lines.join("\n") + "\n";
@@ -109,19 +109,18 @@ fn table_lines(plan: &PlanView, width: usize, paint: Paint, table: &mut Table) {
     }
 }
 
-/// A line for each device that cached results come from, this run's own first.
-fn cached_lines(plan: &PlanView, width: usize, paint: Paint, is_shown: fn(Option<&str>) -> bool) -> Vec<String> {
-    let mut devices: BTreeMap<Option<&str>, Vec<&str>> = BTreeMap::new();
+/// A line for each kind of cached results: those of this run's own device first, then of others, and what is frozen.
+fn cached_lines(plan: &PlanView, width: usize, paint: Paint, is_shown: fn(&str) -> bool) -> Vec<String> {
+    let mut kinds: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for stage in &plan.stages {
-        if let Will::Cached { device, refused: None, .. } = &stage.will
-            && is_shown(device.as_deref())
-        {
-            devices.entry(device.as_deref()).or_default().push(stage.stage.as_str());
+        if let Will::Cached { device, frozen, refused: None, .. } = &stage.will {
+            let notes: Vec<&str> = device.as_deref().into_iter().chain(frozen.then_some("frozen")).collect();
+            kinds.entry(notes.join(", ")).or_default().push(stage.stage.as_str());
         }
     }
-    let lines = devices.into_iter().flat_map(|(device, names)| {
-        let on = device.map(|device| format!(" ({device})")).unwrap_or_default();
-        marked(&paint.green("✓"), &format!("{}   cached{on}", some_names(names.into_iter())), width)
+    let lines = kinds.into_iter().filter(|(note, _)| is_shown(note)).flat_map(|(note, names)| {
+        let note = if note.is_empty() { note } else { format!(" ({note})") };
+        marked(&paint.green("✓"), &format!("{}   cached{note}", some_names(names.into_iter())), width)
     });
     lines.collect()
 }
@@ -222,7 +221,7 @@ mod tests {
 
     pub(crate) fn sample() -> PlanView {
         let key = Digest::of(b"k");
-        let cached = || Will::Cached { key, finished: Finished::default(), device: None, refused: None };
+        let cached = || Will::Cached { key, finished: Finished::default(), device: None, frozen: false, refused: None };
         let waits = |on: &str| Will::Waits { on: vec![StageId::from(on)] };
         let change = Change {
             part: "with.lora_r".into(),
@@ -231,7 +230,7 @@ mod tests {
             origin: Some("params.rank, assistant.yaml:10, set by --set".into()),
         };
         let mut stages: Vec<StageView> = ["base", "docs", "rows"].map(|name| stage(name, cached(), Some(1.0))).into();
-        stages.push(stage("sft", Will::Run { key, because: vec![change], asked: None }, Some(190.0)));
+        stages.push(stage("sft", Will::Run { key: Some(key), because: vec![change], asked: None }, Some(190.0)));
         stages.push(stage("merged", waits("sft"), Some(4.0)));
         stages.push(stage("dpo", waits("merged"), Some(200.0)));
         stages.push(stage("gguf", waits("dpo"), Some(60.0)));

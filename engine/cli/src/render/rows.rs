@@ -7,7 +7,7 @@ use super::{format, stage::named_text, style::Paint};
 
 /// `unique.data · dataset/chat · 298 rows`.
 pub fn head(name: &str, kind: &Kind, rows: u64, paint: Paint) -> String {
-    format!("{} · {kind} · {} rows\n", paint.bold(&format::clean(name)), format::count(rows))
+    format!("{} · {kind} · {}\n", paint.bold(&format::clean(name)), format::counted(rows, "row"))
 }
 
 /// One row, numbered from 1.

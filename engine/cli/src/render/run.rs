@@ -34,6 +34,8 @@ pub struct ShownRun {
     /// Stages that an interrupted run did not come to.
     pub not_started: BTreeSet<StageId>,
     pub published: Vec<PathBuf>,
+    /// Why stages were skipped, or refused.
+    pub reasons: BTreeMap<StageId, String>,
     /// What every command of this home ends with from here.
     #[serde(skip)]
     pub with_home: String,
@@ -69,9 +71,9 @@ pub fn run(shown: &ShownRun, now: &ZonedDateTime, width: usize, paint: Paint) ->
         lines.push(format!(" changed   {}", format::fit(&row.changed, width.saturating_sub(11))));
     }
     match &shown.stages {
-        Stages::All { stages } => lines.extend(listed(stages, &shown.not_started, width, paint)),
+        Stages::All { stages } => lines.extend(listed(stages, &shown.not_started, &shown.reasons, width, paint)),
         Stages::Counted { counts, broken, slowest } => {
-            lines.extend(broken_ones(broken, row, width, paint));
+            lines.extend(broken_ones(broken, row, &shown.reasons, width, paint));
             lines.extend(counted(counts, width, paint));
             if !slowest.is_empty() {
                 let words = slowest.iter().map(|stage| {
@@ -108,22 +110,34 @@ fn going_on(shown: &ShownRun, paint: Paint) -> Option<String> {
     }
 }
 
-fn listed(stages: &[StageRow], not_started: &BTreeSet<StageId>, width: usize, paint: Paint) -> Vec<String> {
+fn listed(
+    stages: &[StageRow],
+    not_started: &BTreeSet<StageId>,
+    reasons: &BTreeMap<StageId, String>,
+    width: usize,
+    paint: Paint,
+) -> Vec<String> {
     let mut table = Table::new(["stage", "status", "time", "result"]).right(&[2]);
     for stage in stages {
         let name = format::clean(stage.stage.as_str());
         let status = if not_started.contains(&stage.stage) { NOT_STARTED } else { &stage.status };
-        table.row([name, paint.status(status), time_of(stage), result_of(stage)]);
+        table.row([name, paint.status(status), time_of(stage), result_of(stage, reasons)]);
     }
     table.lines(width)
 }
 
 /// What failed comes first: it is what is looked for.
-fn broken_ones(broken: &[StageRow], row: &RunRow, width: usize, paint: Paint) -> Vec<String> {
+fn broken_ones(
+    broken: &[StageRow],
+    row: &RunRow,
+    reasons: &BTreeMap<StageId, String>,
+    width: usize,
+    paint: Paint,
+) -> Vec<String> {
     if broken.is_empty() {
         return Vec::new();
     }
-    let mut lines = listed(broken, &BTreeSet::new(), width, paint);
+    let mut lines = listed(broken, &BTreeSet::new(), reasons, width, paint);
     let more = ((row.failed + row.refused) as usize).saturating_sub(broken.len());
     if more > 0 {
         let word = if row.failed == 0 { "refused" } else { "failed" };
@@ -170,11 +184,13 @@ fn time_of(stage: &StageRow) -> String {
     }
 }
 
-fn result_of(stage: &StageRow) -> String {
-    match &stage.failure {
-        Some(failure) => format::clean(&failure.message),
-        None => format::clean(&stage.summary),
-    }
+fn result_of(stage: &StageRow, reasons: &BTreeMap<StageId, String>) -> String {
+    let reason = reasons.get(&stage.stage).filter(|_| matches!(stage.status.as_str(), "skipped" | "refused"));
+    let parts = match &stage.failure {
+        Some(failure) => vec![failure.message.as_str()],
+        None => [Some(stage.summary.as_str()), reason.map(String::as_str)].into_iter().flatten().collect(),
+    };
+    parts.into_iter().filter(|part| !part.is_empty()).map(format::clean).collect::<Vec<_>>().join(" · ")
 }
 
 #[cfg(test)]
@@ -237,6 +253,7 @@ mod tests {
             row: row(),
             file: "/srv/assistant.yaml".into(),
             tags: vec!["assistant:prod".into()],
+            reasons: BTreeMap::new(),
             stages: Stages::All {
                 stages: vec![
                     stage("rows", "cached", "298 rows"),
@@ -288,6 +305,7 @@ mod tests {
             },
             not_started: BTreeSet::new(),
             published: Vec::new(),
+            reasons: BTreeMap::new(),
             with_home: " --home a/.llmflow".into(),
         };
         insta::assert_snapshot!(run(&shown, &now(), 80, Paint(false)), @r"
@@ -316,6 +334,7 @@ mod tests {
             stages: Stages::All { stages: vec![stage("sft", "interrupted", ""), stage("gguf", "skipped", "")] },
             not_started: [StageId::from("gguf")].into(),
             published: Vec::new(),
+            reasons: BTreeMap::new(),
             with_home: String::new(),
         };
         insta::assert_snapshot!(run(&shown, &now(), 80, Paint(false)), @r"

@@ -32,6 +32,9 @@ pub struct ShownStage {
     /// Of a rehearsal: `--limit`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    /// Why it was skipped, or refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// The run was interrupted before it came to it.
     pub is_not_started: bool,
     /// Of a stage that was tried more than once.
@@ -76,6 +79,9 @@ pub fn stage(shown: &ShownStage, all: bool, width: usize, paint: Paint) -> Strin
         }
     };
     add("result", format::clean(&shown.row.summary));
+    if let Some(reason) = &shown.reason {
+        add(&shown.row.status, format::clean(reason));
+    }
     if let Some(failure) = &shown.row.failure {
         add("failed", format::clean(&failure.to_string()));
         add("help", failure.help.as_deref().map(format::clean).unwrap_or_default());
@@ -136,7 +142,8 @@ fn inputs(shown: &ShownStage) -> String {
     let inputs = shown.row.inputs.iter().map(|input| {
         let digest = input.digest.map_or("–".to_owned(), |digest| short(&digest));
         let rows = input.digest.and_then(|digest| rows_of(shown, &digest)).unwrap_or_default();
-        format!("{}.{} {digest}{rows}", format::clean(input.from_stage.as_str()), input.from_port)
+        let label = input.label.as_ref().map(|label| format!("{} ← ", format::clean(label))).unwrap_or_default();
+        format!("{label}{}.{} {digest}{rows}", format::clean(input.from_stage.as_str()), input.from_port)
     });
     inputs.collect::<Vec<_>>().join(" · ")
 }
@@ -285,6 +292,8 @@ mod tests {
             needs: Vec::new(),
             outputs: vec![OutputRow { port: Port::from("adapter"), kind: Kind::of("adapter"), digest: Some(adapter) }],
             inputs: vec![InputRow {
+                label: None,
+                noted: None,
                 port: Port::from("data"),
                 from_stage: StageId::from("split"),
                 from_port: Port::from("train"),
@@ -301,6 +310,7 @@ mod tests {
             run: "calm-heron".into(),
             row,
             limit: None,
+            reason: None,
             is_not_started: false,
             each_attempt: Vec::new(),
             components: vec![part("with.method", "\"lora\""), part("with.lora_r", "32")],

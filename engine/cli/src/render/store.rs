@@ -1,16 +1,21 @@
 //! The screens of `gc`, `verify` and `tag`.
 
 use jiff::ZonedDateTime;
+use llmflow_contract::Digest;
 use llmflow_runtime::store::{Collected, Object, Tag, Verified, Wrong};
 
 use super::{format, style::Paint, table::Table, when};
 
 /// What gc deleted, or would delete, and what that costs.
 pub fn collected(collected: &Collected, is_dry: bool, paint: Paint) -> String {
-    let Collected { runs_kept, runs_let_go, records, artifacts, blobs, leftovers, .. } = *collected;
-    let mut text =
-        format!("kept     {} · {}\n", format::counted(runs_kept as u64, "run"), format::bytes(collected.kept_bytes));
-    if records + artifacts + blobs + leftovers == 0 {
+    let Collected { runs_kept, runs_let_go, records, artifacts, blobs, leftovers, answers, .. } = *collected;
+    let paid = match collected.answers_kept {
+        0 => String::new(),
+        kept => format!(" · {}", format::counted(kept, "remembered answer")),
+    };
+    let (kept, bytes) = (format::counted(runs_kept as u64, "run"), format::bytes(collected.kept_bytes));
+    let mut text = format!("kept     {kept}{paid} · {bytes}\n");
+    if records + artifacts + blobs + leftovers + answers == 0 {
         let let_go = format::counted(runs_let_go as u64, "older run");
         return text
             + &match runs_let_go {
@@ -21,20 +26,22 @@ pub fn collected(collected: &Collected, is_dry: bool, paint: Paint) -> String {
             };
     }
     let parts = [(records, "result"), (artifacts, "artifact"), (blobs, "file"), (leftovers, "leftover")];
-    let parts: Vec<String> =
+    let mut parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format::counted(*count, name)).collect();
-    let word = if is_dry { "would go" } else { "deleted " };
-    text.push_str(&format!("{word} {}", parts.join(" · ")));
-    if runs_let_go > 0 {
-        text.push_str(&format!(" of {}", format::counted(runs_let_go as u64, "older run")));
+    if let Some(last) = parts.last_mut().filter(|_| runs_let_go > 0) {
+        last.push_str(&format!(" of {}", format::counted(runs_let_go as u64, "older run")));
     }
+    if answers > 0 {
+        parts.push(format::counted(answers, "remembered answer"));
+    }
+    text.push_str(&format!("{} {}", if is_dry { "would go" } else { "deleted " }, parts.join(" · ")));
     text.push_str(&format!("\nfrees    {}", paint.bold(&format::bytes(collected.freed_bytes))));
     if collected.lost_seconds > 0.0 {
         text.push_str(&format!(" · computing it anew would take {}", format::duration(collected.lost_seconds)));
     }
     text.push('\n');
     if is_dry {
-        text.push_str("delete it: llmflow gc · keep a run: llmflow tag RUN NAME\n");
+        text.push_str("delete it: the same without --dry-run · keep a run: llmflow tag RUN NAME\n");
     }
     text
 }
@@ -47,22 +54,31 @@ pub fn is_mended(verified: &Verified) -> bool {
 
 /// What was read, what is wrong, and what to do.
 pub fn verified(verified: &Verified, width: usize, paint: Paint) -> String {
-    let read = format!(
-        "read {}, {}, {} ({})\n",
+    let mut parts = vec![
         format::counted(verified.records, "result"),
         format::counted(verified.artifacts, "artifact"),
-        format::counted(verified.blobs, "file"),
-        format::bytes(verified.bytes)
-    );
+        format!("{} ({})", format::counted(verified.blobs, "file"), format::bytes(verified.bytes)),
+    ];
+    let others = [(verified.runs, "run"), (verified.answers, "answer")];
+    parts.extend(others.iter().filter(|(count, _)| *count > 0).map(|(count, noun)| format::counted(*count, noun)));
+    let read = format!("read {}\n", parts.join(", "));
     if verified.damage.is_empty() {
         return read + &paint.green("all of it is as it was written") + "\n";
     }
-    let mut table = Table::new(["what", "digest", "is", "of"]);
+    let mut table = Table::new(["what", "name", "is", "of"]);
     for damage in &verified.damage {
         let what = match damage.object {
             Object::Record => "result",
             Object::Artifact => "artifact",
             Object::Blob => "file",
+            Object::Run => "run",
+            Object::Tag => "tag",
+            Object::Frozen => "frozen",
+            Object::Answer => "answer",
+        };
+        let name = match damage.name.parse::<Digest>() {
+            Ok(digest) => digest.short(),
+            Err(_) => format::clean(&damage.name),
         };
         let is = match damage.wrong {
             Wrong::Missing => "missing",
@@ -73,7 +89,7 @@ pub fn verified(verified: &Verified, width: usize, paint: Paint) -> String {
         if let Some(because) = &damage.because {
             of.push_str(&format!(" ({})", format::clean(because)));
         }
-        table.row([what.to_owned(), damage.digest.short(), paint.red(is), of]);
+        table.row([what.to_owned(), name, paint.red(is), of]);
     }
     let mut text = read + &table.lines(width).join("\n") + "\n";
     let unreadable = verified.damage.iter().filter(|damage| damage.wrong == Wrong::Unreadable).count();
@@ -81,6 +97,9 @@ pub fn verified(verified: &Verified, width: usize, paint: Paint) -> String {
         text.push_str(
             "what is unreadable may be whole: look at the disk, its permissions and the limit of open files\n",
         );
+    }
+    if verified.damage.iter().any(|damage| damage.object == Object::Tag) {
+        text.push_str("a tag that is set aside has to be given again: llmflow tag RUN NAME\n");
     }
     text.push_str(match is_mended(verified) {
         true => "what was damaged is set aside; the next run of these pipelines makes it anew\n",
@@ -103,7 +122,6 @@ pub fn tags(tags: &[Tag], now: &ZonedDateTime, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use llmflow_contract::Digest;
     use llmflow_runtime::store::Damage;
 
     use super::*;
@@ -117,15 +135,17 @@ mod tests {
             artifacts: 30,
             blobs: 1,
             freed_bytes: 3 << 30,
+            answers: 7,
+            answers_kept: 1204,
             lost_seconds: 832.0,
             kept_bytes: 9 << 30,
             ..Collected::default()
         };
         insta::assert_snapshot!(collected(&some, true, Paint(false)), @r"
-        kept     20 runs · 9.0 GiB
-        would go 14 results · 30 artifacts · 1 file of 3 older runs
+        kept     20 runs · 1,204 remembered answers · 9.0 GiB
+        would go 14 results · 30 artifacts · 1 file of 3 older runs · 7 remembered answers
         frees    3.0 GiB · computing it anew would take 13m52s
-        delete it: llmflow gc · keep a run: llmflow tag RUN NAME
+        delete it: the same without --dry-run · keep a run: llmflow tag RUN NAME
         ");
         let nothing = Collected { runs_kept: 1, ..Collected::default() };
         assert_eq!(collected(&nothing, false, Paint(false)), "kept     1 run · 0 B\nnothing to delete\n");
@@ -134,12 +154,17 @@ mod tests {
     #[test]
     fn verify_lists_all_damage_with_whose_it_is() {
         let digest = Digest::of(b"x");
-        let damage = |object, wrong, of: &str| Damage { object, digest, wrong, because: None, of: vec![of.into()] };
+        let damage = |object, wrong, of: &str| {
+            let (name, path) = (digest.hex(), String::new());
+            Damage { object, name, path, wrong, because: None, of: vec![of.into()] }
+        };
         let mut report = Verified {
             records: 18,
             artifacts: 40,
             blobs: 61,
             bytes: 212 << 20,
+            runs: 5,
+            answers: 0,
             damage: vec![
                 damage(Object::Blob, Wrong::Damaged, "quiet-otter/sft"),
                 damage(Object::Artifact, Wrong::Missing, "quiet-otter/rows"),
@@ -148,8 +173,8 @@ mod tests {
         };
         let text = verified(&report, 100, Paint(false)).replace(&digest.short(), "a1c9e377");
         insta::assert_snapshot!(text, @r"
-        read 18 results, 40 artifacts, 61 files (212 MiB)
-         what      digest    is       of
+        read 18 results, 40 artifacts, 61 files (212 MiB), 5 runs
+         what      name      is       of
          file      a1c9e377  damaged  quiet-otter/sft
          artifact  a1c9e377  missing  quiet-otter/rows
         set it aside, so that the next run makes it anew: llmflow verify --repair

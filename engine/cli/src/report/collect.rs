@@ -131,6 +131,7 @@ async fn collect_stage(
     let log = if status == Status::Failed { log_of(home, run, &row) } else { Vec::new() };
     let inputs = row.inputs.iter().map(|input| InputData {
         port: input.port.clone(),
+        label: input.label.clone(),
         from_stage: input.from_stage.clone(),
         from_port: input.from_port.clone(),
         digest: input.digest,

@@ -152,6 +152,8 @@ impl Status {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct InputData {
     pub port: Port,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     pub from_stage: StageId,
     pub from_port: Port,
     pub digest: Option<Digest>,

@@ -236,6 +236,7 @@ fn plain(&(stage, operator, inputs, outputs, seconds, summary): &Plain) -> Stage
         let (port, from) = input.split_once('=').unwrap();
         let (from_stage, from_port) = from.split_once('.').unwrap();
         InputData {
+            label: None,
             port: port.into(),
             from_stage: from_stage.into(),
             from_port: from_port.into(),

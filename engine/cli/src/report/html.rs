@@ -16,6 +16,9 @@ const MOST_ROWS: usize = 200;
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// The whole page.
+/// Stands in the head.
+pub const MARK: &str = "content=\"llmflow\"";
+
 pub fn page(story: &Story) -> String {
     let mut html = Markup::new();
     html.raw("<!doctype html>\n");

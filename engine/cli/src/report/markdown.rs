@@ -21,6 +21,9 @@ const MOST_ROWS: usize = 200;
 const CELLS: usize = 24;
 
 /// The whole page.
+/// The last line.
+pub const MARK: &str = "<!-- a report of LLMflow -->";
+
 pub fn page(story: &Story) -> String {
     let mut text = format!("# {} · {}\n\n", escape(&story.title), escape(&story.run));
     let facts: Vec<String> = story.facts.iter().map(|fact| escape(fact)).collect();
@@ -30,7 +33,7 @@ pub fn page(story: &Story) -> String {
         section.blocks.iter().for_each(|one| block(&mut text, one));
     }
     text.truncate(text.trim_end().len());
-    text.push('\n');
+    text.push_str(&format!("\n\n{MARK}\n"));
     text
 }
 

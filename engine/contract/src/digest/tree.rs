@@ -10,7 +10,7 @@ use blake3::{
 };
 
 /// Bytes that are read at once: a power of two, as subtrees are, that fits the cache of one core.
-pub(super) const LEAF_BYTES: u64 = 128 << 10;
+pub(super) const LEAF_BYTES: u64 = 512 << 10;
 
 /// The hash of a file's first `length` bytes.
 ///

@@ -113,7 +113,13 @@ fn numbered(folder: &Path, rows: usize, edited: Option<usize>) -> AnyArtifact {
         FileEntry { path, digest, size_bytes }
     });
     let manifest = Manifest { kind: made.kind, files: files.collect(), facts: made.facts, references: made.references };
-    AnyArtifact { digest: manifest.digest(), manifest, root: folder.to_owned(), references: Default::default() }
+    AnyArtifact {
+        digest: manifest.digest(),
+        manifest,
+        root: folder.to_owned(),
+        references: Default::default(),
+        label: None,
+    }
 }
 
 /// Two whole parts, and one of [`LAST_ROWS`].

@@ -3,12 +3,46 @@
 use llmflow_contract::{Digest, Port, StageId};
 
 use super::*;
-use crate::{address::Address, pipeline::diagnostic::nearest};
+use crate::{address::Address, pipeline::diagnostic::nearest, store::Store};
 
 /// Names that a message lists before it says how many there are.
 const LISTED: u32 = 20;
 
 impl Lineage {
+    /// Reads `RUN[/STAGE[.PORT]]`. A tag in the store stands for its run, unless that is a run's whole name; it comes before
+    /// names that begin so.
+    ///
+    /// # Errors
+    /// `address/form`; `lineage/run` if the run of a tag is in no history here; those of the store.
+    pub async fn address(&self, text: &str, store: &Store) -> Result<Address, Failure> {
+        let mut address = Address::parse(text)?;
+        if address.run.starts_with('@') || self.has_run(&RunId(address.run.clone())).await? {
+            return Ok(address);
+        }
+        let Some(tag) = store.find_tag(&address.run).await? else { return Ok(address) };
+        if !self.has_run(&tag.run).await? {
+            let message = format!("`{}` names run `{}`, which this home knows nothing of", tag.name, tag.run);
+            return Err(Failure::input("lineage/run", message)
+                .help("look at it in the home that ran it, or make this history anew: llmflow doctor --rebuild"));
+        }
+        address.run = tag.run.0;
+        Ok(address)
+    }
+
+    /// The run that words point at, a whole one.
+    ///
+    /// # Errors
+    /// Those of [`Lineage::address`] and [`Lineage::find_run`]; `address/form` if they name a stage too.
+    pub async fn run_at(&self, text: &str, store: &Store) -> Result<RunId, Failure> {
+        let address = self.address(text, store).await?;
+        let run = self.find_run(&address.run).await?;
+        match address.stage {
+            None => Ok(run),
+            Some(_) => Err(Failure::input("address/form", format!("`{text}` names a stage; a whole run is meant"))
+                .help(format!("write `{run}`"))),
+        }
+    }
+
     /// The run and the stage of an address.
     ///
     /// # Errors
@@ -20,17 +54,18 @@ impl Lineage {
             let names = self.listed(&run).await?;
             return Err(bad(format!("the address names a run; name one of its stages too: {names}")));
         };
+        let given = |stage: &StageRow, port: &Port| stage.outputs.iter().any(|output| output.port == *port);
+        let port = address.port.as_ref();
         let (stage, port) = match self.stage_of_run(&run, wanted).await? {
-            Some(stage) => (stage, address.port.as_ref()),
+            Some(stage) if port.is_none_or(|port| given(&stage, port)) => (stage, port),
             // `sft@lr=0.1` has a dot that begins no port.
-            None => match self.stage_with_dot(&run, wanted, address.port.as_ref()).await? {
-                Some(stage) => (stage, None),
-                None => return Err(self.no_stage(&run, wanted).await?),
+            other => match (self.stage_with_dot(&run, wanted, port).await?, other) {
+                (Some(stage), _) => (stage, None),
+                (None, Some(stage)) => (stage, port),
+                (None, None) => return Err(self.no_stage(&run, wanted).await?),
             },
         };
-        if let Some(port) = port
-            && stage.outputs.iter().all(|output| output.port != *port)
-        {
+        if let Some(port) = port.filter(|port| !given(&stage, port)) {
             let ports: Vec<&str> = stage.outputs.iter().map(|output| output.port.as_str()).collect();
             let message = format!("`{wanted}` of run `{run}` gave no `{port}`; it gave {}", ports.join(", "));
             return Err(bad(message).help(format!("llmflow show {run}/{wanted}")));

@@ -1,7 +1,7 @@
 //! Reading: who made and who read an artifact, in every run of this home.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     path::Path,
 };
 
@@ -17,11 +17,13 @@ use super::{
 pub(super) const PRODUCERS: &str = "SELECT o.run, o.stage, o.port FROM outputs o JOIN runs r ON r.run = o.run
     WHERE o.digest = ?1 ORDER BY r.number DESC, o.position";
 pub(super) const CONSUMERS: &str = "SELECT i.run, i.stage, i.port FROM outputs o
-    JOIN inputs i ON i.run = o.run AND i.from_stage = o.stage AND i.from_port = o.port
+    JOIN inputs i ON i.run = o.run AND i.from_stage = o.stage AND i.from_port = o.port AND coalesce(i.digest, o.digest) = o.digest
     JOIN runs r ON r.run = i.run WHERE o.digest = ?1 ORDER BY r.number DESC, i.position";
-/// What the stages that read an artifact gave. `report` and `trace` stand beside results and are none.
-pub(super) const MADE_OF: &str = "SELECT m.run, m.stage, m.port, m.kind, m.digest, s.operator, s.version, s.summary
+/// What the stages that read an artifact gave, by who gave them that. `report` and `trace` stand beside results and are none.
+pub(super) const MADE_OF: &str =
+    "SELECT o.stage AS giver, m.run, m.stage, m.port, m.kind, m.digest, s.operator, s.version, s.summary
     FROM outputs o JOIN inputs i ON i.run = o.run AND i.from_stage = o.stage AND i.from_port = o.port
+        AND coalesce(i.digest, o.digest) = o.digest
     JOIN stages s ON s.run = i.run AND s.stage = i.stage
     JOIN outputs m ON m.run = i.run AND m.stage = i.stage
     JOIN runs r ON r.run = i.run
@@ -78,35 +80,37 @@ impl Lineage {
             .collect()
     }
 
-    /// Everything that was made of an artifact, directly or not, in every run of this home.
-    pub async fn descendants(&self, of: &Digest) -> Result<Descendants, Failure> {
+    /// Everything that was made of what a stage gave, directly or not, in every run of this home. Where that stage gave it, no
+    /// other that gave the same counts, such as one above that changes nothing.
+    pub async fn descendants(&self, of: &Digest, stage: &StageId) -> Result<Descendants, Failure> {
         let mut found = Descendants::default();
-        let mut known: HashMap<Digest, usize> = HashMap::new();
-        let mut queue: VecDeque<(Digest, Option<usize>)> = VecDeque::from([(*of, None)]);
-        while let Some((parent, at)) = queue.pop_front() {
-            let rows = sqlx::query(MADE_OF).bind(parent.to_string()).fetch_all(&self.pool).await.map_err(failed)?;
-            for row in &rows {
-                let Some(digest) = digest(row, "digest")? else { continue };
-                let index = match known.get(&digest) {
-                    Some(index) if at == Some(*index) => continue, // a stage that changed nothing
+        let mut uses: HashMap<Digest, Uses> = HashMap::new();
+        let mut known: HashMap<(Digest, StageId), usize> = HashMap::new();
+        let mut queue = VecDeque::from([(*of, stage.clone(), None)]);
+        while let Some((parent, stage, at)) = queue.pop_front() {
+            let uses = match uses.entry(parent) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.uses_of(&parent).await?),
+            };
+            for made in uses.of(&stage) {
+                let name = (made.digest, made.stage.clone());
+                let index = match known.get(&name) {
                     Some(index) => *index,
                     None if found.all.len() == MOST => {
                         found.is_cut = true;
                         continue;
                     }
                     None => {
-                        found.all.push(descendant(row, digest)?);
-                        known.insert(digest, found.all.len() - 1);
-                        if digest != *of {
-                            queue.push_back((digest, Some(found.all.len() - 1)));
-                        }
-                        found.all.len() - 1
+                        let index = found.all.len();
+                        found.all.push(Descendant { runs: Vec::new(), ..made.clone() });
+                        queue.push_back((made.digest, made.stage.clone(), Some(index)));
+                        known.insert(name, index);
+                        index
                     }
                 };
-                let run = RunId(text(row, "run")?);
-                if !found.all[index].runs.contains(&run) {
-                    found.all[index].runs.push(run);
-                }
+                let new =
+                    made.runs.iter().filter(|run| !found.all[index].runs.contains(run)).cloned().collect::<Vec<_>>();
+                found.all[index].runs.extend(new);
                 let into = match at {
                     Some(at) => &mut found.all[at].into,
                     None => &mut found.first,
@@ -117,6 +121,31 @@ impl Lineage {
             }
         }
         Ok(found)
+    }
+
+    async fn uses_of(&self, digest_of: &Digest) -> Result<Uses, Failure> {
+        let mut uses = Uses::default();
+        for place in self.producers(digest_of).await? {
+            uses.givers.entry(place.stage).or_default().insert(place.run);
+        }
+        let rows = sqlx::query(MADE_OF).bind(digest_of.to_string()).fetch_all(&self.pool).await.map_err(failed)?;
+        for row in &rows {
+            let Some(digest) = digest(row, "digest")? else { continue };
+            let mut made = descendant(row, digest)?;
+            made.runs.push(RunId(text(row, "run")?));
+            uses.made.entry(stage_id(row, "giver")?).or_default().push(made);
+        }
+        Ok(uses)
+    }
+
+    /// Did this home publish at a path?
+    pub async fn has_published(&self, path: &Path) -> Result<bool, Failure> {
+        let row: Option<(i64,)> = sqlx::query_as("SELECT 1 FROM published WHERE path = ?")
+            .bind(path.to_string_lossy().into_owned())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
+        Ok(row.is_some())
     }
 
     /// What was published at a path last: digest, bytes, modification time in ns, inode.
@@ -130,6 +159,29 @@ impl Lineage {
         let number = |name: &str| row.try_get::<i64, _>(name).map_err(failed);
         let (size, mtime_ns, inode) = (number("size")? as u64, number("mtime_ns")?, number("ino")? as u64);
         Ok(digest(&row, "digest")?.map(|digest| (digest, size, mtime_ns, inode)))
+    }
+}
+
+/// What became of one artifact, by who gave it.
+#[derive(Default)]
+struct Uses {
+    givers: HashMap<StageId, HashSet<RunId>>,
+    /// Each of one run.
+    made: HashMap<StageId, Vec<Descendant>>,
+}
+
+impl Uses {
+    /// What was made of it as `stage` gave it; in runs where that did not, as anybody did.
+    fn of<'a>(&'a self, stage: &'a StageId) -> Vec<&'a Descendant> {
+        let own_runs = self.givers.get(stage);
+        let gave = |run: &RunId| own_runs.is_some_and(|runs| runs.contains(run));
+        let own = self.made.get(stage).into_iter().flatten();
+        let is_everywhere = self.givers.values().all(|runs| runs.iter().all(gave));
+        if is_everywhere {
+            return own.collect();
+        }
+        let others = self.made.iter().filter(|(giver, _)| *giver != stage).flat_map(|(_, made)| made);
+        own.chain(others.filter(|made| !made.runs.iter().any(gave))).collect()
     }
 }
 

@@ -39,7 +39,7 @@ use health::{failed, unmigrated, unreadable};
 pub use opening::{Opening, PlannedRow};
 pub use rebuild::{Rebuilt, rebuild};
 pub use recall::Success;
-pub use record::{RunRecord, StageRecord};
+pub use record::{InputAside, InputRecord, RunRecord, StageRecord};
 pub use recorder::Recorder;
 pub use row::{AttemptRow, InputRow, OutputRow, PipelineRow, RunRow, StageRow, Whereabouts};
 pub use runs::RunFilter;

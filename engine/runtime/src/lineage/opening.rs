@@ -1,12 +1,12 @@
 //! The first words of a run: its file and every stage of its plan, as rows. They are made from the plan at once and
 //! written when the recorder comes to them.
 
-use llmflow_contract::{Failure, Kind, Port, StageId};
+use llmflow_contract::{Failure, Kind, Port};
 use serde_json::json;
 use sqlx::{Sqlite, Transaction};
 
 use super::{
-    PipelineRow, failed,
+    InputRecord, PipelineRow, failed,
     write::{Rows, insert, text_of},
 };
 use crate::{
@@ -23,8 +23,7 @@ pub struct PlannedRow<'a> {
     pub view: &'a StageView,
     /// What its key is made of, where that is known already.
     pub components: Option<Vec<Component>>,
-    /// The input port, and the output it reads.
-    pub inputs: Vec<(Port, StageId, Port)>,
+    pub inputs: Vec<InputRecord>,
     /// The main output first.
     pub outputs: Vec<(Port, Kind)>,
 }
@@ -124,19 +123,21 @@ impl StageRows {
         for (row, position) in planned.iter().zip(first..) {
             let view = row.view;
             let key = match &view.will {
-                Will::Run { key, .. } | Will::Cached { key, .. } => Some(key),
+                Will::Run { key, .. } => key.as_ref(),
+                Will::Cached { key, .. } => Some(key),
                 _ => None,
             };
             let because = match &view.will {
                 Will::Run { because, .. } if !because.is_empty() => Some(text_of(because)?),
                 _ => None,
             };
+            let asked = if let Will::Run { asked, .. } = &view.will { asked.as_ref() } else { None };
             let components = row.components.as_ref().map(text_of).transpose()?;
             let needs = text_of(&view.needs)?;
             let (operator, version) = (&view.operator, view.version);
-            rows.stages.add(&json!([view.stage, position, operator, version, key, components, because, needs]));
-            for (at, (port, stage, from)) in row.inputs.iter().enumerate() {
-                rows.inputs.add(&json!([view.stage, port, at, stage, from]));
+            rows.stages.add(&json!([view.stage, position, operator, version, key, components, because, needs, asked]));
+            for (at, InputRecord(port, stage, from, aside)) in row.inputs.iter().enumerate() {
+                rows.inputs.add(&json!([view.stage, port, at, stage, from, aside.label, aside.digest]));
             }
             for (at, (port, kind)) in row.outputs.iter().enumerate() {
                 rows.outputs.add(&json!([view.stage, port, at, kind.to_string()]));
@@ -148,8 +149,9 @@ impl StageRows {
     async fn apply(&self, change: &mut Transaction<'_, Sqlite>, run: &RunId) -> Result<(), Failure> {
         insert(
             change,
-            "INSERT INTO stages (run, stage, position, operator, version, status, key, components, because, needs)
-             SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, 'waiting', value ->> 4, value ->> 5, value ->> 6, value ->> 7
+            "INSERT INTO stages (run, stage, position, operator, version, status, key, components, because, needs, asked)
+             SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, 'waiting', value ->> 4, value ->> 5, value ->> 6,
+                 value ->> 7, value ->> 8
              FROM json_each(?2)",
             run,
             &self.stages,
@@ -157,8 +159,8 @@ impl StageRows {
         .await?;
         insert(
             change,
-            "INSERT INTO inputs (run, stage, port, position, from_stage, from_port)
-             SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?2)",
+            "INSERT INTO inputs (run, stage, port, position, from_stage, from_port, label, digest)
+             SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 FROM json_each(?2)",
             run,
             &self.inputs,
         )

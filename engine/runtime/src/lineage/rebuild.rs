@@ -15,7 +15,7 @@ use sqlx::{Sqlite, Transaction};
 
 use super::{
     opening::RunWords,
-    record::{RunRecord, StageRecord},
+    record::{InputRecord, RunRecord, StageRecord},
     *,
 };
 use crate::{
@@ -97,7 +97,8 @@ async fn read_other(url: &str, home: &Home, rebuilt: &mut Rebuilt) -> Option<(St
     }
     let store = Store::open(url).ok()?.in_home(&home.work());
     let mut records = read_records(&store, rebuilt).await.ok()?;
-    records.retain(|record| record.home == home.root());
+    let places = home.places().ok()?;
+    records.retain(|record| places.contains(&record.home));
     Some((store, records))
 }
 
@@ -195,7 +196,7 @@ async fn restore_stage(
     let status = if run.status == RunStatus::Running && is_open { "interrupted" } else { row.status.as_str() };
     sqlx::query(
         "INSERT INTO stages (run, stage, position, operator, version, status, key, components, seconds, summary, failure,
-             attempts, because, needs, effort) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             attempts, because, needs, effort, asked) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&run.run.0)
     .bind(stage.as_str())
@@ -212,6 +213,7 @@ async fn restore_stage(
     .bind(text_of(row.because.as_ref())?)
     .bind(text_of(Some(&row.needs))?)
     .bind(text_of(effort.as_ref())?)
+    .bind(&row.asked)
     .execute(&mut **change)
     .await
     .map_err(failed)?;
@@ -238,17 +240,22 @@ async fn restore_ports(
     stage: &StageId,
     row: &StageRecord,
 ) -> Result<(), Failure> {
-    for (position, (port, from_stage, from_port)) in row.inputs.iter().enumerate() {
-        sqlx::query("INSERT INTO inputs (run, stage, port, position, from_stage, from_port) VALUES (?, ?, ?, ?, ?, ?)")
-            .bind(&run.run.0)
-            .bind(stage.as_str())
-            .bind(port.as_str())
-            .bind(position as i64)
-            .bind(from_stage.as_str())
-            .bind(from_port.as_str())
-            .execute(&mut **change)
-            .await
-            .map_err(failed)?;
+    for (position, InputRecord(port, from_stage, from_port, aside)) in row.inputs.iter().enumerate() {
+        sqlx::query(
+            "INSERT INTO inputs (run, stage, port, position, from_stage, from_port, label, digest)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&run.run.0)
+        .bind(stage.as_str())
+        .bind(port.as_str())
+        .bind(position as i64)
+        .bind(from_stage.as_str())
+        .bind(from_port.as_str())
+        .bind(aside.label.as_deref())
+        .bind(aside.digest.map(|digest| digest.to_string()))
+        .execute(&mut **change)
+        .await
+        .map_err(failed)?;
     }
     for (position, (port, kind)) in row.kinds.iter().enumerate() {
         sqlx::query("INSERT INTO outputs (run, stage, port, position, kind, digest) VALUES (?, ?, ?, ?, ?, ?)")

@@ -218,6 +218,12 @@ impl Lineage {
         Ok(changes.unwrap_or_default())
     }
 
+    /// Why a stage was going to run although nothing of its key had changed: `--force`.
+    pub async fn asked_of(&self, run: &RunId, stage: &StageId) -> Result<Option<String>, Failure> {
+        let row = self.stage_columns("asked", run, stage).await?;
+        row.map_or(Ok(None), |row| row.try_get("asked").map_err(failed))
+    }
+
     /// The last success of this stage in an earlier run of the same pipeline.
     pub async fn success_before(&self, run: &RunId, stage: &StageId) -> Result<Option<Success>, Failure> {
         let row = sqlx::query(SUCCESS_BEFORE)

@@ -15,7 +15,7 @@ use serde_json::Value;
 use sqlx::Row;
 
 use super::{
-    Lineage,
+    InputRow, Lineage,
     columns::{json, stage_id},
     failed, unreadable,
 };
@@ -65,6 +65,40 @@ pub struct RunRecord {
     pub stages: IndexMap<StageId, StageRecord>,
 }
 
+/// An input of a stage: its port, the output it reads, and what else is known of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InputRecord(
+    pub Port,
+    pub StageId,
+    pub Port,
+    #[serde(default, skip_serializing_if = "InputAside::is_empty")] pub InputAside,
+);
+
+/// What few inputs have.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InputAside {
+    /// The name it goes by where the pipeline gives its port a map.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// What was read, where that need not be what the stage gave in this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+}
+
+impl InputAside {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl From<InputRow> for InputRecord {
+    fn from(row: InputRow) -> Self {
+        let aside = InputAside { label: row.label, digest: row.noted };
+        Self(row.port, row.from_stage, row.from_port, aside)
+    }
+}
+
 /// One stage of a [`RunRecord`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StageRecord {
@@ -80,6 +114,9 @@ pub struct StageRecord {
     /// Why it was going to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<Vec<Change>>,
+    /// Why although nothing of its key had changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -92,9 +129,8 @@ pub struct StageRecord {
     pub reason: Option<What>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<StageId>,
-    /// The port, and the output it reads.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub inputs: Vec<(Port, StageId, Port)>,
+    pub inputs: Vec<InputRecord>,
     /// Every output by port, the main one first: its kind.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub kinds: IndexMap<Port, Kind>,
@@ -107,8 +143,10 @@ pub struct StageRecord {
 }
 
 /// What a stage's row holds besides [`super::StageRow`].
+#[derive(Default)]
 struct Aside {
     because: Option<Vec<Change>>,
+    asked: Option<String>,
     components: Option<Vec<Component>>,
 }
 
@@ -132,7 +170,7 @@ impl Lineage {
         let mut stages = IndexMap::new();
         for stage in self.stages_of_run(run).await? {
             let aside = asides.remove(&stage.stage);
-            let (because, components) = aside.map(|aside| (aside.because, aside.components)).unwrap_or_default();
+            let Aside { because, asked, components } = aside.unwrap_or_default();
             let record = StageRecord {
                 operator: stage.operator,
                 version: stage.version,
@@ -140,13 +178,14 @@ impl Lineage {
                 key: stage.key,
                 components,
                 because,
+                asked,
                 seconds: stage.seconds,
                 summary: stage.summary,
                 attempts: stage.attempts,
                 failure: stage.failure,
                 reason: reasons.remove(&stage.stage),
                 needs: stage.needs,
-                inputs: stage.inputs.into_iter().map(|input| (input.port, input.from_stage, input.from_port)).collect(),
+                inputs: stage.inputs.into_iter().map(InputRecord::from).collect(),
                 outputs: stage.outputs.iter().filter_map(|out| Some((out.port.clone(), out.digest?))).collect(),
                 kinds: stage.outputs.into_iter().map(|output| (output.port, output.kind)).collect(),
                 metrics: stage.metrics,
@@ -178,7 +217,7 @@ impl Lineage {
 
     async fn asides(&self, run: &RunId) -> Result<HashMap<StageId, Aside>, Failure> {
         let rows = sqlx::query(
-            "SELECT stage, because, CASE WHEN status IN ('ran', 'cached', 'refused') THEN NULL ELSE components END AS parts
+            "SELECT stage, because, asked, CASE WHEN status IN ('ran', 'cached', 'refused') THEN NULL ELSE components END AS parts
              FROM stages WHERE run = ?",
         )
         .bind(&run.0)
@@ -187,10 +226,27 @@ impl Lineage {
         .map_err(failed)?;
         rows.iter()
             .map(|row| {
-                let aside = Aside { because: json(row, "because")?, components: json(row, "parts")? };
+                let aside = Aside {
+                    because: json(row, "because")?,
+                    asked: row.try_get("asked").map_err(failed)?,
+                    components: json(row, "parts")?,
+                };
                 Ok((stage_id(row, "stage")?, aside))
             })
             .collect()
+    }
+
+    /// Why stages of a run were skipped, or refused.
+    pub async fn reasons_of(&self, run: &RunId) -> Result<BTreeMap<StageId, String>, Failure> {
+        let told = self.telling_events(run).await?.into_iter().filter_map(|event| {
+            let why = match event.what {
+                What::Skipped { because } => because,
+                What::Refused { why, expression } => format!("`{expression}` is false ({why})"),
+                _ => return None,
+            };
+            Some((event.stage?, why))
+        });
+        Ok(told.collect())
     }
 
     /// The events that say what no row says.

@@ -113,9 +113,26 @@ pub struct OutputRow {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InputRow {
     pub port: Port,
+    /// The name it goes by where the pipeline gives its port a map.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     pub from_stage: StageId,
     pub from_port: Port,
     pub digest: Option<Digest>,
+    /// The digest where it need not be what the stage gave in this run: a frozen stage read that once.
+    #[serde(skip)]
+    pub noted: Option<Digest>,
+}
+
+impl InputRow {
+    /// As a key names it behind `in.`: `data`; with a label `data.code`.
+    pub fn slot(&self) -> String {
+        slot(&self.port, self.label.as_deref())
+    }
+}
+
+pub(super) fn slot(port: &Port, label: Option<&str>) -> String {
+    label.map_or_else(|| port.to_string(), |label| format!("{port}.{label}"))
 }
 
 /// A place where an artifact was made or read.

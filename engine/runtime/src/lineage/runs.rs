@@ -9,7 +9,7 @@ use super::{
     columns::{count, json, text},
     *,
 };
-use crate::{event::RunStatus, pipeline::Overrides};
+use crate::{event::RunStatus, pipeline::Overrides, store::Store};
 
 /// Which runs are asked for, newest first.
 #[derive(Clone, Debug, Default)]
@@ -182,6 +182,20 @@ impl Lineage {
                 .await
                 .map_err(failed)?;
         Ok(rows.into_iter().map(|(stage,)| StageId::new(stage)).collect())
+    }
+
+    /// The runs that ended and used the store at `url`; what the home's own store is called is in no row.
+    pub async fn ended_on(&self, url: &str, home: &Home) -> Result<Vec<RunId>, Failure> {
+        let is_own = Store::open_local(&home.store()).is_ok_and(|own| own.url() == url);
+        let rows: Vec<(String,)> = sqlx::query_as(
+            "SELECT run FROM runs WHERE status <> 'running' AND (store = ?1 OR (?2 AND store IS NULL)) ORDER BY number",
+        )
+        .bind(url)
+        .bind(is_own)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        Ok(rows.into_iter().map(|(run,)| RunId(run)).collect())
     }
 
     /// Is this name taken?

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use llmflow_contract::{Port, StageId};
+use llmflow_contract::StageId;
 use sqlx::{Row, sqlite::SqliteRow};
 
 use super::{
@@ -18,7 +18,8 @@ use crate::{
 
 /// The outputs of a run's stages. With [`ONE`] of a single stage, as the others.
 pub(super) const OUTPUTS: &str = "SELECT * FROM outputs WHERE run = ?1";
-pub(super) const INPUTS: &str = "SELECT i.*, o.digest FROM inputs i
+pub(super) const INPUTS: &str = "SELECT i.stage, i.port, i.label, i.from_stage, i.from_port, i.digest AS noted,
+        coalesce(i.digest, o.digest) AS digest FROM inputs i
     LEFT JOIN outputs o ON o.run = i.run AND o.stage = i.from_stage AND o.port = i.from_port WHERE i.run = ?1";
 pub(super) const METRICS: &str =
     "SELECT stage, name, value FROM metrics INDEXED BY metrics_at_the_end WHERE step IS NULL AND run = ?1";
@@ -118,11 +119,14 @@ impl Lineage {
         Ok(self.of_stage(&sql, run, stage).await?.pop())
     }
 
-    /// What a stage of a run reads, by port.
-    pub async fn reads_of(&self, run: &RunId, stage: &StageId) -> Result<Vec<(Port, StageId)>, Failure> {
-        let sql = "SELECT port, from_stage FROM inputs WHERE run = ?1 AND stage = ?2 ORDER BY position";
+    /// What a stage of a run reads, by [`InputRow::slot`].
+    pub async fn reads_of(&self, run: &RunId, stage: &StageId) -> Result<Vec<(String, StageId)>, Failure> {
+        let sql = "SELECT port, label, from_stage FROM inputs WHERE run = ?1 AND stage = ?2 ORDER BY position";
         let rows = self.of_stage(sql, run, stage).await?;
-        rows.iter().map(|row| Ok((port(row, "port")?, stage_id(row, "from_stage")?))).collect()
+        let read = |row: &SqliteRow| {
+            Ok((row::slot(&port(row, "port")?, label(row)?.as_deref()), stage_id(row, "from_stage")?))
+        };
+        rows.iter().map(read).collect()
     }
 
     /// How the stages of a run stand, by operator and status, in the order in which the operators first come.
@@ -265,11 +269,17 @@ fn add_output(stage: &mut StageRow, row: &SqliteRow) -> Result<(), Failure> {
 fn add_input(stage: &mut StageRow, row: &SqliteRow) -> Result<(), Failure> {
     stage.inputs.push(InputRow {
         port: port(row, "port")?,
+        label: label(row)?,
         from_stage: stage_id(row, "from_stage")?,
         from_port: port(row, "from_port")?,
         digest: digest(row, "digest")?,
+        noted: digest(row, "noted")?,
     });
     Ok(())
+}
+
+fn label(row: &SqliteRow) -> Result<Option<String>, Failure> {
+    row.try_get("label").map_err(failed)
 }
 
 fn add_metric(stage: &mut StageRow, row: &SqliteRow) -> Result<(), Failure> {

@@ -175,7 +175,7 @@ impl Checker<'_> {
         match wiring {
             Wiring::None => {}
             Wiring::Main(refs) => self.look_up_all(group, refs),
-            Wiring::Ports(ports) => ports.iter().for_each(|(_, refs)| self.look_up_all(group, refs)),
+            Wiring::Ports(ports) => ports.iter().for_each(|(_, reads)| self.look_up_all(group, reads.refs())),
         }
     }
 }

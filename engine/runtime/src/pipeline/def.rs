@@ -93,6 +93,8 @@ pub struct InputRef {
     /// The stage's position in [`super::Loaded::stages`].
     pub index: u32,
     pub span: Span,
+    /// The name it goes by where the file gives a port a map.
+    pub label: Option<Arc<str>>,
 }
 
 /// The condition under which a stage runs.

@@ -53,7 +53,8 @@ pub(super) fn truth(node: &Node, what: &str, diagnostics: &mut Diagnostics) -> O
     if let Value::Bool(truth) = node.value {
         return Some(truth);
     }
-    let help = format!("{}: true", what.trim_matches('`'));
+    let is_no = node.as_str().is_some_and(|text| ["no", "off", "n"].contains(&text.to_lowercase().as_str()));
+    let help = format!("{}: {}", what.trim_matches('`'), !is_no);
     diagnostics.push(form(&format!("{what} is true or false"), node).help(help));
     None
 }

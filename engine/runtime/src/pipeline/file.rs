@@ -1,6 +1,6 @@
 //! The pipeline as the file has it: parsed, overridden, params substituted, nothing looked up yet.
 
-use std::sync::Arc;
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 use indexmap::IndexMap;
 
@@ -25,6 +25,8 @@ const KEYS: [&str; 7] = ["name", "seed", "store", "params", "profiles", "stages"
 pub struct Pipeline {
     pub source: Arc<SourceFile>,
     pub name: String,
+    /// Whether the file states its name; else it is the file's.
+    pub is_named: bool,
     /// 0 if the file gives none.
     pub seed: u64,
     /// Where artifacts lie, if not in the home: a URL, or a path relative to the file.
@@ -54,6 +56,7 @@ impl Read {
         let mut diagnostics = Diagnostics::new(source.clone());
         let pipeline = Pipeline {
             name: source.stem(),
+            is_named: false,
             source: source.clone(),
             seed: 0,
             store: None,
@@ -65,7 +68,15 @@ impl Read {
         let recovered = recover::parse(&source);
         recovered.found.into_iter().for_each(|diagnostic| diagnostics.push(diagnostic));
         if let Some(root) = recovered.root {
-            read.read_root(root, &recovered.spoilt, environment, &mut diagnostics);
+            let given = std::mem::take(&mut read.pipeline.overrides.environment);
+            let used = RefCell::new(BTreeMap::new());
+            let variable = |name: &str| {
+                let value = given.get(name).cloned().or_else(|| environment(name))?;
+                used.borrow_mut().insert(name.to_owned(), value.clone());
+                Some(value)
+            };
+            read.read_root(root, &recovered.spoilt, &variable, &mut diagnostics);
+            read.pipeline.overrides.environment = used.into_inner();
         }
         (read, diagnostics)
     }
@@ -94,24 +105,24 @@ impl Read {
         let [name, seed, store, params, profiles, mut stages, mut publish] = KEYS.map(&mut take);
         if let Some(node) = name {
             let name = text(&node, "`name`", diagnostics);
+            self.pipeline.is_named = name.is_some();
             self.pipeline.name = name.map_or_else(|| std::mem::take(&mut self.pipeline.name), |name| name.value);
         }
         if let Some(node) = seed {
             self.pipeline.seed = whole(&node, "`seed`", 0, u64::MAX, diagnostics).unwrap_or(0);
         }
         let source = self.pipeline.source.clone();
-        let mut params = params.map(|node| params::read(&node, diagnostics)).unwrap_or_default();
         // A param may read the environment; it may not refer to another param.
         let none = IndexMap::new();
         let scope = Scope::new(&none, environment, &source);
-        for param in params.values_mut() {
-            scope.fill(&mut param.default, diagnostics);
-            param.default.read_variable();
-            param.value = param.default.clone();
-        }
-        let mut changes =
-            overrides::Changes { params: &mut params, stages: stages.as_mut(), diagnostics: &mut *diagnostics };
-        profile::apply(profiles, self.pipeline.overrides.profile.as_deref(), &scope, &mut changes);
+        let mut params = params.map(|node| params::read(&node, &scope, diagnostics)).unwrap_or_default();
+        let mut changes = overrides::Changes {
+            scope: &scope,
+            params: &mut params,
+            stages: stages.as_mut(),
+            diagnostics: &mut *diagnostics,
+        };
+        profile::apply(profiles, self.pipeline.overrides.profile.as_deref(), &mut changes);
         changes.apply(&self.pipeline.overrides);
         let names = stages.as_ref().and_then(Node::as_map).into_iter().flatten().map(|(name, _)| name.value.clone());
         let scope = Scope::new(&params, environment, &source).with_stages(names);

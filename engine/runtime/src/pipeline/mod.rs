@@ -35,7 +35,7 @@ mod wiring;
 mod with;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use check::SIDE_PORTS;
 pub use def::{Fill, InputRef, MetricRef, StageDef, StageRef, StageShared, When, Wired};

@@ -3,7 +3,7 @@
 //! Owns: their grammar, the order in which they win: the file, its profile, a params file, `--set`.
 //! Must not know: operators; a `stage.param` is checked with the stage's other params.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use super::{
     node::{Node, Value},
     origin::{Given, Origin},
     params::{Param, out_of_range},
+    reference::Scope,
     source::{At, SourceFile, Span},
 };
 
@@ -28,6 +29,9 @@ pub struct Overrides {
     pub profile: Option<String>,
     /// A rehearsal: every bound on how much is done is lowered to this.
     pub limit: Option<u64>,
+    /// What the variables of the environment are that the file reads, whatever they are now: a run is gone on with as it began.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
 }
 
 impl From<&[String]> for Overrides {
@@ -38,6 +42,7 @@ impl From<&[String]> for Overrides {
 
 /// The parts of a file that can be changed before they are read.
 pub(super) struct Changes<'a> {
+    pub scope: &'a Scope<'a>,
     pub params: &'a mut IndexMap<String, Param>,
     pub stages: Option<&'a mut Node>,
     pub diagnostics: &'a mut Diagnostics,
@@ -126,6 +131,12 @@ impl Changes<'_> {
         if let (Value::String(_), Some(text)) = (&param.default.value, &change.text) {
             node.value = Value::String(text.clone());
         }
+        let origin = node.origin.clone();
+        self.scope.fill(node, self.diagnostics);
+        if !matches!(param.default.value, Value::String(_)) {
+            node.read_variable();
+        }
+        node.origin = origin; // what gave it, not what it was filled with
         let fits = match (&param.default.value, &node.value) {
             (Value::Null, _) => true,
             (Value::Int(_), _) => node.as_int().is_some(),

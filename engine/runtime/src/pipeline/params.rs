@@ -10,6 +10,7 @@ use super::{
     fields::refuse_unknown_keys,
     node::{Node, Value},
     origin::Given,
+    reference::Scope,
     source::At,
 };
 
@@ -27,7 +28,7 @@ pub struct Param {
 }
 
 /// Reads `params`.
-pub(super) fn read(node: &Node, diagnostics: &mut Diagnostics) -> IndexMap<String, Param> {
+pub(super) fn read(node: &Node, scope: &Scope<'_>, diagnostics: &mut Diagnostics) -> IndexMap<String, Param> {
     let mut params = IndexMap::new();
     let Some(entries) = node.as_map() else {
         if node.value != Value::Null {
@@ -40,7 +41,7 @@ pub(super) fn read(node: &Node, diagnostics: &mut Diagnostics) -> IndexMap<Strin
         if !is_name(&key.value) {
             let message = format!("`{}` cannot name a param: use letters, digits and `_`", key.value);
             diagnostics.push(Diagnostic::new("param/name", message, key.span).help("params: {learning_rate: 2e-4}"));
-        } else if let Some(param) = read_one(key, value, diagnostics) {
+        } else if let Some(param) = read_one(key, value, scope, diagnostics) {
             params.insert(key.value.clone(), param);
         }
     }
@@ -51,15 +52,14 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
-fn read_one(key: &At<String>, value: &Node, diagnostics: &mut Diagnostics) -> Option<Param> {
-    let plain = |default: &Node| Param {
-        value: default.clone(),
-        default: default.clone(),
-        range: None,
-        doc: String::new(),
-        given: None,
+fn read_one(key: &At<String>, value: &Node, scope: &Scope<'_>, diagnostics: &mut Diagnostics) -> Option<Param> {
+    let plain = |default: &Node, diagnostics: &mut Diagnostics| {
+        let mut default = default.clone();
+        scope.fill(&mut default, diagnostics);
+        default.read_variable();
+        Param { value: default.clone(), default, range: None, doc: String::new(), given: None }
     };
-    let Some(entries) = value.as_map() else { return Some(plain(value)) };
+    let Some(entries) = value.as_map() else { return Some(plain(value, diagnostics)) };
     let Some(default) = value.get("default") else {
         let message = format!("the long form of `{}` has no `default`", key.value);
         let help = format!("{}: {{ default: 4, range: [1, 16], doc: what it does }}", key.value);
@@ -67,7 +67,8 @@ fn read_one(key: &At<String>, value: &Node, diagnostics: &mut Diagnostics) -> Op
         return None;
     };
     refuse_unknown_keys(&format!("param `{}`", key.value), entries, &["default", "range", "doc"], &[], diagnostics);
-    let mut param = plain(default);
+    let mut param = plain(default, diagnostics);
+    let default = param.default.clone();
     param.doc = value.get("doc").map(ToString::to_string).unwrap_or_default();
     if let Some(range) = value.get("range") {
         let bounds: Option<Vec<f64>> =

@@ -9,14 +9,13 @@ use super::{
     node::{Node, Value},
     origin::Given,
     overrides::{Change, Changes, note},
-    reference::Scope,
     source::At,
 };
 
 const HELP: &str = "profiles: {gpu: {params: {rank: 64}, stages: {sft: {with: {…}, resources: {gpus: 1}}}}}";
 
 /// Lays the chosen profile over params and stages.
-pub(super) fn apply(profiles: Option<Node>, chosen: Option<&str>, scope: &Scope<'_>, changes: &mut Changes<'_>) {
+pub(super) fn apply(profiles: Option<Node>, chosen: Option<&str>, changes: &mut Changes<'_>) {
     let entries = match profiles {
         Some(Node { value: Value::Map(entries), .. }) => entries,
         None | Some(Node { value: Value::Null, .. }) => Vec::new(),
@@ -50,7 +49,7 @@ pub(super) fn apply(profiles: Option<Node>, chosen: Option<&str>, scope: &Scope<
         );
         for (part, node) in parts {
             match part.value.as_str() {
-                "params" => overlay_params(&key, node, is_chosen, scope, changes),
+                "params" => overlay_params(&key, node, is_chosen, changes),
                 "stages" => overlay_stages(&key, node, is_chosen, changes),
                 _ => {}
             }
@@ -58,7 +57,7 @@ pub(super) fn apply(profiles: Option<Node>, chosen: Option<&str>, scope: &Scope<
     }
 }
 
-fn overlay_params(profile: &At<String>, node: Node, is_chosen: bool, scope: &Scope<'_>, changes: &mut Changes<'_>) {
+fn overlay_params(profile: &At<String>, node: Node, is_chosen: bool, changes: &mut Changes<'_>) {
     let Some(entries) = map_of(node, "`params`", changes.diagnostics) else { return };
     for (name, mut value) in entries {
         if !changes.params.contains_key(&name.value) {
@@ -68,7 +67,6 @@ fn overlay_params(profile: &At<String>, node: Node, is_chosen: bool, scope: &Sco
             let diagnostic = Diagnostic::new("profile/unknown", message, name.span).nearest(&name.value, names);
             changes.diagnostics.push(diagnostic.help(help));
         } else if is_chosen {
-            scope.fill(&mut value, changes.diagnostics);
             note(&mut value, &Given::Profile(profile.value.clone()));
             changes.change(Change { target: name.value, value, text: None });
         }

@@ -66,11 +66,18 @@ pub(super) fn read(node: &Node, diagnostics: &mut Diagnostics) -> Vec<ReadPublis
     entries.iter().map(read).collect()
 }
 
+/// Paths that are written, and the folders around them, with who names them first.
+#[derive(Default)]
+struct Taken {
+    paths: HashMap<PathBuf, Span>,
+    above: HashMap<PathBuf, Span>,
+}
+
 impl Checker<'_> {
     pub(super) fn publish(&mut self, items: &[ReadPublish], source: &SourceFile) -> Vec<Publish> {
-        let mut taken: HashMap<PathBuf, Span> = HashMap::new();
+        let mut taken = Taken::default();
         if let Some(own) = source.path.file_name() {
-            taken.insert(PathBuf::from(own), Span::default());
+            taken.paths.insert(PathBuf::from(own), Span::default());
         }
         let mut found = Vec::with_capacity(items.len());
         for item in items {
@@ -119,7 +126,7 @@ impl Checker<'_> {
             .push(Diagnostic::new("publish/report", message, path.span).help("publish: {report: out/report.html}"));
     }
 
-    fn published_path(&mut self, path: &At<String>, taken: &mut HashMap<PathBuf, Span>) {
+    fn published_path(&mut self, path: &At<String>, taken: &mut Taken) {
         let clean = match inside(&path.value) {
             Err(message) => {
                 let help = "publish below the file's folder, `out/model.gguf`, or to `s3://BUCKET/model.gguf`";
@@ -134,7 +141,18 @@ impl Checker<'_> {
             self.diagnostics.push(Diagnostic::new("publish/path", message, path.span).help(help));
             return;
         }
-        if let Some(first) = taken.insert(clean, path.span) {
+        let around = clean.ancestors().skip(1).find_map(|above| taken.paths.get(above));
+        let other = around.or_else(|| taken.above.get(&clean)).filter(|_| !is_remote(&path.value));
+        if let Some(first) = other.copied() {
+            let message = format!("`{}` and another published path lie one inside the other", path.value);
+            let diagnostic = Diagnostic::new("publish/same-path", message, path.span).also(first, "the other");
+            self.diagnostics.push(diagnostic.help("give each a place of its own: `out/rows/`, `out/model/`"));
+            return;
+        }
+        if !is_remote(&path.value) {
+            taken.above.extend(clean.ancestors().skip(1).map(|above| (above.to_owned(), path.span)));
+        }
+        if let Some(first) = taken.paths.insert(clean, path.span) {
             let message = format!("`{}` is written twice", path.value);
             let diagnostic =
                 Diagnostic::new("publish/same-path", message, path.span).help("give each a path of its own");

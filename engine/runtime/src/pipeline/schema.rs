@@ -24,7 +24,8 @@ pub fn schema(registry: &Registry) -> Value {
             "seed": { "type": "integer", "minimum": 0, "default": 0 },
             "store": { "type": "string", "description": "Where artifacts lie: a folder, s3://…, gs://…, az://…. Default: the home." },
             "params": {
-                "type": "object",
+                "type": ["object", "null"],
+                "propertyNames": { "pattern": "^[A-Za-z0-9_-]+$" },
                 "description": "Values that stages refer to as ${params.name}; changed by --set name=value.",
                 "additionalProperties": { "anyOf": [
                     { "type": ["string", "number", "boolean", "array", "null"] },
@@ -36,7 +37,7 @@ pub fn schema(registry: &Registry) -> Value {
                 ] },
             },
             "profiles": {
-                "type": "object",
+                "type": ["object", "null"],
                 "description": "Overlays, chosen by --profile NAME.",
                 "additionalProperties": { "$ref": "#/definitions/profile" },
             },
@@ -47,7 +48,7 @@ pub fn schema(registry: &Registry) -> Value {
                 "additionalProperties": { "$ref": "#/definitions/stage" },
             },
             "publish": {
-                "type": "object",
+                "type": ["object", "null"],
                 "description": "A stage, stage.port or `report` → a path or a list of paths: relative to this file, or s3://….",
                 "additionalProperties": { "$ref": "#/definitions/names" },
             },
@@ -82,12 +83,13 @@ const REFERENCE: &str = "\\$\\{.+\\}";
 
 fn resources() -> Value {
     let demand = json!({ "anyOf": [{ "const": "auto" }, { "$ref": "#/definitions/whole" }] });
+    let cores = json!({ "allOf": [demand, { "not": { "const": 0 } }] });
     json!({
         "type": "object",
         "additionalProperties": false,
         "description": "A number is a demand: exit 3 without it. `auto` is what the operator can use here.",
         "properties": {
-            "cores": demand,
+            "cores": cores,
             "memory": { "anyOf": [
                 { "type": "string", "pattern": "^(auto|[0-9.]+ *([kKmMgGtTpP]([iI]?[bB])?|[bB]))$" },
                 { "$ref": "#/definitions/reference" },
@@ -107,7 +109,7 @@ fn matrix() -> Value {
         "properties": {
             "include": entries,
             "exclude": entries,
-            "max_parallel": { "type": "integer", "minimum": 1, "description": "How many of its stages run at once." },
+            "max_parallel": { "anyOf": [{ "type": "integer", "minimum": 1 }, { "$ref": "#/definitions/reference" }], "description": "How many of its stages run at once." },
         },
         "additionalProperties": { "anyOf": [
             { "type": "array", "minItems": 1 },
@@ -123,10 +125,18 @@ fn stage(operators: &[Value], cases: &[Value]) -> Value {
         "additionalProperties": false,
         "properties": {
             "op": { "description": "The operator.", "oneOf": operators },
-            "in": { "description": "A stage, stage.port, a list, or a map from ports to them.", "anyOf": [
+            "in": { "description": "A stage, stage.port, a list, or a map from ports to them; where a port takes many, a map from labels too.", "anyOf": [
                 { "type": "null" },
                 { "$ref": "#/definitions/names" },
-                { "type": "object", "additionalProperties": { "$ref": "#/definitions/names" } },
+                { "type": "object", "additionalProperties": { "anyOf": [
+                    { "$ref": "#/definitions/names" },
+                    {
+                        "type": "object",
+                        "additionalProperties": { "$ref": "#/definitions/names" },
+                        "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,64}$" },
+                        "minProperties": 1,
+                    },
+                ] } },
             ] },
             "with": { "type": ["object", "null"] },
             "matrix": { "$ref": "#/definitions/matrix" },
@@ -159,9 +169,13 @@ fn stage(operators: &[Value], cases: &[Value]) -> Value {
 
 /// What holds once `op` names this operator.
 fn case(entry: &Entry) -> Value {
-    let with = with_references(entry.schema(), &entry.params);
+    let mut with = with_references(entry.schema(), &entry.params);
+    let is_needed = entry.params.iter().any(|param| param.required);
+    if !is_needed {
+        with["type"] = json!(["object", "null"]);
+    }
     let mut then = json!({ "properties": { "with": with } });
-    if entry.params.iter().any(|param| param.required) {
+    if is_needed {
         then["required"] = json!(["with"]);
     }
     json!({ "if": { "properties": { "op": { "const": entry.name } }, "required": ["op"] }, "then": then })
@@ -177,7 +191,12 @@ fn with_references(mut schema: Value, params: &[ParamInfo]) -> Value {
             field = with_references(field, fields);
         }
         if param.role == Role::Secret {
-            field = described(&field, json!({ "type": "string", "pattern": "^\\$\\{secret\\.[A-Za-z0-9_]+\\}$" }));
+            let secret = json!({ "type": "string", "pattern": "^\\$\\{secret\\.[A-Za-z0-9_]+\\}$" });
+            let form = match param.kind {
+                ParamType::Map(_) => json!({ "type": "object", "additionalProperties": secret }),
+                _ => secret,
+            };
+            field = described(&field, form);
         } else if !matches!(param.kind, ParamType::String | ParamType::Any) {
             let reference = json!({ "type": "string", "pattern": REFERENCE });
             field = described(&field, json!({ "anyOf": [field, reference] }));

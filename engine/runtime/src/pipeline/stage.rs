@@ -71,8 +71,27 @@ pub(super) enum Wiring {
     None,
     /// `in: a` or `in: [a, b]`: the main port.
     Main(Vec<Ref>),
-    /// `in: {port: a}`
-    Ports(Vec<(At<Port>, Vec<Ref>)>),
+    /// `in: {port: a}`; where the operator has one port, and that takes many, `in: {label: a}`.
+    Ports(Vec<(At<Port>, Reads)>),
+}
+
+/// What one port reads.
+#[derive(Clone, Debug)]
+pub(super) enum Reads {
+    /// `a` or `[a, b]`
+    List(Vec<Ref>),
+    /// `{label: a}`: inputs that go by names.
+    Labelled(Vec<(At<String>, Vec<Ref>)>),
+}
+
+impl Reads {
+    pub fn refs(&self) -> impl Iterator<Item = &Ref> {
+        let (list, labelled): (&[Ref], &[_]) = match self {
+            Self::List(refs) => (refs, &[]),
+            Self::Labelled(labels) => (&[], labels),
+        };
+        list.iter().chain(labelled.iter().flat_map(|(_, refs)| refs))
+    }
 }
 
 /// `stage`, `stage.port`, `stage@axis=value.port`: not taken apart before all stages are known.
@@ -259,11 +278,39 @@ fn wiring(node: &Node, diagnostics: &mut Diagnostics) -> Wiring {
             entries
                 .iter()
                 .map(|(port, node)| {
-                    let what = format!("input `{}`", port.value);
-                    (At::new(Port::new(port.value.as_str()), port.span), texts(node, &what, diagnostics))
+                    (At::new(Port::new(port.value.as_str()), port.span), reads(port, node, diagnostics))
                 })
                 .collect(),
         ),
         _ => Wiring::Main(texts(node, "`in`", diagnostics)),
+    }
+}
+
+fn reads(port: &At<String>, node: &Node, diagnostics: &mut Diagnostics) -> Reads {
+    let port = &port.value;
+    let Value::Map(entries) = &node.value else {
+        return Reads::List(texts(node, &format!("input `{port}`"), diagnostics));
+    };
+    if entries.is_empty() {
+        let message = format!("input `{port}` is an empty map");
+        let help = "name a stage, or remove the line";
+        diagnostics.push(Diagnostic::new("pipeline/form", message, node.span).help(help));
+    }
+    let mut labels: Vec<(At<String>, Vec<Ref>)> = Vec::with_capacity(entries.len());
+    for (label, node) in entries {
+        let what = format!("input `{port}.{}`", label.value);
+        labels.push((label.clone(), texts(node, &what, diagnostics)));
+    }
+    Reads::Labelled(labels)
+}
+
+/// A label is in the name of a key's part, `in.data.LABEL`, and in what is shown.
+pub(super) fn check_label(name: &str, span: Span, diagnostics: &mut Diagnostics) {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.chars().all(fits) {
+        let message =
+            format!("`{name}` cannot label an input: use up to {MAX_NAME_BYTES} letters, digits, `_` and `-`");
+        let help = "in: {data: {code: STAGE, talk: STAGE}}";
+        diagnostics.push(Diagnostic::new("stage/label", message, span).help(help));
     }
 }

@@ -5,16 +5,16 @@
 
 use std::sync::Arc;
 
-use llmflow_contract::{Arity, Entry, Port};
+use llmflow_contract::{Arity, Entry, Port, StageId};
 
 use super::{
     check::{Checker, SIDE_PORTS},
     condition::{ReadWhen, place_within},
     def::{Fill, InputRef, MetricRef, StageRef, When, Wired},
-    diagnostic::Diagnostic,
+    diagnostic::{Diagnostic, nearest},
     names::Target,
     source::{At, Span},
-    stage::{Ref, Stage, Wiring},
+    stage::{Reads, Ref, Stage, Wiring, check_label},
     varied::Varied,
 };
 
@@ -34,6 +34,37 @@ struct Piece {
     target: Target,
     port: Port,
     span: Span,
+    label: Option<Arc<str>>,
+}
+
+/// What the file gives a port.
+struct Given<'a> {
+    port: Port,
+    span: Span,
+    refs: Vec<(Option<Arc<str>>, &'a Ref)>,
+}
+
+impl<'a> Given<'a> {
+    fn new(port: Port, span: Span, reads: &'a Reads) -> Self {
+        match reads {
+            Reads::List(refs) => Self::list(port, span, refs),
+            Reads::Labelled(labels) => {
+                let labelled = labels.iter().flat_map(|(label, refs)| under(&label.value, refs));
+                Self { port, span, refs: labelled.collect() }
+            }
+        }
+    }
+    fn list(port: Port, span: Span, refs: &'a [Ref]) -> Self {
+        Self { port, span, refs: refs.iter().map(|reference| (None, reference)).collect() }
+    }
+    fn is_labelled(&self) -> bool {
+        self.refs.iter().any(|(label, _)| label.is_some())
+    }
+}
+
+fn under<'a>(label: &str, refs: &'a [Ref]) -> impl Iterator<Item = (Option<Arc<str>>, &'a Ref)> + use<'a> {
+    let label: Arc<str> = label.into();
+    refs.iter().map(move |reference| (Some(Arc::clone(&label)), reference))
 }
 
 impl PortPlan {
@@ -49,36 +80,38 @@ impl Checker<'_> {
             return self.named_plans(from, wiring);
         }
         let stage = self.names.groups[from].stage;
-        let mut given: Vec<(Port, Span, &[Ref])> = Vec::new();
+        let mut given: Vec<Given<'_>> = Vec::new();
         match wiring {
             Wiring::None => {}
             Wiring::Main(refs) => {
                 let span = refs.iter().map(|reference| reference.span).reduce(Span::to).unwrap_or(stage.name.span);
                 match entry.main_input() {
-                    Some(spec) => given.push((spec.port.clone(), span, refs)),
+                    Some(spec) => given.push(Given::list(spec.port.clone(), span, refs)),
                     None => {
                         self.takes_no_inputs(entry, span);
                         self.look_up_all(from, refs);
                     }
                 }
             }
+            Wiring::Ports(ports) if are_labels(ports, entry) => given.extend(self.labelled(from, ports, entry)),
             Wiring::Ports(ports) => {
-                for (port, refs) in ports {
+                for (port, reads) in ports {
                     if entry.inputs.iter().any(|spec| spec.port == port.value) {
-                        given.push((port.value.clone(), port.span, refs));
+                        self.check_labels(reads);
+                        given.push(Given::new(port.value.clone(), port.span, reads));
                         continue;
                     }
                     match entry.inputs.is_empty() {
                         true => self.takes_no_inputs(entry, port.span),
                         false => self.unknown_input(entry, port),
                     }
-                    self.look_up_all(from, refs);
+                    self.look_up_all(from, reads.refs());
                 }
             }
         }
         let mut plans = Vec::with_capacity(given.len());
         for spec in &entry.inputs {
-            let Some((port, span, refs)) = given.iter().find(|(port, ..)| *port == spec.port) else {
+            let Some(given) = given.iter().find(|given| given.port == spec.port) else {
                 if spec.arity != Arity::Optional {
                     let message = format!("`{}` needs an input `{}`", entry.name, spec.port);
                     let doc = spec.doc.lines().next().unwrap_or_default();
@@ -87,44 +120,85 @@ impl Checker<'_> {
                 }
                 continue;
             };
-            let takes_many = spec.arity == Arity::Many;
-            if !takes_many && refs.len() > 1 {
-                let name = &stage.name.value;
-                let message = format!("`{name}.{port}` takes one input, {} are given", refs.len());
-                let help = format!("keep one: `{port}: {}`; or put them together first: `op: data.mix`", refs[0].value);
-                self.diagnostics.push(Diagnostic::new("stage/too-many-inputs", message, *span).help(help));
+            let (takes_many, port, name) = (spec.arity == Arity::Many, &spec.port, &stage.name.value);
+            if let (false, [(_, first), _, ..]) = (takes_many, given.refs.as_slice()) {
+                let message = format!("`{name}.{port}` takes one input, {} are given", given.refs.len());
+                let help = format!("keep one: `{port}: {}`; or give each a stage of its own", first.value);
+                self.diagnostics.push(Diagnostic::new("stage/too-many-inputs", message, given.span).help(help));
+            } else if !takes_many && given.is_labelled() {
+                self.takes_no_labels(name, given);
             }
-            let reader = format!("`{}.{port}`", stage.name.value);
-            let pieces: Vec<Piece> =
-                refs.iter().filter_map(|reference| self.piece(from, reference, &reader, takes_many)).collect();
+            let reader = format!("`{name}.{port}`");
+            let pieces = self.pieces(from, given, &reader, takes_many);
             plans.push(self.plan(port.clone(), pieces));
         }
         plans
     }
 
+    /// `in: {code: a, talk: b}` of an operator whose only port takes many.
+    fn labelled<'a>(&mut self, from: usize, ports: &'a [(At<Port>, Reads)], entry: &Entry) -> Option<Given<'a>> {
+        let span = ports.iter().map(|(label, _)| label.span).reduce(Span::to)?;
+        let mut refs = Vec::with_capacity(ports.len());
+        for (label, reads) in ports {
+            let name = label.value.as_str();
+            check_label(name, label.span, &mut self.diagnostics);
+            match reads {
+                Reads::List(list) => refs.extend(under(name, list)),
+                Reads::Labelled(_) => {
+                    self.unknown_input(entry, label);
+                    self.look_up_all(from, reads.refs());
+                }
+            }
+        }
+        Some(Given { port: entry.main_input()?.port.clone(), span, refs })
+    }
+
+    fn check_labels(&mut self, reads: &Reads) {
+        let Reads::Labelled(labels) = reads else { return };
+        labels.iter().for_each(|(label, _)| check_label(&label.value, label.span, &mut self.diagnostics));
+    }
+
+    fn takes_no_labels(&mut self, stage: &StageId, given: &Given<'_>) {
+        let port = &given.port;
+        let message = format!("`{stage}.{port}` takes one input, which goes by the port's name");
+        let name = given.refs.first().map_or("STAGE", |(_, reference)| reference.value.as_str());
+        let help = format!("{port}: {name}");
+        self.diagnostics.push(Diagnostic::new("stage/label", message, given.span).help(help));
+    }
+
+    fn pieces(&mut self, from: usize, given: &Given<'_>, reader: &str, gathers: bool) -> Vec<Piece> {
+        let piece = |(label, reference): &(Option<Arc<str>>, &Ref)| {
+            let piece = self.piece(from, reference, reader, gathers)?;
+            Some(Piece { label: label.clone(), ..piece })
+        };
+        given.refs.iter().filter_map(piece).collect()
+    }
+
     /// What inputs read that the user names; one given without a name goes by that of its stage.
     fn named_plans(&mut self, from: usize, wiring: &Wiring) -> Vec<PortPlan> {
-        let given: Vec<(Port, Span, &[Ref])> = match wiring {
+        let given: Vec<Given<'_>> = match wiring {
             Wiring::None => Vec::new(),
             Wiring::Main(refs) => {
                 let named = |reference: &Ref| Port::from(reference.value.split(['.', '@']).next().unwrap_or_default());
-                refs.iter().map(|one| (named(one), one.span, std::slice::from_ref(one))).collect()
+                refs.iter().map(|one| Given::list(named(one), one.span, std::slice::from_ref(one))).collect()
             }
             Wiring::Ports(ports) => {
-                ports.iter().map(|(port, refs)| (port.value.clone(), port.span, &refs[..])).collect()
+                ports.iter().map(|(port, reads)| Given::new(port.value.clone(), port.span, reads)).collect()
             }
         };
         let mut plans: Vec<PortPlan> = Vec::with_capacity(given.len());
-        for (port, span, refs) in given {
+        for given in given {
             let name = &self.names.groups[from].stage.name.value;
-            let reader = format!("`{name}.{port}`");
-            if refs.len() > 1 || plans.iter().any(|plan| plan.port == port) {
+            let reader = format!("`{name}.{}`", given.port);
+            if given.refs.len() > 1 || plans.iter().any(|plan| plan.port == given.port) {
                 let message = format!("{reader} takes one input, more are given");
                 let help = "give each input a name of its own: `in: {first: STAGE, second: STAGE}`";
-                self.diagnostics.push(Diagnostic::new("stage/too-many-inputs", message, span).help(help));
+                self.diagnostics.push(Diagnostic::new("stage/too-many-inputs", message, given.span).help(help));
+            } else if given.is_labelled() {
+                self.takes_no_labels(name, &given);
             }
-            let pieces = refs.iter().filter_map(|reference| self.piece(from, reference, &reader, false)).collect();
-            plans.push(self.plan(port, pieces));
+            let pieces = self.pieces(from, &given, &reader, false);
+            plans.push(self.plan(given.port, pieces));
         }
         plans
     }
@@ -150,6 +224,7 @@ impl Checker<'_> {
             port: piece.port.clone(),
             index,
             span: piece.span,
+            label: piece.label.clone(),
         };
         match plan.pieces.as_slice() {
             // A list of one, made in one allocation: a matrix has a million of them.
@@ -169,7 +244,7 @@ impl Checker<'_> {
         let port = self.output(found.group, found.rest, reference)?;
         let target = self.names.target(from, &found, reader, gathers, reference.span, &mut self.diagnostics)?;
         self.count_gathered(&target, reference.span)?;
-        Some(Piece { target, port, span: reference.span })
+        Some(Piece { target, port, span: reference.span, label: None })
     }
 
     /// The port that a reference names: the main one without a name.
@@ -296,7 +371,7 @@ impl Checker<'_> {
     }
 
     /// Looks up the stages that one of unknown operator, or an input that is none, names.
-    pub(super) fn look_up_all(&mut self, from: usize, refs: &[Ref]) {
+    pub(super) fn look_up_all<'a>(&mut self, from: usize, refs: impl IntoIterator<Item = &'a Ref>) {
         for reference in refs {
             self.piece(from, reference, "", true);
         }
@@ -324,8 +399,25 @@ impl Checker<'_> {
         let message = format!("`{}` has no input `{}`", entry.name, port.value);
         let diagnostic = Diagnostic::new("stage/unknown-input", message, port.span)
             .nearest(port.value.as_str(), names.iter().copied());
-        self.diagnostics.push(diagnostic.help(format!("it takes {}", names.join(", "))));
+        let help = match entry.inputs.as_slice() {
+            [spec] if spec.arity == Arity::Many => {
+                format!("in: {{{}: STAGE}}, or with labels: {{{}: {{{}: STAGE}}}}", spec.port, spec.port, port.value)
+            }
+            _ => format!("it takes {}", names.join(", ")),
+        };
+        self.diagnostics.push(diagnostic.help(help));
     }
+}
+
+/// Whether a map's keys are labels: where the operator has one port, that takes many, and none of them is that. A single
+/// key that comes close is the port mistyped.
+fn are_labels(ports: &[(At<Port>, Reads)], entry: &Entry) -> bool {
+    let [spec] = entry.inputs.as_slice() else { return false };
+    let is_meant = match ports {
+        [(name, _)] => nearest(name.value.as_str(), [spec.port.as_str()]).is_some(),
+        _ => ports.iter().any(|(name, _)| name.value == spec.port),
+    };
+    spec.arity == Arity::Many && !is_meant
 }
 
 /// The outputs of a stage whose params name them; nothing where those are refused, which is reported.

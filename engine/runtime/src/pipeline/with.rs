@@ -219,7 +219,11 @@ impl Checker<'_> {
         }
         if info.role == Role::Secret && !is_secret && node.value != Value::Null {
             let message = format!("`{name}` takes the name of a secret, never the secret itself");
-            let help = format!("{name}: \"${{secret.NAME}}\", and in the shell: export NAME=…");
+            let secret = match info.kind {
+                ParamType::Map(_) => "{NAME: \"${secret.NAME}\"}",
+                _ => "\"${secret.NAME}\"",
+            };
+            let help = format!("{name}: {secret}, and in the shell: export NAME=…");
             return Some(self.refuse("secret/literal", message, node).help(help));
         }
         None

@@ -14,11 +14,11 @@ use llmflow_contract::{Digest, Entry, Failure, Locks, Machine, Registry, StageId
 use rayon::prelude::*;
 
 use super::{
-    Plan, Planned, Rates, Standing, absolute, check, missing_input,
+    Plan, Planned, Rates, Standing, absolute, check, frozen, missing_input,
     order::{Order, order},
     outputs::Outputs,
     select::{Chosen, Selection},
-    settle::{Scope, Settled},
+    settle::{self, Fills, Scope, Settled},
     sources::Sources,
 };
 use crate::{
@@ -85,7 +85,7 @@ impl Plan {
         let sources = Sources::new(store.vouched());
         let base = absolute(pipeline.source.base());
         let removals = store.removals();
-        let frozen = frozen_records(&defs, &pipeline, store, lineage).await?;
+        let frozen = frozen::records(&defs, &pipeline, store, lineage).await?;
         let site = Site {
             pipeline: &pipeline,
             store,
@@ -223,7 +223,7 @@ impl Site<'_> {
                 }
                 match &standing {
                     Standing::Cached(record) => outputs.learn(index, record.clone()),
-                    Standing::Skipped { .. } => outputs.skip(index),
+                    Standing::Skipped { .. } => outputs.skip(index, settled.plan.clone()),
                     _ => {
                         let is_eval = takes_eval_rows(&def, &settled.plan, &outputs);
                         outputs.expect(index, settled.plan.clone(), is_eval);
@@ -262,13 +262,25 @@ impl Site<'_> {
     ) -> Result<Step, Failure> {
         let scope = self.scope(outputs);
         let frozen = self.frozen.get(&def.id).filter(|record| record.is_of(entry) && !chosen.forced[index]);
-        let settled = match (scope.settle(def, entry), frozen) {
-            (Ok(settled), _) => settled,
+        let (settled, unfit) = match (scope.settle(def, entry, Fills::Known), frozen) {
+            (Ok(settled), _) => (settled, None),
             // What it was made from may be gone.
-            (Err(_), Some(record)) => Settled::frozen(def, entry, record, self.pipeline.seed),
-            (Err(found), None) => return Ok(Step::Broken(found)),
+            (Err(_), Some(record)) => (Settled::frozen(def, entry, record, self.pipeline.seed), None),
+            // A metric that fits no param fails its stage, if that runs at all, and nothing else.
+            (Err(found), None) => match found.iter().find(|one| one.code == settle::UNFIT) {
+                Some(unfit) => match scope.settle(def, entry, Fills::Open) {
+                    Ok(settled) => (settled, Some(unfit.message.clone())),
+                    Err(found) => return Ok(Step::Broken(found)),
+                },
+                None => return Ok(Step::Broken(found)),
+            },
         };
-        let standing = self.standing(index, def, entry, &settled, outputs, chosen)?;
+        let standing = match (self.standing(index, def, entry, &settled, outputs, chosen)?, unfit) {
+            (Standing::Waits | Standing::Run(_), Some(unfit)) => {
+                Standing::Run(Some(format!("will fail: {unfit}").into()))
+            }
+            (standing, _) => standing,
+        };
         Ok(Step::Settled(settled, standing))
     }
 
@@ -304,14 +316,14 @@ impl Site<'_> {
         if let Some(record) = self.frozen.get(&def.id).filter(gives).filter(|_| !chosen.forced[index]) {
             return Ok(Standing::Cached(record.clone()));
         }
-        if settled.key.is_none() {
-            return Ok(Standing::Waits);
-        }
         if chosen.forced[index] {
-            return Ok(Standing::Run(Some("--force")));
+            return Ok(Standing::Run(Some("--force".into())));
         }
         if !def.shared.is_cached {
-            return Ok(Standing::Run(Some("cache: false")));
+            return Ok(Standing::Run(Some("cache: false".into())));
+        }
+        if settled.key.is_none() {
+            return Ok(Standing::Waits);
         }
         if let Some(record) = settled.key.and_then(|key| self.stood.get(&key)) {
             return Ok(Standing::Cached(record.clone()));
@@ -360,23 +372,4 @@ pub(super) fn evaluate(when: &When, outputs: &Outputs) -> Option<Result<(), Stri
 pub(super) fn takes_eval_rows(def: &StageDef, plan: &StagePlan, outputs: &Outputs) -> bool {
     let rows_from = def.inputs.iter().filter(|(port, _)| plan.rows_from.contains(port));
     rows_from.flat_map(|(_, refs)| refs.iter()).any(|input| outputs.is_eval(input))
-}
-
-/// The last result of every frozen stage that still stands: it serves whatever its key would be now.
-async fn frozen_records(
-    defs: &[StageDef],
-    pipeline: &Pipeline,
-    store: &Store,
-    lineage: Option<&Lineage>,
-) -> Result<HashMap<StageId, Arc<KeyRecord>>, Failure> {
-    let wanted: Vec<&StageId> = defs.iter().filter(|def| def.shared.is_frozen).map(|def| &def.id).collect();
-    let (Some(lineage), false) = (lineage, wanted.is_empty()) else { return Ok(HashMap::new()) };
-    let file = (pipeline.name.as_str(), &*pipeline.source.absolute_path());
-    let mut records = HashMap::new();
-    for (stage, key) in lineage.last_keys(file, pipeline.overrides.limit, &wanted).await? {
-        if let Some(record) = store.key_record(&key).await? {
-            records.insert(stage, Arc::new(record));
-        }
-    }
-    Ok(records)
 }

@@ -2,18 +2,18 @@
 //!
 //! | in the key | not in the key |
 //! |---|---|
-//! | operator and VERSION; params that differ from their default; digests of inputs by port; content of sources; the seed, if it is used; the numerics class | stage names, paths, times, retries, resources, device number, parallelism, `tuning` params |
+//! | operator and VERSION; params that differ from their default; digests of inputs by port and label; content of sources; the seed, if it is used; the numerics class | stage names, paths, times, retries, resources, device number, parallelism, `tuning` params |
 
 use llmflow_contract::{Digest, Entry, Hasher, Numerics, Port, Registry, Role, StagePlan};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Change;
+use super::{Change, Read};
 
 /// One named part of a key, as text that can be shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
-    /// `operator`, `with.lora_r`, `in.data`, `source.path`, `seed`, `numerics`.
+    /// `operator`, `with.lora_r`, `in.data`, `in.data.code`, `source.path`, `seed`, `numerics`.
     pub part: String,
     pub value: String,
 }
@@ -26,7 +26,7 @@ pub struct Subject<'a> {
     pub entry: &'a Entry,
     /// Settled.
     pub params: &'a Value,
-    pub inputs: &'a [(Port, Vec<Digest>)],
+    pub inputs: &'a [(Port, Vec<Read>)],
     pub sources: &'a [(String, String)],
     pub plan: &'a StagePlan,
     pub seed: u64,
@@ -51,9 +51,13 @@ pub fn components(subject: &Subject) -> Vec<Component> {
             add(format!("with.{}", param.name), names.join(" "));
         }
     }
-    for (port, digests) in subject.inputs {
-        let shown: Vec<String> = digests.iter().map(Digest::hex).collect();
-        add(format!("in.{port}"), shown.join(" "));
+    for (port, reads) in subject.inputs {
+        // Those of one label stand together.
+        for reads in reads.chunk_by(|a, b| a.label == b.label) {
+            let label = reads[0].label.as_ref().map(|label| format!(".{label}")).unwrap_or_default();
+            let shown: Vec<String> = reads.iter().map(|read| read.digest.hex()).collect();
+            add(format!("in.{port}{label}"), shown.join(" "));
+        }
     }
     for (name, content) in subject.sources {
         add(format!("source.{name}"), content.clone());
@@ -65,6 +69,13 @@ pub fn components(subject: &Subject) -> Vec<Component> {
         add(NUMERICS.into(), class);
     }
     parts
+}
+
+/// The digests that a key's parts name for a port, or for one of its labels.
+pub fn digests_at(parts: &[Component], port: &Port, label: Option<&str>) -> Vec<Digest> {
+    let slot = label.map_or_else(|| format!("in.{port}"), |label| format!("in.{port}.{label}"));
+    let part = parts.iter().find(|part| part.part == slot);
+    part.iter().flat_map(|part| part.value.split(' ')).filter_map(|digest| digest.parse().ok()).collect()
 }
 
 /// The keys of the same work on other devices, whose results serve where there is none of this key's own.
@@ -150,6 +161,34 @@ mod tests {
 
     fn part(part: &str, value: &str) -> Component {
         Component { part: part.into(), value: value.into() }
+    }
+
+    /// Results of years lie under such keys: what is written here changes with the operator's VERSION alone.
+    #[test]
+    fn a_key_is_made_of_its_parts_and_of_labels_where_there_are_any() {
+        let registry = crate::pipeline::tests::operators::registry();
+        let entry = registry.find("data.dedup").unwrap();
+        let plan = StagePlan::new(Vec::new(), Vec::new());
+        let read = |text: &str, label: Option<&str>| Read {
+            digest: Digest::of(text.as_bytes()),
+            label: label.map(str::to_owned),
+        };
+        let of = |reads: Vec<Read>| {
+            let inputs = [(Port::from("data"), reads)];
+            let defaults =
+                entry.params.iter().map(|param| (param.name.clone(), param.default.clone().unwrap_or_default()));
+            let mut params = Value::Object(defaults.collect());
+            params["threshold"] = 0.5.into();
+            components(&Subject { entry, params: &params, inputs: &inputs, sources: &[], plan: &plan, seed: 42 })
+        };
+        let [a, b, c] = ["a", "b", "c"].map(|text| Digest::of(text.as_bytes()).hex());
+        let plain = of(vec![read("a", None), read("b", None)]);
+        let whole =
+            [part("operator", "data.dedup v1"), part("with.threshold", "0.5"), part("in.data", &format!("{a} {b}"))];
+        assert_eq!(plain, whole);
+        assert_eq!(digest(&plain).hex(), "94db976d2e4a508973f0adc84285c39fc6fb1145d194ee89126e6cbfaf2c06f1");
+        let labelled = of(vec![read("a", Some("talk")), read("b", Some("talk")), read("c", Some("code"))]);
+        assert_eq!(labelled[2..], [part("in.data.talk", &format!("{a} {b}")), part("in.data.code", &c)]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod build;
 mod check;
 mod forecast;
+mod frozen;
 pub mod key;
 mod order;
 mod outputs;
@@ -16,6 +17,7 @@ mod sources;
 mod view;
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,7 +28,7 @@ use llmflow_contract::{Arity, Digest, Entry, Failure, Locks, Machine, Source, Us
 pub use build::{Ground, PlanError};
 pub use forecast::{Forecast, Rates};
 pub use key::Component;
-pub use outputs::Outputs;
+pub use outputs::{Outputs, Read, Reading};
 pub use select::Selection;
 pub use settle::Settled;
 pub use sources::files_of;
@@ -85,8 +87,8 @@ const NOT_ASKED_FOR: &str = "not asked for";
 pub enum Standing {
     /// A record with this key stands. Nothing will run.
     Cached(Arc<KeyRecord>),
-    /// The key is known and has no record, or the stage is to run although it has one: why.
-    Run(Option<&'static str>),
+    /// The key is known and has no record, or the stage is to run whatever there is: why.
+    Run(Option<Cow<'static, str>>),
     /// An input's digest is not known yet.
     Waits,
     /// Its `when` reads metrics that are not known yet.
@@ -213,7 +215,7 @@ impl Plan {
             locks: &self.locks,
             limit: self.pipeline.overrides.limit,
         };
-        let mut settled = scope.settle(&stage.def, &stage.entry).map_err(|found| {
+        let mut settled = scope.settle(&stage.def, &stage.entry, settle::Fills::Known).map_err(|found| {
             let Some(first) = found.into_iter().next() else {
                 return Failure::bug("a stage was refused for no reason");
             };
@@ -262,8 +264,16 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The first `require` of a stage that its result does not meet, and why. A rehearsal is judged by none: it goes through
+    /// every stage.
+    pub(crate) fn refusal(&self, stage: &Planned, record: &KeyRecord) -> Option<(String, String)> {
+        unmet(stage, record).filter(|_| self.pipeline.overrides.limit.is_none())
+    }
+}
+
 /// The first `require` of a stage that its result does not meet, and why.
-pub(crate) fn refusal(stage: &Planned, record: &KeyRecord) -> Option<(String, String)> {
+pub(crate) fn unmet(stage: &Planned, record: &KeyRecord) -> Option<(String, String)> {
     let value = |name: &str| record.metrics.get(name).copied();
     stage.def.shared.require.iter().find_map(|require| match require.expr.evaluate(&value) {
         Ok(true) => None,

@@ -5,11 +5,24 @@ use std::{path::Path, sync::Arc};
 use llmflow_contract::{
     Digest, Facts, Kind, KindSet, Known, KnownInput, Locks, Machine, Port, PortSpec, StagePlan, Use,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     pipeline::{InputRef, StageDef},
     store::KeyRecord,
 };
+
+/// One artifact that a port reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Read {
+    pub digest: Digest,
+    /// The name it goes by where the file gives the port a map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+/// What a stage reads, by port.
+pub type Reading = Vec<(Port, Vec<Read>)>;
 
 /// Outputs by the position of their stage.
 #[derive(Clone, Debug, Default)]
@@ -26,8 +39,8 @@ enum Given {
     Expected { plan: Arc<StagePlan>, is_eval: bool },
     /// What it gave.
     Made(Arc<KeyRecord>),
-    /// It is skipped: nothing comes.
-    Absent,
+    /// It is skipped: nothing comes of what it was going to give.
+    Absent(Arc<StagePlan>),
 }
 
 impl Outputs {
@@ -54,11 +67,12 @@ impl Outputs {
     pub fn is_reported(&self, stage: usize) -> bool {
         matches!(self.0[stage], Given::Declared(_) | Given::Unknown)
     }
-    pub fn skip(&mut self, stage: usize) {
-        self.0[stage] = Given::Absent;
+    /// A stage that gives nothing of its plan.
+    pub fn skip(&mut self, stage: usize, plan: Arc<StagePlan>) {
+        self.0[stage] = Given::Absent(plan);
     }
     pub fn is_absent(&self, stage: usize) -> bool {
-        matches!(self.0[stage], Given::Absent)
+        matches!(self.0[stage], Given::Absent(_))
     }
     /// The record of a stage that has its result.
     pub fn record(&self, stage: usize) -> Option<&KeyRecord> {
@@ -68,20 +82,19 @@ impl Outputs {
         }
     }
 
-    /// Kind, facts and, once it is made, digest of an output.
+    /// Kind, facts and, once it is made, digest of an output. One that will not come has the kind it would have had.
     pub fn find(&self, input: &InputRef) -> Option<(Kind, Facts, Option<Digest>)> {
         let port = &input.port;
         match &self.0[input.index as usize] {
-            Given::Unknown | Given::Declared(_) | Given::Absent => None,
+            Given::Unknown | Given::Declared(_) => None,
+            Given::Absent(plan) => Some(planned(plan, port)).map(|(kind, facts)| (kind, facts, None)),
             Given::Made(record) => {
                 let digest = record.outputs.get(port).or_else(|| record.side.get(port))?;
                 let (kind, facts) = record.facts.get(port).cloned().unwrap_or_else(|| side(port));
                 Some((kind, facts, Some(*digest)))
             }
             Given::Expected { plan, is_eval } => {
-                let found = plan.outputs.iter().find(|(name, ..)| name == port);
-                let (kind, mut facts) =
-                    found.map_or_else(|| side(port), |(_, kind, facts)| (kind.clone(), facts.clone()));
+                let (kind, mut facts) = planned(plan, port);
                 if *is_eval && kind.is_dataset() {
                     facts.used_for = Some(Use::Eval);
                 }
@@ -93,19 +106,22 @@ impl Outputs {
     /// Is this output marked as rows that may never reach training?
     pub fn is_eval(&self, input: &InputRef) -> bool {
         match &self.0[input.index as usize] {
-            Given::Unknown | Given::Declared(_) | Given::Absent => false,
+            Given::Unknown | Given::Declared(_) | Given::Absent(_) => false,
             _ => self.find(input).is_some_and(|(_, facts, _)| facts.used_for == Some(Use::Eval)),
         }
     }
 
-    /// What an operator's `plan` is told of its inputs; those of skipped stages are not there.
-    pub fn known(&self, def: &StageDef, machine: &Machine, base: &Path, locks: &Arc<Locks>) -> Known {
+    /// What an operator's `plan` is told of its inputs. Those of skipped stages are not there, unless the stage `is_skipped`
+    /// for them: then nothing of its plan will be done, and all of it is checked.
+    pub fn known(&self, def: &StageDef, is_skipped: bool, machine: &Machine, base: &Path, locks: &Arc<Locks>) -> Known {
         let inputs = def.inputs.iter().filter_map(|(port, refs)| {
             let found: Vec<KnownInput> = refs
                 .iter()
+                .filter(|input| is_skipped || !self.is_absent(input.index as usize))
                 .filter_map(|input| {
                     let (kind, facts, digest) = self.find(input)?;
-                    Some(KnownInput { stage: input.stage.clone(), kind, facts, digest })
+                    let label = input.label.as_deref().map(str::to_owned);
+                    Some(KnownInput { stage: input.stage.clone(), label, kind, facts, digest })
                 })
                 .collect();
             (!found.is_empty()).then(|| (port.clone(), found))
@@ -113,26 +129,33 @@ impl Outputs {
         Known { inputs: inputs.collect(), machine: machine.clone(), base: base.to_owned(), locks: locks.clone() }
     }
 
-    /// Digests of what a stage reads, by port; None while one is not made yet.
-    pub fn digests(&self, def: &StageDef) -> Option<Vec<(Port, Vec<Digest>)>> {
+    /// What a stage reads; None while one of it is not made yet.
+    pub fn reading(&self, def: &StageDef) -> Option<Reading> {
         let mut ports = Vec::with_capacity(def.inputs.len());
         for (port, refs) in def.inputs.iter() {
-            let mut digests = Vec::with_capacity(refs.len());
+            let mut reads = Vec::with_capacity(refs.len());
             for input in refs.iter() {
                 match &self.0[input.index as usize] {
-                    Given::Absent => {}
+                    Given::Absent(_) => {}
                     Given::Made(record) => {
-                        digests.push(*record.outputs.get(&input.port).or_else(|| record.side.get(&input.port))?);
+                        let digest = *record.outputs.get(&input.port).or_else(|| record.side.get(&input.port))?;
+                        reads.push(Read { digest, label: input.label.as_deref().map(str::to_owned) });
                     }
                     Given::Unknown | Given::Declared(_) | Given::Expected { .. } => return None,
                 }
             }
-            if !digests.is_empty() {
-                ports.push((port.clone(), digests));
+            if !reads.is_empty() {
+                ports.push((port.clone(), reads));
             }
         }
         Some(ports)
     }
+}
+
+/// What a plan says of an output.
+fn planned(plan: &StagePlan, port: &Port) -> (Kind, Facts) {
+    let found = plan.outputs.iter().find(|(name, ..)| name == port);
+    found.map_or_else(|| side(port), |(_, kind, facts)| (kind.clone(), facts.clone()))
 }
 
 /// Ports that no plan names are the ones every stage has: `report` and `trace`, whose kind is their name.

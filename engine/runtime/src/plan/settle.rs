@@ -2,12 +2,15 @@
 
 use std::{path::Path, sync::Arc};
 
-use llmflow_contract::{Digest, Entry, Failure, Locks, Machine, MetricSpec, Numerics, ParamType, Port, StagePlan};
+use llmflow_contract::{
+    Digest, Entry, Failure, Known, Locks, Machine, MetricSpec, Numerics, ParamType, Port, StagePlan,
+};
 use serde_json::Value;
 
 use super::{
     check,
     key::{self, Component},
+    missing_input,
     outputs::Outputs,
     sources::Sources,
 };
@@ -28,6 +31,18 @@ pub struct Settled {
     sources: Arc<[(String, String)]>,
     /// Whether a param has another value once a metric of another stage is known.
     is_open: bool,
+}
+
+/// The code of a metric that is no value of the param it fills.
+pub const UNFIT: &str = "param/metric";
+
+/// What becomes of params whose values are metrics of other stages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fills {
+    /// They have their values, as far as these are known.
+    Known,
+    /// They have none.
+    Open,
 }
 
 /// What all stages of a plan are settled with.
@@ -53,7 +68,7 @@ impl Settled {
 
     /// The parts of the key, once every input's digest is known.
     pub fn components(&self, def: &StageDef, entry: &Entry, outputs: &Outputs) -> Option<Vec<Component>> {
-        let inputs = outputs.digests(def).filter(|_| !self.is_open)?;
+        let inputs = outputs.reading(def).filter(|_| !self.is_open)?;
         let (params, sources) = (self.params(), &self.sources);
         let (plan, seed) = (&self.plan, self.seed);
         Some(key::components(&key::Subject { entry, params: &params, inputs: &inputs, sources, plan, seed }))
@@ -106,21 +121,27 @@ impl Scope<'_> {
         with
     }
 
+    fn known(&self, def: &StageDef, entry: &Entry) -> Known {
+        let is_skipped = missing_input(def, entry, self.outputs).is_some();
+        self.outputs.known(def, is_skipped, self.machine, self.base, self.locks)
+    }
+
     /// The plan of a stage of which too little is known to settle it, if its operator can tell one.
     pub fn sketch(&self, def: &StageDef, entry: &Entry) -> Option<StagePlan> {
-        let known = self.outputs.known(def, self.machine, self.base, self.locks);
+        let known = self.known(def, entry);
         let mut with = def.with();
-        self.fill(def, entry, &mut with).ok()?;
+        self.fill(def, entry, Fills::Known, &mut with).ok()?;
         entry.plan(self.limited(with, entry), &known).ok().map(|(_, plan)| plan)
     }
 
     /// Puts metrics of other stages in their places. Says whether one is not known yet: what is planned meanwhile is planned
     /// with the param's default, or the least it may be.
-    fn fill(&self, def: &StageDef, entry: &Entry, with: &mut Value) -> Result<bool, Diagnostic> {
+    fn fill(&self, def: &StageDef, entry: &Entry, fills: Fills, with: &mut Value) -> Result<bool, Diagnostic> {
         let mut is_open = false;
         for fill in &def.shared.fills {
             let Some(info) = entry.param(&fill.param) else { continue };
-            let Some(record) = self.outputs.record(fill.read.index as usize) else {
+            let record = self.outputs.record(fill.read.index as usize).filter(|_| fills == Fills::Known);
+            let Some(record) = record else {
                 is_open = true;
                 with[&info.name] = match &info.default {
                     Some(default) => default.clone(),
@@ -130,7 +151,7 @@ impl Scope<'_> {
             };
             let refused = |what: String| {
                 let message = format!("`{}.{}` is `{}`, {what}", def.id, info.name, fill.read.name);
-                Diagnostic::new("param/metric", message, fill.span)
+                Diagnostic::new(UNFIT, message, fill.span)
                     .help("set the param to a number, or gate the stage: `when: \"STAGE.METRIC > 0\"`")
             };
             let value = record.metrics.get(&fill.read.metric).copied();
@@ -153,18 +174,18 @@ impl Scope<'_> {
 
     /// # Errors
     /// What is wrong with the stage, at its places in the file.
-    pub fn settle(&self, def: &StageDef, entry: &Entry) -> Result<Settled, Vec<Diagnostic>> {
+    pub fn settle(&self, def: &StageDef, entry: &Entry, fills: Fills) -> Result<Settled, Vec<Diagnostic>> {
         let failed = |failure: Failure| vec![Diagnostic::from_failure(&failure, def)];
-        let known = self.outputs.known(def, self.machine, self.base, self.locks);
+        let known = self.known(def, entry);
         check::kinds(def, &entry.inputs, self.outputs)?;
         let mut with = def.with();
-        let is_open = self.fill(def, entry, &mut with).map_err(|diagnostic| vec![diagnostic])?;
+        let is_open = self.fill(def, entry, fills, &mut with).map_err(|diagnostic| vec![diagnostic])?;
         let (params, plan) = entry.plan(self.limited(with, entry), &known).map_err(failed)?;
         check::kinds(def, &plan.inputs, self.outputs)?;
         check::training(def, &plan, self.outputs)?;
         let sources = self.sources.contents(&plan.sources).map_err(failed)?;
         let seed = def.seed().unwrap_or(self.seed);
-        let key = self.outputs.digests(def).filter(|_| !is_open).map(|inputs| {
+        let key = self.outputs.reading(def).filter(|_| !is_open).map(|inputs| {
             let (inputs, sources) = (&inputs, &sources);
             key::digest(&key::components(&key::Subject { entry, params: &params, inputs, sources, plan: &plan, seed }))
         });

@@ -3,7 +3,7 @@
 use llmflow_contract::{Digest, StageId};
 use serde::{Deserialize, Serialize};
 
-use super::{Forecast, Plan, Standing, finished, refusal};
+use super::{Forecast, Plan, Standing, finished};
 use crate::event::Finished;
 
 /// What a plan says of each stage, in an order that runs.
@@ -34,7 +34,9 @@ pub struct StageView {
 pub enum Will {
     /// Its key has no record, or it runs although there is one: `asked` says by what.
     Run {
-        key: Digest,
+        /// None while an input's digest is not known: it runs whatever that will be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Digest>,
         because: Vec<Change>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         asked: Option<String>,
@@ -45,6 +47,9 @@ pub enum Will {
         /// The device that it was computed on, where this run would take another: `cuda`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         device: Option<String>,
+        /// Whether it stays, whatever became of what it was made from.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        frozen: bool,
         /// The `require` that it does not meet, and why: what depends on it is skipped.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         refused: Option<String>,
@@ -132,20 +137,22 @@ impl Plan {
         let stage = &self.stages[index];
         match (&stage.standing, stage.settled.key) {
             (Standing::Cached(record), _) => {
-                let refused = refusal(stage, record).map(|(expression, why)| format!("{expression}: {why}"));
-                Will::Cached { key: record.key, finished: finished(record), device: self.other_device(index), refused }
+                let refused = self.refusal(stage, record).map(|(expression, why)| format!("{expression}: {why}"));
+                let (finished, device, frozen) =
+                    (finished(record), self.other_device(index), stage.def.shared.is_frozen);
+                Will::Cached { key: record.key, finished, device, frozen, refused }
             }
             (Standing::Skipped { because }, _) => Will::Skipped { because: because.clone() },
             (Standing::Gate, _) => {
                 let reads = stage.def.when.iter().flat_map(|when| &when.reads);
                 Will::Gate { on: reads.map(|read| read.stage.clone()).collect() }
             }
-            (Standing::Run(asked), Some(key)) => {
+            (Standing::Run(asked), key) => {
                 let parts = stage.last.is_some().then(|| self.components(index)).flatten();
                 let is_same = parts.is_some();
                 let because = parts.map(|parts| self.reasons(stage, &parts)).unwrap_or_default();
                 let gone = (is_same && because.is_empty()).then_some("its result is gone from the store");
-                Will::Run { key, because, asked: asked.or(gone).map(str::to_owned) }
+                Will::Run { key, because, asked: asked.as_deref().or(gone).map(str::to_owned) }
             }
             _ => {
                 let open = stage.needs.iter().map(|need| &self.stages[*need as usize]);

@@ -25,10 +25,12 @@ impl Engine {
             return Ok(());
         };
         match report {
-            Report::Printed(line) => {
+            Report::Printed(lines) => {
                 let stage = &self.plan.stages[index].def.id;
-                pool::append_log(self.place.home.log(&self.run, stage.as_str(), self.attempts[index]), &line);
-                self.emit(Some(index), What::Log { level: "info".into(), message: line });
+                pool::append_log(self.place.home.log(&self.run, stage.as_str(), self.attempts[index]), &lines);
+                for message in lines {
+                    self.emit(Some(index), What::Log { level: "info".into(), message });
+                }
                 Ok(())
             }
             Report::Gone => {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use llmflow_contract::{Digest, Failure, Lease, Locks};
+use llmflow_contract::{Digest, Failure, Lease, Locks, Port};
 use petname::lang::english::Petnames;
 use tokio::{
     sync::mpsc::UnboundedSender,
@@ -31,9 +31,10 @@ use crate::{
     device,
     event::{Compute, Event, RunId, What, now_ms},
     home::{Home, RunLock},
-    lineage::{Lineage, Note, Opening, PipelineRow, PlannedRow, Recorder},
+    lineage::{InputAside, InputRecord, Lineage, Note, Opening, PipelineRow, PlannedRow, Recorder},
     owner,
-    plan::{Plan, Selection, StageView, Standing, finished, key, refusal},
+    pipeline::InputRef,
+    plan::{Plan, Selection, StageView, Standing, finished, key, unmet},
     remote,
     store::{Claim, KeyRecord, Stood, Store},
 };
@@ -153,7 +154,7 @@ impl Engine {
         }
         let (groups, limits) = demand::groups(&plan.stages);
         // A run in which nothing happens, and after which the history says the same, leaves no trace.
-        let is_recorded = ask.is_news || plan.stages.iter().any(super::is_refused);
+        let is_recorded = ask.is_news || plan.stages.iter().any(|stage| super::is_refused(&plan, stage));
         Ok(Self {
             urgency: urgencies(&plan.order, &needs, &seconds),
             pool: Pool::new(Executor::new(ask.workers.clone(), compute.cores, withheld)?),
@@ -408,7 +409,7 @@ impl Engine {
             return self.succeed(index, record, true).await;
         }
         if let Some(because) = self.gate(index) {
-            self.plan.outputs.skip(index);
+            self.plan.outputs.skip(index, self.plan.stages[index].settled.plan.clone());
             self.set(index, State::Skipped { because, by_gate: true });
             return Ok(());
         }
@@ -506,7 +507,12 @@ impl Engine {
         is_cached: bool,
     ) -> Result<(), Failure> {
         let finished = finished(&record);
-        let refused = refusal(&self.plan.stages[index], &record);
+        let stage = &self.plan.stages[index];
+        let refused = self.plan.refusal(stage, &record);
+        if let (None, Some((expression, why))) = (&refused, unmet(stage, &record)) {
+            let message = format!("`{expression}` is false ({why}): a rehearsal goes on");
+            self.emit(Some(index), What::Log { level: "note".into(), message });
+        }
         self.plan.outputs.learn(index, record);
         let ended = if is_cached { State::Cached(finished.clone()) } else { State::Ran(finished.clone()) };
         match refused {
@@ -562,7 +568,7 @@ impl Engine {
     async fn start(&mut self, index: usize, lease: Lease) -> Result<(), Failure> {
         self.attempts[index] += 1;
         let stage = &self.plan.stages[index];
-        let key = stage.settled.key.zip(self.plan.components(index)).zip(self.plan.outputs.digests(&stage.def));
+        let key = stage.settled.key.zip(self.plan.components(index)).zip(self.plan.outputs.reading(&stage.def));
         let Some(((key, components), inputs)) = key else {
             return Err(Failure::bug(format!("`{}` started without a key", stage.def.id)));
         };
@@ -609,14 +615,32 @@ impl Engine {
 /// What the history keeps of a stage before it runs.
 fn planned_row<'a>(view: &'a StageView, plan: &Plan, index: usize) -> PlannedRow<'a> {
     let stage = &plan.stages[index];
-    let inputs = stage.def.inputs.iter();
     let outputs = stage.settled.plan.outputs.iter();
+    let components = plan.told_components(index);
+    // What a frozen stage was made from stays, whatever the stages above give now.
+    let kept = components.as_deref().filter(|_| stage.def.shared.is_frozen);
+    let read = |port: &Port, refs: &[InputRef]| -> Vec<InputRecord> {
+        let mut records = Vec::with_capacity(refs.len());
+        for refs in refs.chunk_by(|a, b| a.label == b.label) {
+            let label = refs[0].label.as_deref().map(str::to_owned);
+            let there = refs.iter().filter(|from| kept.is_none() || !plan.outputs.is_absent(from.index as usize));
+            let mut digests = kept.map(|parts| key::digests_at(parts, port, label.as_deref()).into_iter());
+            // Where the file reads another number of stages by now, nobody can say which of them gave what.
+            if digests.as_ref().is_some_and(|digests| digests.len() != there.clone().count()) {
+                continue;
+            }
+            for from in there {
+                let aside = InputAside { label: label.clone(), digest: digests.as_mut().and_then(Iterator::next) };
+                records.push(InputRecord(port.clone(), from.stage.clone(), from.port.clone(), aside));
+            }
+        }
+        records
+    };
+    let inputs = stage.def.inputs.iter().flat_map(|(port, refs)| read(port, refs));
     PlannedRow {
         view,
-        components: plan.told_components(index),
-        inputs: inputs
-            .flat_map(|(port, refs)| refs.iter().map(|from| (port.clone(), from.stage.clone(), from.port.clone())))
-            .collect(),
+        inputs: inputs.collect(),
+        components,
         outputs: outputs.map(|(port, kind, _)| (port.clone(), kind.clone())).collect(),
     }
 }

@@ -12,7 +12,7 @@ use super::{Outcome, StageOutcome, StageStatus, engine::Engine, publish, state::
 use crate::{
     event::{RunStatus, What},
     pipeline::{Target, is_remote},
-    store,
+    store::{self, Frozen},
 };
 
 /// What publishing came to.
@@ -50,6 +50,9 @@ impl Engine {
         }
         self.end_recording().await?;
         self.save_run_record(true).await?; // of all that is written down by now
+        if let Err(failure) = self.freeze().await {
+            tracing::warn!("what is frozen here is not noted for other homes: {failure}");
+        }
         if super::still_stands(&self.plan, &self.place.store) {
             let question = self.ask.question.as_ref();
             let question = question.filter(|_| status == RunStatus::Done && unpublished.is_empty());
@@ -65,10 +68,12 @@ impl Engine {
             }
         }
         let is_cached = |state: &&State| matches!(state, State::Cached(_));
+        let is_skipped = |state: &&State| matches!(state, State::Skipped { .. });
         Ok(Outcome {
             pipeline: self.plan.pipeline.name.clone(),
             home: self.place.home.root().to_owned(),
             cached: self.states.iter().filter(is_cached).count(),
+            skipped: self.states.iter().filter(is_skipped).count(),
             exit_code: self.exit_code(status, &unpublished),
             plan: self.plan.view(),
             stages: self.plan.order.iter().map(|index| self.stage_outcome(*index as usize)).collect(),
@@ -79,6 +84,41 @@ impl Engine {
             report_to,
             seconds,
         })
+    }
+
+    /// Notes in the store what the frozen stages of a named pipeline keep.
+    async fn freeze(&self) -> Result<(), Failure> {
+        let pipeline = &self.plan.pipeline;
+        let mut frozen =
+            self.plan.stages.iter().zip(&self.states).filter(|(stage, _)| stage.def.shared.is_frozen).peekable();
+        if !pipeline.is_named || frozen.peek().is_none() {
+            return Ok(());
+        }
+        // A run that has nothing to say is in no history: another of this home then tells whose result it is.
+        let run = match self.is_recorded {
+            true => self.run.clone(),
+            false => self.place.lineage.find_run("@").await?,
+        };
+        for (stage, state) in frozen {
+            let Some(key) = state.result().and_then(|finished| finished.key) else { continue };
+            let (name, limit) = (pipeline.name.clone(), pipeline.overrides.limit);
+            let frozen = Frozen { pipeline: name, stage: stage.def.id.clone(), limit, key, run: run.clone() };
+            let is_new = matches!(state, State::Ran(_));
+            let noted = self.place.store.frozen(&frozen.pipeline, &frozen.stage, limit).await?;
+            // A note of this home is of what it kept before: whoever was killed before this line left it so.
+            let is_own = match &noted {
+                Some(noted) if noted.key != key => self.place.lineage.has_run(&noted.run).await?,
+                _ => false,
+            };
+            let stands = match &noted {
+                Some(noted) => self.place.store.find_record(&noted.key).await?.is_some(),
+                None => false,
+            };
+            if is_new || is_own || !stands {
+                self.place.store.freeze(&frozen).await?;
+            }
+        }
+        Ok(())
     }
 
     fn status(&self, was_stopped: bool) -> RunStatus {
@@ -231,7 +271,15 @@ impl Engine {
                 let bytes = artifact.manifest.size_bytes();
                 let stamp = match path.to_str().filter(|path| is_remote(path)) {
                     Some(url) => store::send(&artifact, url).await.map(|()| Some((bytes, 0, 0)))?,
-                    None => publish::publish(&artifact, path).map(|()| publish::stamp(&artifact.manifest, path))?,
+                    None => {
+                        let is_known = place.lineage.has_published(path).await?;
+                        let before = match publish::marked(path) {
+                            Some(before) => place.store.manifest(&before).await.ok(),
+                            None => None,
+                        };
+                        let published = publish::publish(&artifact, path, is_known, before.as_ref());
+                        published.map(|()| publish::stamp(&artifact.manifest, path))?
+                    }
                 };
                 if let Some((size, mtime, inode)) = stamp {
                     place.lineage.set_published(path, digest, size, mtime, inode).await?;

@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use llmflow_contract::{Digest, Failure, Lease, Port, Progress, StageId, Work, nan};
+use llmflow_contract::{Digest, Failure, Lease, Progress, StageId, Work, nan};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::secret::Secrets;
-use crate::{plan::Component, store::KeyRecord};
+use crate::{
+    plan::{Component, Reading},
+    store::KeyRecord,
+};
 
 /// A self-contained piece of work: nothing else is needed to do it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,7 +21,7 @@ pub struct Assignment {
     pub version: u32,
     /// Settled.
     pub params: Value,
-    pub inputs: Vec<(Port, Vec<Digest>)>,
+    pub inputs: Reading,
     pub seed: u64,
     pub lease: Lease,
     pub key: Digest,

@@ -36,7 +36,7 @@ use tokio::sync::{Notify, mpsc::UnboundedSender};
 
 use engine::Ask;
 pub use executor::Workers;
-pub use publish::{holds, publish as copy_out};
+pub use publish::{followed, holds, occupied, publish as copy_out};
 use secret::Withheld;
 pub use serve::serve;
 use unchanged::{Question, Unchanged};
@@ -159,6 +159,8 @@ pub struct Outcome {
     pub stages: Vec<StageOutcome>,
     /// Stages whose result was there already.
     pub cached: usize,
+    /// Stages of which nothing came, and nothing was to come.
+    pub skipped: usize,
     pub published: Vec<PathBuf>,
     /// Why some paths could not be published; the stages are done all the same.
     pub unpublished: Vec<Failure>,
@@ -178,7 +180,8 @@ impl Outcome {
             exit_code: 0,
             plan: PlanView::default(),
             stages: Vec::new(),
-            cached: unchanged.stages,
+            cached: unchanged.stages - unchanged.skipped,
+            skipped: unchanged.skipped,
             published: unchanged.published,
             unpublished: Vec::new(),
             report_to: unchanged.reports,
@@ -482,6 +485,6 @@ pub async fn check(pipeline: &std::path::Path, overrides: &Overrides, registry: 
 }
 
 /// Does a stage whose result is there already miss its `require`?
-fn is_refused(stage: &Planned) -> bool {
-    matches!(&stage.standing, Standing::Cached(record) if crate::plan::refusal(stage, record).is_some())
+fn is_refused(plan: &Plan, stage: &Planned) -> bool {
+    matches!(&stage.standing, Standing::Cached(record) if plan.refusal(stage, record).is_some())
 }

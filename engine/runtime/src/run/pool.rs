@@ -23,8 +23,8 @@ pub type WorkerId = u64;
 #[derive(Debug)]
 pub enum Report {
     Said(FromWorker),
-    /// A line on its standard output or error.
-    Printed(String),
+    /// Lines on its standard output or error.
+    Printed(Vec<String>),
     Gone,
 }
 
@@ -186,17 +186,24 @@ fn forward(
     tokio::spawn(async move {
         let mut lines = BufReader::new(out).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            let _ = sender.send((id, Report::Printed(line)));
+            let mut printed = vec![line];
+            // What came with it is told with it: a program may say much.
+            while lines.get_ref().buffer().contains(&b'\n')
+                && let Ok(Some(line)) = lines.next_line().await
+            {
+                printed.push(line);
+            }
+            let _ = sender.send((id, Report::Printed(printed)));
         }
     });
 }
 
-/// Appends a printed line to a stage's log.
-pub fn append_log(path: PathBuf, line: &str) {
+/// Appends printed lines to a stage's log.
+pub fn append_log(path: PathBuf, lines: &[String]) {
     use std::io::Write;
     let Some(folder) = path.parent() else { return };
     let _ = std::fs::create_dir_all(folder);
     if let Ok(mut file) = std::fs::OpenOptions::new().create(true).append(true).open(&path) {
-        let _ = writeln!(file, "{line}");
+        let _ = file.write_all((lines.join("\n") + "\n").as_bytes());
     }
 }

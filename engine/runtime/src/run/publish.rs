@@ -1,12 +1,21 @@
 //! Publishing: results where the user wants them, on every run, cached or not.
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use llmflow_contract::{AnyArtifact, Digest, Failure, FileEntry, Manifest};
 use llmflow_dataset::{Dataset, RowFile};
+use rustix::fs::XattrFlags;
+use serde::{Deserialize, Serialize};
 
 /// Name of the small file that says which artifact a published folder holds.
 const MARK: &str = ".llmflow-artifact";
+/// The same of a single file, as an attribute of it where the file system keeps any: it outlives this home and a move.
+const ATTRIBUTE: &str = "user.llmflow.artifact";
 
 /// The artifact as it is published at `path`: rows as JSONL or as one Parquet file where its ending asks for that, all else as
 /// it is. What has to be written first is written into `scratch`.
@@ -24,39 +33,126 @@ pub fn shaped(artifact: AnyArtifact, path: &Path, scratch: &Path) -> Result<AnyA
     Ok(shaped)
 }
 
-/// Copies an artifact to `path`: its one file, or a folder with all of them. Whole or not at all.
+/// Copies an artifact to `path`: rows in no form of their own, and what has several files, as a folder; else its one file.
+/// Whole or not at all. A link is followed. `is_known`: LLMflow published there before; `before`: what it published, where the
+/// folder itself does not say which files that were.
 ///
-/// A file is written beside its place and renamed; a folder is built beside its place and swapped in.
-pub fn publish(artifact: &AnyArtifact, path: &Path) -> Result<(), Failure> {
-    if path.is_dir() && RowFile::of(artifact.kind(), path).is_some() {
-        check_is_ours(path)?; // a folder of parts, from when there was no other form
-        remove(path)?;
-    }
-    let single = artifact.manifest.files.len() == 1 && !path.to_string_lossy().ends_with('/') && !path.is_dir();
-    if !single {
-        check_is_ours(path)?;
-    }
+/// A file is written beside its place and renamed; a folder is built beside its place and swapped in, with what others
+/// put into the one that was there.
+///
+/// # Errors
+/// `publish/occupied` if something else lies there.
+pub fn publish(artifact: &AnyArtifact, path: &Path, is_known: bool, before: Option<&Manifest>) -> Result<(), Failure> {
+    let wants_folder = path.to_string_lossy().ends_with('/');
+    let path = &followed(path);
+    let is_rows = artifact.kind().is_dataset() && RowFile::of(artifact.kind(), path).is_none();
+    let is_single = artifact.manifest.files.len() == 1 && !is_rows && !wants_folder && !path.join(MARK).exists();
     let parent = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(|error| Failure::io("making", parent, &error))?;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|| "published".into());
-    let fresh = parent.join(format!(".{name}.new"));
-    remove(&fresh)?;
-    if single {
-        copy(&artifact.root.join(&artifact.manifest.files[0].path), &fresh)?;
-    } else {
-        fs::create_dir_all(&fresh).map_err(|error| Failure::io("making", &fresh, &error))?;
-        for file in &artifact.manifest.files {
-            let to = fresh.join(&file.path);
-            if let Some(folder) = to.parent() {
-                fs::create_dir_all(folder).map_err(|error| Failure::io("making", folder, &error))?;
-            }
-            copy(&artifact.root.join(&file.path), &to)?;
-        }
-        let mark = fresh.join(MARK);
-        fs::write(&mark, artifact.digest.hex()).map_err(|error| Failure::io("writing", &mark, &error))?;
+    let (fresh, old) = (parent.join(format!(".{name}.new")), parent.join(format!(".{name}.old")));
+    if fs::symlink_metadata(path).is_err() && old.exists() {
+        fs::rename(&old, path).map_err(|error| Failure::io("restoring", path, &error))?; // of a run that was killed
     }
-    swap_in(&fresh, path)?;
-    remove(&fresh) // what was there before
+    let found = check_is_ours(artifact, path, is_known, before)?;
+    fs::create_dir_all(parent).map_err(|error| Failure::io("making", parent, &error))?;
+    remove(&fresh)?;
+    let built = match is_single {
+        true => build_file(artifact, &fresh),
+        false => build_folder(artifact, &fresh, path, &found),
+    };
+    if let Err(failure) = built.and_then(|()| swap_in(&fresh, path, &old)) {
+        let _ = remove(&fresh); // the failure that counts is the one before
+        return Err(failure);
+    }
+    let _ = sync(parent);
+    // What was there before; what came to it meanwhile goes with the path.
+    if fresh.is_dir() {
+        for late in files_below(&fresh).map_err(|error| Failure::io("reading", &fresh, &error))?.files {
+            let is_known = late == Path::new(MARK) || found.ours.contains(&late) || found.theirs.files.contains(&late);
+            if !is_known && !path.join(&late).exists() {
+                let to = within(path, &late)?;
+                fs::rename(fresh.join(&late), &to).map_err(|error| Failure::io("keeping", to, &error))?;
+            }
+        }
+    }
+    remove(&fresh)
+}
+
+fn build_file(artifact: &AnyArtifact, fresh: &Path) -> Result<(), Failure> {
+    copy(&artifact.root.join(&artifact.manifest.files[0].path), fresh)?;
+    let _ = rustix::fs::setxattr(fresh, ATTRIBUTE, artifact.digest.hex().as_bytes(), XattrFlags::empty());
+    Ok(())
+}
+
+fn build_folder(artifact: &AnyArtifact, fresh: &Path, path: &Path, found: &Found) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::io("making", fresh, &error);
+    fs::create_dir_all(fresh).map_err(failed)?;
+    for file in &artifact.manifest.files {
+        copy(&artifact.root.join(&file.path), &within(fresh, Path::new(&file.path))?)?;
+    }
+    for folder in &found.theirs.folders {
+        fs::create_dir_all(fresh.join(folder)).map_err(failed)?;
+    }
+    for file in &found.theirs.files {
+        keep(&path.join(file), &within(fresh, file)?)?;
+    }
+    let files = artifact.manifest.files.iter().map(|file| file.path.clone()).collect();
+    let mark = serde_json::to_vec(&Mark { artifact: artifact.digest, files });
+    let mark = mark.map_err(|error| Failure::bug(format!("a mark is plain data: {error}")))?;
+    let place = fresh.join(MARK);
+    let written = fs::File::create(&place).and_then(|mut file| file.write_all(&mark).and_then(|()| file.sync_all()));
+    written.map_err(|error| Failure::io("writing", place, &error))?;
+    if let Ok(meta) = fs::metadata(path)
+        && meta.is_dir()
+    {
+        fs::set_permissions(fresh, meta.permissions()).map_err(failed)?;
+    }
+    sync(fresh).map_err(failed)
+}
+
+fn sync(folder: &Path) -> std::io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
+/// What a published folder holds.
+#[derive(Serialize, Deserialize)]
+struct Mark {
+    artifact: Digest,
+    /// What LLMflow put there.
+    files: Vec<String>,
+}
+
+/// What lies at a path that is published anew.
+#[derive(Default)]
+struct Found {
+    ours: BTreeSet<PathBuf>,
+    theirs: Below,
+}
+
+/// The artifact that a published folder says it holds.
+pub fn marked(path: &Path) -> Option<Digest> {
+    let text = fs::read_to_string(followed(path).join(MARK)).ok()?;
+    match serde_json::from_str(&text) {
+        Ok(Mark { artifact, .. }) => Some(artifact),
+        Err(_) => text.trim().parse().ok(), // all that an older one says
+    }
+}
+
+/// Where a path leads that may be a link.
+pub fn followed(path: &Path) -> PathBuf {
+    let path: PathBuf = path.components().collect(); // without a `/` at its end
+    match fs::read_link(&path) {
+        Ok(to) => path.canonicalize().unwrap_or_else(|_| path.parent().unwrap_or(Path::new("")).join(to)),
+        Err(_) => path,
+    }
+}
+
+/// A place in a folder, with the folders on the way to it.
+fn within(folder: &Path, path: &Path) -> Result<PathBuf, Failure> {
+    let place = folder.join(path);
+    let parent = place.parent().unwrap_or(folder);
+    fs::create_dir_all(parent).map_err(|error| Failure::io("making", parent, &error))?;
+    Ok(place)
 }
 
 /// Does `path` hold the bytes of this artifact: as its one file, or as a folder that has all of them?
@@ -70,40 +166,98 @@ pub fn holds(artifact: &AnyArtifact, path: &Path) -> std::io::Result<bool> {
     }
 }
 
-/// Puts `fresh` in the place of `path`; a folder that was there takes the place of `fresh`. There is no moment without
-/// either where the file system can exchange the two.
-fn swap_in(fresh: &Path, path: &Path) -> Result<(), Failure> {
+/// Puts `fresh` in the place of `path`; where either is a folder, what was there takes the place of `fresh`. There is no
+/// moment without either where the file system can exchange the two; else `old` holds what was there for one.
+fn swap_in(fresh: &Path, path: &Path, old: &Path) -> Result<(), Failure> {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
     let failed = |error: std::io::Error| Failure::io("publishing", path, &error);
-    if !path.is_dir() || !fresh.is_dir() {
+    if !path.exists() || !path.is_dir() && !fresh.is_dir() {
         return fs::rename(fresh, path).map_err(failed);
     }
     match renameat2(AT_FDCWD, fresh, AT_FDCWD, path, RenameFlags::RENAME_EXCHANGE) {
         Ok(()) => Ok(()),
         Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) => {
-            let old = fresh.with_extension("old");
-            remove(&old)?; // of a run that was killed between the two
-            fs::rename(path, &old).and_then(|()| fs::rename(fresh, path)).map_err(failed)?;
-            fs::rename(&old, fresh).map_err(failed)
+            remove(old)?; // `path` is there, so nothing waits to be put back
+            fs::rename(path, old).and_then(|()| fs::rename(fresh, path)).map_err(failed)?;
+            fs::rename(old, fresh).map_err(failed)
         }
         Err(error) => Err(failed(error.into())),
     }
 }
 
-/// A folder that LLMflow did not put there is left alone.
-fn check_is_ours(path: &Path) -> Result<(), Failure> {
-    if !path.exists() {
-        return Ok(());
+/// What LLMflow and others put at a path. What LLMflow did not publish at all is left alone.
+fn check_is_ours(
+    artifact: &AnyArtifact,
+    path: &Path,
+    is_known: bool,
+    before: Option<&Manifest>,
+) -> Result<Found, Failure> {
+    let failed = |error: std::io::Error| Failure::io("reading", path, &error);
+    if !path.is_dir() {
+        let is_ours = is_known || !path.exists() || is_marked(path) || holds(artifact, path).map_err(failed)?;
+        return if is_ours { Ok(Found::default()) } else { Err(occupied(path)) };
     }
-    let is_empty = path.read_dir().is_ok_and(|mut entries| entries.next().is_none());
-    if !path.join(MARK).exists() && !is_empty {
-        return Err(Failure::input(
-            "publish/occupied",
-            format!("`{}` holds something that LLMflow did not put there", path.display()),
-        )
-        .help("move it away, or publish to another path"));
+    let mut below = files_below(path).map_err(failed)?;
+    let ours: Vec<String> = match fs::read(path.join(MARK)) {
+        Ok(bytes) => match (serde_json::from_slice::<Mark>(&bytes), before) {
+            (Ok(mark), _) => mark.files,
+            (Err(_), Some(before)) => before.files.iter().map(|file| file.path.clone()).collect(),
+            (Err(_), None) => return Err(occupied(path)),
+        },
+        Err(_) if below.files.is_empty() => Vec::new(),
+        Err(_) => return Err(occupied(path)),
+    };
+    let ours: BTreeSet<PathBuf> = ours.into_iter().map(PathBuf::from).collect();
+    below.files.retain(|file| file != Path::new(MARK) && !ours.contains(file));
+    below.folders.retain(|folder| !ours.iter().any(|file| file.starts_with(folder)));
+    match artifact.manifest.files.iter().find(|new| below.files.contains(Path::new(&new.path))) {
+        Some(new) => Err(occupied(&path.join(&new.path))),
+        None => Ok(Found { ours, theirs: below }),
     }
-    Ok(())
+}
+
+fn is_marked(path: &Path) -> bool {
+    rustix::fs::getxattr(path, ATTRIBUTE, &mut [0_u8; 128]).is_ok()
+}
+
+/// What is said where something of somebody else lies.
+pub fn occupied(path: &Path) -> Failure {
+    let message = format!("`{}` holds something that LLMflow did not put there", path.display());
+    Failure::input("publish/occupied", message)
+        .help("move it away, or publish to another path; then run the same again")
+}
+
+/// What lies below a folder, as paths from it: files with links, and folders.
+#[derive(Default)]
+struct Below {
+    files: BTreeSet<PathBuf>,
+    folders: Vec<PathBuf>,
+}
+
+fn files_below(folder: &Path) -> std::io::Result<Below> {
+    let (mut found, mut open) = (Below::default(), vec![PathBuf::new()]);
+    while let Some(below) = open.pop() {
+        for entry in fs::read_dir(folder.join(&below))? {
+            let entry = entry?;
+            let path = below.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                found.folders.push(path.clone());
+                open.push(path);
+            } else {
+                found.files.insert(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Puts the same file, or a link that leads to the same place, elsewhere on this file system.
+fn keep(from: &Path, to: &Path) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::io("keeping", from, &error);
+    match fs::read_link(from) {
+        Ok(target) => std::os::unix::fs::symlink(target, to).map_err(failed),
+        Err(_) => fs::hard_link(from, to).or_else(|_| copy(from, to).map_err(std::io::Error::other)).map_err(failed),
+    }
 }
 
 fn remove(path: &Path) -> Result<(), Failure> {
@@ -160,7 +314,7 @@ mod tests {
         let facts = Facts::default();
         let manifest = Manifest { kind: Kind::new("model"), files, facts, references: BTreeMap::new() };
         let (digest, root) = (manifest.digest(), root.to_owned());
-        AnyArtifact { digest, manifest, root, references: BTreeMap::new() }
+        AnyArtifact { digest, manifest, root, references: BTreeMap::new(), label: None }
     }
 
     #[test]
@@ -168,7 +322,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let out = scratch.path().join("out/model");
         let first = artifact(&scratch.path().join("first"), "one");
-        publish(&first, &out).unwrap();
+        publish(&first, &out, false, None).unwrap();
         let stamped = stamp(&first.manifest, &out).unwrap();
         assert_eq!(stamp(&first.manifest, &out), Some(stamped));
         fs::write(out.join("b.txt"), "edited by hand").unwrap();
@@ -176,12 +330,26 @@ mod tests {
         fs::remove_file(out.join("a.txt")).unwrap();
         assert_eq!(stamp(&first.manifest, &out), None);
         let second = artifact(&scratch.path().join("second"), "two");
-        publish(&second, &out).unwrap();
+        fs::write(out.join("NOTES.md"), "mine").unwrap();
+        fs::create_dir(out.join("empty")).unwrap();
+        // As an older LLMflow marked it: only its artifact tells which files were whose.
+        fs::write(out.join(MARK), first.digest.hex()).unwrap();
+        assert_eq!(marked(&out), Some(first.digest));
+        assert_eq!(publish(&second, &out, true, None).err().unwrap().code, "publish/occupied");
+        publish(&first, &out, true, Some(&first.manifest)).unwrap();
+        publish(&second, &out, true, None).unwrap();
+        assert_eq!(fs::read_to_string(out.join("NOTES.md")).unwrap(), "mine", "what others put there stays");
+        assert!(out.join("empty").is_dir());
+        // A run that was killed where two folders cannot be exchanged.
+        let old = scratch.path().join("out/.model.old");
+        fs::rename(&out, &old).unwrap();
+        publish(&second, &out, true, None).unwrap();
+        assert!(out.join("NOTES.md").exists() && !old.exists());
         assert_eq!(fs::read_to_string(out.join("b.txt")).unwrap(), "two");
         let left: Vec<_> = fs::read_dir(scratch.path().join("out")).unwrap().collect();
         assert_eq!(left.len(), 1, "nothing is left beside it: {left:?}");
         fs::remove_file(out.join(MARK)).unwrap();
-        assert_eq!(publish(&first, &out).err().unwrap().code, "publish/occupied");
+        assert_eq!(publish(&first, &out, true, None).err().unwrap().code, "publish/occupied");
         assert_eq!(fs::read_to_string(out.join("b.txt")).unwrap(), "two");
     }
 }

@@ -12,7 +12,7 @@ use super::{
     pool::{Pool, Report},
     secret::{Secrets, Withheld},
 };
-use crate::{address::Address, device, home::Home, lineage::Lineage};
+use crate::{device, home::Home, lineage::Lineage, plan::Read};
 
 /// Serves the artifact at `address` until cancelled; `ready` learns where.
 ///
@@ -29,7 +29,7 @@ pub async fn serve(
     let home = Home::open(home.as_deref(), std::path::Path::new("."))?;
     let lineage = Lineage::open(&home).await?;
     let store = lineage.store_of_newest(&home).await?;
-    let (_, stage, port, digest) = lineage.resolve(&Address::parse(address)?).await?;
+    let (_, stage, port, digest) = lineage.resolve(&lineage.address(address, &store).await?).await?;
     let manifest = store.manifest(&digest).await?;
     let served = registry.serving(&manifest.kind).ok_or_else(|| {
         Failure::input(
@@ -40,8 +40,13 @@ pub async fn serve(
     })?;
     let limits = device::limits();
     let base = std::env::current_dir().map_err(|error| Failure::io("opening", ".", &error))?;
-    let input =
-        KnownInput { stage: stage.clone(), kind: manifest.kind.clone(), facts: manifest.facts, digest: Some(digest) };
+    let input = KnownInput {
+        stage: stage.clone(),
+        label: None,
+        kind: manifest.kind.clone(),
+        facts: manifest.facts,
+        digest: Some(digest),
+    };
     let known = Known {
         inputs: [(served.port.clone(), vec![input])].into(),
         machine: super::machine_of(&limits),
@@ -60,7 +65,7 @@ pub async fn serve(
         operator: served.entry.name.to_owned(),
         version: served.entry.version,
         params,
-        inputs: vec![(served.port, vec![digest])],
+        inputs: vec![(served.port, vec![Read { digest, label: None }])],
         seed: 0,
         lease: Lease { cores: limits.cores, memory_bytes: limits.memory_bytes, gpus: Vec::new(), gpu_memory_bytes: 0 },
         key: digest,

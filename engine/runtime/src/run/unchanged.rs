@@ -40,6 +40,8 @@ struct Proof {
     history: Option<(u64, u64)>,
     pipeline: String,
     stages: usize,
+    #[serde(default)]
+    skipped: usize,
     read: Vec<(PathBuf, Digest)>,
     patterns: Vec<Pattern>,
     published: Vec<PathBuf>,
@@ -60,6 +62,7 @@ struct Pattern {
 pub(super) struct Unchanged {
     pub pipeline: String,
     pub stages: usize,
+    pub skipped: usize,
     pub published: Vec<PathBuf>,
     pub reports: Vec<PathBuf>,
 }
@@ -89,7 +92,9 @@ impl Question {
         for text in asked.iter().flatten() {
             hasher.part(text.as_bytes());
         }
-        for name in variables(&source.text).chain(overrides.set.iter().flat_map(|set| variables(set))) {
+        let texts =
+            overrides.set.iter().map(String::as_str).chain(overrides.params_file.as_ref().map(|file| &*file.text));
+        for name in variables(&source.text).chain(texts.flat_map(variables)) {
             hasher.part(name.as_bytes()).part(std::env::var(name).unwrap_or_default().as_bytes());
         }
         let digest = hasher.finish();
@@ -122,8 +127,8 @@ impl Question {
                 && proof.reports.iter().all(|path| path.exists())
                 && proof.read.iter().all(is_read)
                 && proof.patterns.iter().all(is_found);
-        let Proof { pipeline, stages, published, reports, .. } = proof;
-        holds.then_some(Unchanged { pipeline, stages, published, reports })
+        let Proof { pipeline, stages, skipped, published, reports, .. } = proof;
+        holds.then_some(Unchanged { pipeline, stages, skipped, published, reports })
     }
 
     /// Keeps the proof of a run that is done; `published` are the paths it gave, with all files below them.
@@ -146,6 +151,7 @@ impl Question {
             history: identity(&home.database()),
             pipeline: plan.pipeline.name.clone(),
             stages: plan.stages.len(),
+            skipped: plan.stages.len() - plan.records().count(),
             read: plan.read.iter().map(|(path, digest)| (path.clone(), *digest)).collect(),
             patterns,
             published,

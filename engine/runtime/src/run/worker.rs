@@ -17,8 +17,8 @@ use std::{
 };
 
 use llmflow_contract::{
-    AnyMade, Bound, Checkpoint, Class, Context, Digest, Failure, Hasher, Host, Kind, Port, Progress, Reach, Registry,
-    Report, Secret, SecretName, Use,
+    AnyArtifact, AnyMade, Bound, Checkpoint, Class, Context, Digest, Failure, Hasher, Host, Kind, Port, Progress,
+    Reach, Registry, Report, Secret, SecretName, Use,
 };
 
 use super::message::{Assignment, FromWorker, Metrics, ToWorker};
@@ -132,10 +132,11 @@ fn attempt(
         .find(&assignment.operator)
         .ok_or_else(|| Failure::bug(format!("this worker has no operator `{}`", assignment.operator)))?;
     let mut bound = std::collections::BTreeMap::new();
-    for (port, digests) in &assignment.inputs {
+    for (port, reads) in &assignment.inputs {
         let mut artifacts = Vec::new();
-        for digest in digests {
-            artifacts.push(runtime.block_on(store.artifact(digest, &assignment.work))?);
+        for read in reads {
+            let artifact = runtime.block_on(store.artifact(&read.digest, &assignment.work))?;
+            artifacts.push(AnyArtifact { label: read.label.clone(), ..artifact });
         }
         bound.insert(port.clone(), artifacts);
     }

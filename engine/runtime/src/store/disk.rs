@@ -18,7 +18,10 @@ use std::{
 };
 
 use llmflow_contract::Failure;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use nix::{
+    fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2},
+    sys::{stat::futimens, time::TimeSpec},
+};
 
 use super::Listed;
 use crate::{failpoint, owner};
@@ -211,6 +214,11 @@ impl Disk {
         }
         found.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(found)
+    }
+
+    /// Says that a file is in use; one that cannot be told so is only older than it could be.
+    pub(super) fn touch(&self, key: &str) {
+        let _ = File::open(self.path(key)).map(|file| futimens(file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW));
     }
 
     /// Keeps gc from deleting while something is put in place (`shared`), or everybody from that while gc deletes.

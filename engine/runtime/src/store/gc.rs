@@ -35,10 +35,13 @@ const DELETES_AT_ONCE: usize = 16;
 /// What to keep.
 #[derive(Clone, Copy, Debug)]
 pub struct Keep {
-    /// The newest runs of each pipeline.
+    /// The newest runs of each pipeline file.
     pub runs: usize,
     /// And every run that is not older.
     pub days: u64,
+    /// Remembered answers that were asked for within so many days; without a number all of them. An object store tells when
+    /// an answer was given, not when it was last asked for.
+    pub answer_days: Option<u64>,
 }
 
 /// What was deleted, or would be.
@@ -52,10 +55,19 @@ pub struct Collected {
     pub blobs: u64,
     /// Checkpoints that nobody went on with, damaged objects set aside, copies of what is gone.
     pub leftovers: u64,
+    /// Remembered answers that nothing asked for in a long time.
+    pub answers: u64,
+    pub answers_kept: u64,
     pub freed_bytes: u64,
     /// What it took to compute what is deleted.
     pub lost_seconds: f64,
     pub kept_bytes: u64,
+}
+
+/// Objects of one kind.
+struct Swept {
+    deleted: u64,
+    kept: u64,
 }
 
 /// What is still needed.
@@ -80,8 +92,8 @@ impl Store {
     /// run's record may not name it yet.
     pub(super) async fn collect_older(&self, keep: Keep, is_dry: bool, young_ms: u64) -> Result<Collected, Failure> {
         let _lock = self.disk().map(|disk| disk.lock(FlockArg::LockExclusive)).transpose()?; // nobody publishes meanwhile
-        let runs = self.run_records().await?;
-        let tagged: BTreeSet<_> = self.tags().await?.into_iter().map(|tag| tag.run).collect();
+        let (runs, tags) = self.roots().await?;
+        let tagged: BTreeSet<_> = tags.into_iter().map(|tag| tag.run).collect();
         let kept: Vec<&RunRecord> = kept_runs(&runs, keep, |run| tagged.contains(&run.run));
         let young_ms = self.oldest_run_ms().map_or(young_ms, |began| young_ms.min(began));
         let keys = self.backend.list("keys").await?;
@@ -103,11 +115,15 @@ impl Store {
         }
         self.delete_all(doomed, is_dry, &mut report).await?;
         let of_manifests = |object: &Listed| is_garbage(object, &marked.manifests);
-        report.artifacts = self.sweep_objects("artifacts", of_manifests, is_dry, &mut report).await?;
+        report.artifacts = self.sweep_objects("artifacts", of_manifests, is_dry, &mut report).await?.deleted;
         let of_blobs = |object: &Listed| is_garbage(object, &marked.blobs);
-        report.blobs = self.sweep_objects("blobs", of_blobs, is_dry, &mut report).await?;
+        report.blobs = self.sweep_objects("blobs", of_blobs, is_dry, &mut report).await?.deleted;
         let is_old = |object: &Listed| object.changed_ms < young_ms;
-        report.leftovers = self.sweep_objects("quarantine", is_old, is_dry, &mut report).await?;
+        report.leftovers = self.sweep_objects("quarantine", is_old, is_dry, &mut report).await?.deleted;
+        let unasked_ms = keep.answer_days.map_or(0, |days| days_ago_ms(days).min(young_ms));
+        let is_unasked = |object: &Listed| object.changed_ms < unasked_ms;
+        let answers = self.sweep_objects("memo", is_unasked, is_dry, &mut report).await?;
+        (report.answers, report.answers_kept) = (answers.deleted, answers.kept);
         self.sweep_partial(is_dry, &mut report)?;
         if let Some(work) = &self.work {
             let abandoned_ms = young_ms.min(now_ms().saturating_sub(ABANDONED.as_millis() as u64));
@@ -145,19 +161,19 @@ impl Store {
         Ok(marked)
     }
 
-    /// Deletes what `is_garbage` below `prefix`; gives how many.
+    /// Deletes what `is_garbage` below `prefix`.
     async fn sweep_objects(
         &self,
         prefix: &str,
         is_garbage: impl Fn(&Listed) -> bool,
         is_dry: bool,
         report: &mut Collected,
-    ) -> Result<u64, Failure> {
+    ) -> Result<Swept, Failure> {
         let (doomed, kept): (Vec<_>, Vec<_>) = self.backend.list(prefix).await?.into_iter().partition(is_garbage);
         report.kept_bytes += kept.iter().map(|object| object.size_bytes).sum::<u64>();
-        let count = doomed.len() as u64;
+        let swept = Swept { deleted: doomed.len() as u64, kept: kept.len() as u64 };
         self.delete_all(doomed, is_dry, report).await?;
-        Ok(count)
+        Ok(swept)
     }
 
     async fn delete_all(&self, doomed: Vec<Listed>, is_dry: bool, report: &mut Collected) -> Result<(), Failure> {
@@ -263,16 +279,20 @@ impl Store {
 
 /// The newest of each pipeline, those that are young enough, and those that `is_tagged`.
 fn kept_runs(runs: &[RunRecord], keep: Keep, is_tagged: impl Fn(&RunRecord) -> bool) -> Vec<&RunRecord> {
-    let since = now_ms().saturating_sub(keep.days.saturating_mul(24 * 60 * 60 * 1000));
+    let since = days_ago_ms(keep.days);
     let mut newest: Vec<&RunRecord> = runs.iter().collect();
     newest.sort_by_key(|run| std::cmp::Reverse(run.moment()));
-    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut seen: BTreeMap<(&str, &Path), usize> = BTreeMap::new();
     newest.retain(|run| {
-        let before = seen.entry(&run.pipeline).or_default();
+        let before = seen.entry((&run.pipeline, &run.path)).or_default();
         *before += 1;
         *before <= keep.runs || (keep.days > 0 && run.moment() >= since) || is_tagged(run)
     });
     newest
+}
+
+fn days_ago_ms(days: u64) -> u64 {
+    now_ms().saturating_sub(days.saturating_mul(24 * 60 * 60 * 1000))
 }
 
 fn remove_folder(path: &Path) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! What the store knows of runs: their records, and the names that people gave them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use llmflow_contract::{Digest, Failure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -15,6 +15,9 @@ pub(super) struct RunRecord {
     pub(super) run: RunId,
     #[serde(default)]
     pub(super) pipeline: String,
+    /// Of its file: pipelines of one name may be many.
+    #[serde(default)]
+    pub(super) path: PathBuf,
     /// In milliseconds since 1970 (UTC).
     #[serde(default)]
     started_ms: u64,
@@ -81,12 +84,32 @@ impl Store {
         })
     }
 
-    pub(super) async fn run_records(&self) -> Result<Vec<RunRecord>, Failure> {
-        let mut records = Vec::new();
-        for name in self.run_names().await? {
-            records.extend(self.run_record(&name).await?);
+    /// Every run and every name: what gc keeps things for.
+    ///
+    /// # Errors
+    /// `store/damaged` if one of them cannot be read: what it keeps is unknown then.
+    pub(super) async fn roots(&self) -> Result<(Vec<RunRecord>, Vec<Tag>), Failure> {
+        let (mut runs, mut tags) = (Vec::new(), Vec::new());
+        for object in self.backend.list("runs").await? {
+            runs.extend(self.root(&object).await?);
         }
-        Ok(records)
+        for object in self.backend.list("tags").await? {
+            tags.extend(self.root(&object).await?);
+        }
+        Ok((runs, tags))
+    }
+
+    async fn root<T: DeserializeOwned>(&self, object: &Listed) -> Result<Option<T>, Failure> {
+        for _ in 0..2 {
+            let Some(bytes) = self.backend.get(&object.key).await? else { return Ok(None) };
+            if let Some(root) = seal::unseal(&bytes) {
+                return Ok(Some(root));
+            }
+        }
+        let message =
+            format!("`{}` in the store is damaged, and what it keeps is unknown: nothing is deleted", object.key);
+        Err(Failure::environment("store/damaged", message)
+            .help("llmflow verify --repair sets it aside, and writes it anew where this home's history knows it"))
     }
 
     /// The keys of all records.
@@ -106,7 +129,11 @@ impl Store {
             let message = format!("the store has no record of run `{run}`, so nothing of it can be kept");
             return Err(Failure::input("tag/run", message).help("llmflow runs"));
         }
-        let before = self.tags().await?.into_iter().find(|tag| tag.name == name).map(|tag| tag.run);
+        if self.has_run(&RunId(name.to_owned())).await? {
+            let message = format!("`{name}` is the name of a run, and would never be taken for another's");
+            return Err(Failure::input("tag/name", message).help("choose another: `release-2`"));
+        }
+        let before = self.find_tag(name).await?.map(|tag| tag.run);
         let tag = Tag { name: name.to_owned(), run: run.clone(), at_ms: now_ms() };
         self.backend.put(&key, seal::seal(&tag)?).await?;
         Ok(before.filter(|before| before != run))
@@ -122,6 +149,12 @@ impl Store {
             return Err(Failure::input("tag/none", format!("no run has the name `{name}`")).help("llmflow tag"));
         }
         self.backend.delete(&key).await
+    }
+
+    /// The run that a name stands for, if it is one.
+    pub async fn find_tag(&self, name: &str) -> Result<Option<Tag>, Failure> {
+        let Ok(path) = tag_path(name) else { return Ok(None) };
+        self.whole(&path, |bytes| seal::unseal::<Tag>(bytes).filter(|tag| tag.name == name)).await
     }
 
     /// All names, in order.

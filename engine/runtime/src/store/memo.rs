@@ -1,4 +1,4 @@
-//! Paid answers: kept by the digest of their question, checked when they come back.
+//! Answers that took time or money: kept by the digest of their question, checked when they come back.
 
 use llmflow_contract::{Digest, Failure, Hasher};
 
@@ -11,9 +11,8 @@ impl Store {
     /// The answer to a question, if it is there and whole.
     pub async fn recall(&self, question: &Digest) -> Result<Option<Vec<u8>>, Failure> {
         let Some(bytes) = self.backend.get(&memo_path(question)).await? else { return Ok(None) };
-        let is_whole =
-            bytes.len() >= SEAL_BYTES && bytes[..SEAL_BYTES] == *seal(question, &bytes[SEAL_BYTES..]).as_bytes();
-        Ok(is_whole.then(|| bytes[SEAL_BYTES..].to_vec()))
+        self.disk().inspect(|disk| disk.touch(&memo_path(question))); // gc may be told to delete what nothing asks for
+        Ok(answer(question, &bytes).map(<[u8]>::to_vec))
     }
 
     /// Keeps an answer, over a damaged one too; durable on return.
@@ -21,6 +20,12 @@ impl Store {
         let bytes = [seal(question, answer).as_bytes(), answer].concat();
         self.backend.put(&memo_path(question), bytes).await
     }
+}
+
+/// The answer in an object, if that is whole.
+pub(super) fn answer<'a>(question: &Digest, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let (sealed, answer) = bytes.split_at_checked(SEAL_BYTES)?;
+    (*sealed == *seal(question, answer).as_bytes()).then_some(answer)
 }
 
 /// Binds an answer to its question, so that neither damage nor a swap goes unseen.

@@ -13,6 +13,7 @@ mod checkpoint;
 mod claim;
 mod disk;
 mod epoch;
+mod frozen;
 mod gc;
 mod history;
 mod location;
@@ -47,6 +48,7 @@ use llmflow_contract::{Digest, Failure};
 pub use checkpoint::Checkpoints;
 pub use claim::Claim;
 pub(crate) use disk::rename_where_nothing_is;
+pub use frozen::Frozen;
 pub use gc::{Collected, Keep};
 pub use history::Tag;
 #[cfg(test)]

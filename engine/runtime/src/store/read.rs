@@ -132,7 +132,7 @@ impl Store {
         for (name, referred) in &manifest.references {
             references.insert(name.clone(), Box::pin(self.artifact(referred, work)).await?);
         }
-        Ok(AnyArtifact { digest: *digest, manifest, root, references })
+        Ok(AnyArtifact { digest: *digest, manifest, root, references, label: None })
     }
 
     /// A file of this machine with the bytes of a blob.

@@ -64,7 +64,7 @@ mod tests {
         let manifest =
             Manifest { kind: Kind::new("gguf"), files, facts: Facts::default(), references: BTreeMap::new() };
         let (digest, root) = (manifest.digest(), folder.path().to_owned());
-        let artifact = AnyArtifact { digest, manifest, root, references: BTreeMap::new() };
+        let artifact = AnyArtifact { digest, manifest, root, references: BTreeMap::new(), label: None };
         let url = "memory://sent/mine.gguf";
         assert!(!is_sent(&artifact.manifest, url).await.unwrap());
         send(&artifact, url).await.unwrap();

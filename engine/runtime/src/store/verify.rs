@@ -4,9 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use llmflow_contract::{Digest, Failure};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{
-    KeyRecord, Store, backend::Backend, blob_path, history::digest_in, key_path, manifest_path, read::manifest_of, seal,
+    KeyRecord, Store,
+    backend::Backend,
+    blob_path,
+    history::{RunRecord, digest_in},
+    key_path, manifest_path, memo,
+    read::manifest_of,
+    seal,
 };
 
 /// Names of who is concerned that a damage lists at most.
@@ -18,6 +25,14 @@ pub enum Object {
     Record,
     Artifact,
     Blob,
+    /// What `runs/` says of a run: a root of gc.
+    Run,
+    /// A name for a run: a root of gc.
+    Tag,
+    /// Which result a frozen stage keeps.
+    Frozen,
+    /// What a program or a judge of rows answered.
+    Answer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -34,12 +49,15 @@ pub enum Wrong {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Damage {
     pub object: Object,
-    pub digest: Digest,
+    /// Its digest; of a run or tag its name.
+    pub name: String,
     pub wrong: Wrong,
     /// Why it cannot be read.
     pub because: Option<String>,
     /// `RUN/STAGE` of some that made it or use it; `key …` where no run is recorded.
     pub of: Vec<String>,
+    /// Where it lies in the store.
+    pub path: String,
 }
 
 /// What was read, and what is wrong with it.
@@ -50,6 +68,10 @@ pub struct Verified {
     /// Those whose bytes were read.
     pub blobs: u64,
     pub bytes: u64,
+    /// Records of runs.
+    pub runs: u64,
+    /// Remembered answers.
+    pub answers: u64,
     pub damage: Vec<Damage>,
     /// Damaged objects that were set aside, so that the next run makes them anew.
     pub repaired: u64,
@@ -66,34 +88,72 @@ struct Owners {
 }
 
 impl Store {
-    /// Reads every record and manifest, and of the blobs a share from 0 to 1, drawn by chance. With `repair`, what is
-    /// damaged is set aside.
+    /// Reads every record and manifest, and of the blobs and remembered answers a share from 0 to 1, drawn by chance. With
+    /// `repair`, what is damaged is set aside.
     ///
     /// # Errors
     /// Of the environment if the store cannot be listed; what cannot be read is in the report.
     pub async fn verify(&self, share: f64, repair: bool) -> Result<Verified, Failure> {
         let mut report = Verified::default();
         let mut owners = Owners::default();
-        for run in self.run_records().await? {
-            for (stage, made) in run.stages {
-                if let Some(key) = made.key {
-                    owners.stages.entry(key).or_default().insert(format!("{}/{stage}", run.run));
-                }
-            }
-        }
+        self.verify_runs(&mut owners, &mut report).await?;
+        self.verify_answers(share, &mut report).await?;
         self.verify_records(&mut owners, &mut report).await?;
         let blobs = self.verify_manifests(&mut owners, &mut report).await?;
         self.verify_blobs(&blobs, share, &mut report).await?;
         for damage in &mut report.damage {
-            damage.of = owners.of(damage.object, &damage.digest).into_iter().take(MOST_NAMES).collect();
+            let concerned = damage.name.parse().map(|digest| owners.of(damage.object, &digest)).unwrap_or_default();
+            damage.of = concerned.into_iter().take(MOST_NAMES).collect();
         }
         if repair {
             for damage in report.damage.iter().filter(|damage| damage.wrong == Wrong::Damaged) {
-                self.backend.quarantine(&path_of(damage.object, &damage.digest)).await?;
+                self.backend.quarantine(&damage.path).await?;
                 report.repaired += 1;
             }
         }
         Ok(report)
+    }
+
+    /// Records of runs, names and what is frozen: each says in its seal whether it is whole.
+    async fn verify_runs(&self, owners: &mut Owners, report: &mut Verified) -> Result<(), Failure> {
+        for (object, prefix) in [(Object::Run, "runs"), (Object::Tag, "tags"), (Object::Frozen, "frozen")] {
+            for listed in self.backend.list(prefix).await? {
+                report.runs += u64::from(object == Object::Run);
+                let wrong = match self.backend.get(&listed.key).await {
+                    Ok(Some(bytes)) => match seal::unseal::<Value>(&bytes) {
+                        Some(whole) => {
+                            if let (Object::Run, Ok(run)) = (object, serde_json::from_value::<RunRecord>(whole)) {
+                                owners.add(run);
+                            }
+                            continue;
+                        }
+                        None => (Wrong::Damaged, None),
+                    },
+                    Ok(None) => continue, // gc was faster
+                    Err(failure) => (Wrong::Unreadable, Some(failure)),
+                };
+                let name = listed.key.rsplit('/').next().unwrap_or_default().trim_end_matches(".json").to_owned();
+                report.damage.push(damaged(object, name, listed.key, wrong));
+            }
+        }
+        Ok(())
+    }
+
+    async fn verify_answers(&self, share: f64, report: &mut Verified) -> Result<(), Failure> {
+        for listed in self.backend.list("memo").await? {
+            let Some(question) = digest_in(&listed.key) else { continue };
+            if share < 1.0 && rand::random::<f64>() >= share {
+                continue;
+            }
+            report.answers += 1;
+            let wrong = match self.backend.get(&listed.key).await {
+                Ok(Some(bytes)) if memo::answer(&question, &bytes).is_none() => (Wrong::Damaged, None),
+                Ok(_) => continue,
+                Err(failure) => (Wrong::Unreadable, Some(failure)),
+            };
+            report.damage.push(damaged(Object::Answer, question.hex(), listed.key, wrong));
+        }
+        Ok(())
     }
 
     async fn verify_records(&self, owners: &mut Owners, report: &mut Verified) -> Result<(), Failure> {
@@ -207,6 +267,14 @@ impl Store {
 }
 
 impl Owners {
+    fn add(&mut self, run: RunRecord) {
+        for (stage, made) in run.stages {
+            if let Some(key) = made.key {
+                self.stages.entry(key).or_default().insert(format!("{}/{stage}", run.run));
+            }
+        }
+    }
+
     fn of(&self, object: Object, digest: &Digest) -> BTreeSet<String> {
         match object {
             Object::Record => self.of_record(digest),
@@ -214,6 +282,7 @@ impl Owners {
             Object::Blob => {
                 self.artifacts.get(digest).into_iter().flatten().flat_map(|of| self.of_artifact(of)).collect()
             }
+            Object::Run | Object::Tag | Object::Frozen | Object::Answer => BTreeSet::new(),
         }
     }
     fn of_record(&self, key: &Digest) -> BTreeSet<String> {
@@ -227,14 +296,15 @@ impl Owners {
     }
 }
 
-fn damage(object: Object, digest: Digest, (wrong, failure): (Wrong, Option<Failure>)) -> Damage {
-    Damage { object, digest, wrong, because: failure.map(|failure| failure.message), of: Vec::new() }
+fn damage(object: Object, digest: Digest, wrong: (Wrong, Option<Failure>)) -> Damage {
+    let path = match object {
+        Object::Record => key_path(&digest),
+        Object::Artifact => manifest_path(&digest),
+        _ => blob_path(&digest),
+    };
+    damaged(object, digest.hex(), path, wrong)
 }
 
-fn path_of(object: Object, digest: &Digest) -> String {
-    match object {
-        Object::Record => key_path(digest),
-        Object::Artifact => manifest_path(digest),
-        Object::Blob => blob_path(digest),
-    }
+fn damaged(object: Object, name: String, path: String, (wrong, failure): (Wrong, Option<Failure>)) -> Damage {
+    Damage { object, name, path, wrong, because: failure.map(|failure| failure.message), of: Vec::new() }
 }

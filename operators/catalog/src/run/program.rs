@@ -3,18 +3,26 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs,
-    io::Write,
-    os::unix::process::{CommandExt, ExitStatusExt},
+    io::{Read, Write},
+    os::{
+        fd::AsFd,
+        unix::process::{CommandExt, ExitStatusExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, RecvTimeoutError, SyncSender},
     },
     time::{Duration, Instant},
 };
 
 use llmflow_contract::{Class, Context, Failure, Secret, SecretName};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, poll},
+};
 
 use super::{
     group::Group,
@@ -24,6 +32,7 @@ use super::{
 
 /// Between two looks at whether it ended, or was asked to.
 const TICK: Duration = Duration::from_millis(50);
+const TICK_MS: u16 = 50;
 /// Between two looks at what it writes.
 const WATCH: Duration = Duration::from_secs(1);
 /// From the request to end to the kill.
@@ -108,14 +117,17 @@ impl Program {
         let group = Group::start().map_err(failed)?;
         let mut child = self.start(&group)?;
         let (sender, heard) = mpsc::sync_channel(QUEUE_LINES);
+        let is_over = AtomicBool::new(false);
+        if let Some(mut stdin) = child.stdin.take() {
+            // A program need not read all of it, or any; one that left the group may hold it open for ever.
+            std::thread::spawn(move || stdin.write_all(&input));
+        }
         let outcome = std::thread::scope(|scope| {
-            let group = group; // ends before the threads that read from it are waited for
+            let _over = Over(&is_over); // before the threads that read from it are waited for
+            let group = group;
             let heard = heard;
-            if let Some(mut stdin) = child.stdin.take() {
-                // A program need not read all of it, or any.
-                scope.spawn(move || stdin.write_all(&input));
-            }
-            let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+            let stdout = child.stdout.take().map(|stream| Until { stream, is_over: &is_over });
+            let stderr = child.stderr.take().map(|stream| Until { stream, is_over: &is_over });
             let forward = |sender: SyncSender<Heard>| move |line| sender.send(line).is_ok();
             let (to_out, to_err) = (forward(sender.clone()), forward(sender));
             scope.spawn(move || stdout.map(|stream| listen(stream, line_bytes, |line| to_out(Heard::Out(line)))));
@@ -193,7 +205,8 @@ impl Program {
         }
     }
 
-    fn scrub(&self, line: &str) -> String {
+    /// A text without the values of secrets.
+    pub fn scrub(&self, line: &str) -> String {
         let hidden = self.secrets.values().map(Secret::expose).filter(|value| !value.is_empty());
         hidden.fold(line.to_owned(), |line, value| line.replace(value, "***"))
     }
@@ -219,6 +232,35 @@ impl Program {
         };
         failure.causes.extend(tail);
         Err(failure)
+    }
+}
+
+/// Ends what reads from a program.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A stream that ends when the program is over, whoever still holds its other end open.
+struct Until<'a, R> {
+    stream: R,
+    is_over: &'a AtomicBool,
+}
+
+impl<R: Read + AsFd> Read for Until<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while !self.is_over.load(Ordering::Relaxed) {
+            let mut polled = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut polled, TICK_MS) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return self.stream.read(buffer),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(0)
     }
 }
 

@@ -72,7 +72,7 @@ impl Causes {
         let (area, short) = match part.split_once('.') {
             Some(("with", param)) => ("params", param),
             Some(("source", _)) => ("data", part),
-            Some(("in", port)) => return self.wiring(pair, port),
+            Some(("in", slot)) => return self.wiring(pair, slot),
             _ => match part {
                 "operator" => ("program", part),
                 "numerics" => ("machine", part),
@@ -94,16 +94,17 @@ impl Causes {
     }
 
     /// An input: other bytes follow from another cause, another stage is one.
-    fn wiring(&mut self, pair: &Pair<'_>, port: &str) {
-        let (before, now) = (read_at(pair.before, port), read_at(pair.now, port));
-        self.add("stages", format!("{}.in.{port}", pair.name()), Some(before), Some(now));
+    fn wiring(&mut self, pair: &Pair<'_>, slot: &str) {
+        let (before, now) = (read_at(pair.before, slot), read_at(pair.now, slot));
+        self.add("stages", format!("{}.in.{slot}", pair.name()), before, now);
     }
 }
 
-/// What a port reads: `clean.data, replay.data`.
-fn read_at(stage: &StageRow, port: &str) -> String {
-    let inputs = stage.inputs.iter().filter(|input| input.port.as_str() == port);
-    inputs.map(|input| format!("{}.{}", input.from_stage, input.from_port)).collect::<Vec<_>>().join(", ")
+/// What a port, or a label of one, reads, if anything: `clean.data, replay.data`.
+fn read_at(stage: &StageRow, slot: &str) -> Option<String> {
+    let inputs = stage.inputs.iter().filter(|input| input.slot() == slot);
+    let names: Vec<String> = inputs.map(|input| format!("{}.{}", input.from_stage, input.from_port)).collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 /// The file's param that gave a stage's param its value.
@@ -154,6 +155,8 @@ mod tests {
             needs: Vec::new(),
             outputs: Vec::new(),
             inputs: vec![InputRow {
+                label: None,
+                noted: None,
                 port: Port::from("data"),
                 from_stage: StageId::from(from),
                 from_port: Port::from("rows"),

@@ -103,7 +103,7 @@ fn pairs<'a>(before: &'a Side, now: &'a Side) -> Vec<Pair<'a>> {
 /// Which two are meant: the newest run and the one before it of the same pipeline, unless the arguments say otherwise.
 async fn sides(history: &History, args: &DiffArgs) -> Result<(Side, Side), Failure> {
     let lineage = &history.lineage;
-    let first = Address::parse(args.before.as_deref().unwrap_or("@"))?;
+    let first = history.address(args.before.as_deref().unwrap_or("@")).await?;
     let Some(second) = &args.now else {
         let (run, stage) = meant(history, &first).await?;
         let before = lineage.run_before(&run).await?.ok_or_else(|| {
@@ -112,7 +112,7 @@ async fn sides(history: &History, args: &DiffArgs) -> Result<(Side, Side), Failu
         })?;
         return Ok((Side::of(history, &before, stage.clone()).await?, Side::of(history, &run, stage).await?));
     };
-    let second = Address::parse(second)?;
+    let second = history.address(second).await?;
     if first.stage.is_some() != second.stage.is_some() {
         return Err(Failure::input("diff/form", "one address names a stage, the other a whole run")
             .help("llmflow diff RUN RUN, or llmflow diff RUN/STAGE RUN/STAGE"));

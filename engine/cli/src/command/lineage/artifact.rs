@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use llmflow_contract::{Failure, Port, StageId};
+use llmflow_contract::{Digest, Failure, Port, StageId};
 use llmflow_runtime::{
     address::Address,
     event::RunId,
-    lineage::{Descendant, Descendants, StageRow},
+    lineage::{Descendant, Descendants, InputRow, StageRow},
 };
 
 use crate::{
@@ -32,7 +32,7 @@ pub(super) async fn shown(history: &History, run: &RunId, address: &Address) -> 
         return Ok(stages.ends());
     }
     let (_, stage, port, digest) = history.lineage.resolve(address).await?;
-    let descendants = history.lineage.descendants(&digest).await?;
+    let descendants = history.lineage.descendants(&digest, &stage).await?;
     let producers = history.lineage.producers(&digest).await?;
     let others = producers.into_iter().filter(|place| place.run != *run).map(|place| place.run.to_string());
     let mut made_in: Vec<String> = others.collect();
@@ -63,7 +63,7 @@ pub(super) async fn graph(history: &History, run: &RunId, address: &Address) -> 
         drawn.stage(&stages, row);
     }
     let root = drawn.place[&stage];
-    let descendants = history.lineage.descendants(&digest).await?;
+    let descendants = history.lineage.descendants(&digest, &stage).await?;
     let first = drawn.graph.nodes.len();
     for made in &descendants.all {
         drawn.graph.nodes.push(Node {
@@ -156,9 +156,22 @@ impl Stages {
         if !seen.insert(wanted.clone()) {
             return Tree { name, about, is_above: !stage.inputs.is_empty(), children: Vec::new() };
         }
-        let inputs = stage.inputs.iter();
-        let children = inputs.map(|input| self.tree(&input.from_stage, &input.from_port, depth - 1, seen)).collect();
+        let read = |input: &InputRow| match input.noted.filter(|noted| Some(*noted) != self.given(input)) {
+            None => self.tree(&input.from_stage, &input.from_port, depth - 1, seen),
+            Some(noted) => {
+                let about = format!("{}  what it gave when `{wanted}` was made, which is frozen", noted.short());
+                let name = format!("{}.{}", input.from_stage, input.from_port);
+                Tree { name, about, ..Tree::default() }
+            }
+        };
+        let children = stage.inputs.iter().map(read).collect();
         Tree { name, about, is_above: false, children }
+    }
+
+    /// What the output that an input reads was in this run.
+    fn given(&self, input: &InputRow) -> Option<Digest> {
+        let outputs = self.find(&input.from_stage)?.outputs.iter();
+        outputs.filter(|output| output.port == input.from_port).find_map(|output| output.digest)
     }
 
     /// `33c7a1b2  adapter · train.sft v3 ran · eval loss 2.48 → 1.42`.

@@ -5,7 +5,7 @@ mod events;
 mod row;
 
 use llmflow_contract::{Failure, StageId};
-use llmflow_runtime::{address::Address, event::RunId, run::Error};
+use llmflow_runtime::{event::RunId, run::Error};
 
 use super::{DONE, Setting, block_on, history::History, ro_crate};
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
 pub fn lineage(args: LineageArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
         let history = History::open(setting.home.as_deref()).await?;
-        let address = Address::parse(&args.address)?;
+        let address = history.address(&args.address).await?;
         let (run, stage) = match &address.stage {
             Some(_) => history.lineage.find_stage(&address).await.map(|(run, stage)| (run, Some(stage)))?,
             None => (history.lineage.find_run(&address.run).await?, None),

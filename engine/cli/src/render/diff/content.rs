@@ -83,8 +83,7 @@ pub(super) fn rows(it: &Diff, wanted: Wanted, width: usize, paint: Paint) -> Vec
 /// `unique.data 298 → 301 rows (+5 −2)`.
 fn counted(data: &Data) -> String {
     let rows = match (data.rows_before, data.rows_now) {
-        (Some(before), Some(now)) if before == now => format!(" {} other rows", format::count(now)),
-        (Some(before), Some(now)) => format!(" {} → {} rows", format::count(before), format::count(now)),
+        (Some(before), Some(now)) => format!(" {} → {}", format::count(before), format::counted(now, "row")),
         _ => " differs".to_owned(),
     };
     let changes = match &data.rows {

@@ -258,7 +258,7 @@ mod tests {
             operator: "a.b".into(),
             version: 1,
             needs: Vec::new(),
-            will: Will::Run { key, because: Vec::new(), asked: None },
+            will: Will::Run { key: Some(key), because: Vec::new(), asked: None },
             seconds: Some(100.0),
             memory_bytes: 1 << 30,
             disk_bytes: 1 << 30,

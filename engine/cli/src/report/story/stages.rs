@@ -85,7 +85,8 @@ fn facts(data: &ReportData, stage: &StageData) -> Vec<(String, String)> {
     };
     let inputs = stage.inputs.iter().map(|input| {
         let source = lineage::source(data, &input.from_stage, input.from_port.as_str());
-        format!("{} ← {source} {}", input.port, short(input.digest.as_ref()))
+        let label = input.label.as_ref().map(|label| format!(".{label}")).unwrap_or_default();
+        format!("{}{label} ← {source} {}", input.port, short(input.digest.as_ref()))
     });
     add("from", inputs.collect::<Vec<_>>().join(" · "));
     let settings = stage.settings.iter().map(|(name, value)| format!("{name} {value}"));

@@ -31,7 +31,7 @@ async fn ask_all(home: &Home) -> Result<usize, Failure> {
         lineage.record_of(&row.run).await?;
         lineage.following(&row.run, &"load".into()).await?;
     }
-    lineage.descendants(&Digest::of(b"rows")).await?;
+    lineage.descendants(&Digest::of(b"rows"), &"load".into()).await?;
     lineage.pool.close().await;
     Ok(runs.len())
 }

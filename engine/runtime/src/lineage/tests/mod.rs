@@ -3,6 +3,7 @@
 mod health;
 mod queries;
 mod rebuild;
+mod versions;
 
 use std::collections::BTreeMap;
 
@@ -28,7 +29,7 @@ fn view(stage: &str, because: Vec<Change>) -> StageView {
         operator: "train.sft".into(),
         version: 1,
         needs: Vec::new(),
-        will: Will::Run { key: Digest::of(b"key"), because, asked: None },
+        will: Will::Run { key: Some(Digest::of(b"key")), because, asked: None },
         seconds: None,
         memory_bytes: 0,
         disk_bytes: 0,
@@ -73,7 +74,12 @@ async fn start(lineage: &Lineage, name: &str) -> RunId {
         PlannedRow {
             view: &sft,
             components: None,
-            inputs: vec![(Port::from("data"), StageId::from("load"), Port::from("data"))],
+            inputs: vec![InputRecord(
+                "data".into(),
+                "load".into(),
+                "data".into(),
+                InputAside { label: Some("talk".into()), digest: None },
+            )],
             outputs: vec![(Port::from("adapter"), Kind::new("adapter")), (Port::from("aaa"), Kind::new("model"))],
         },
     ];
@@ -105,6 +111,8 @@ async fn a_stage_is_found_by_address_and_its_artifact_by_who_made_and_who_read_i
     let stages = lineage.stages_of_run(&run).await.unwrap();
     assert_eq!((stages[0].status.as_str(), stages[1].status.as_str()), ("ran", "cached"));
     assert_eq!(stages[1].inputs[0].digest, Some(Digest::of(b"rows")));
+    assert_eq!(stages[1].inputs[0].slot(), "data.talk");
+    assert_eq!(lineage.reads_of(&run, &"sft".into()).await.unwrap(), [("data.talk".to_owned(), "load".into())]);
     assert_eq!(stages[0].metrics["loss"], 0.5);
     assert_eq!(stages[0].outputs.last().unwrap().port.as_str(), "report");
     let place = |stage: &str, port: &str| Whereabouts { run: run.clone(), stage: stage.into(), port: port.into() };
@@ -301,20 +309,22 @@ async fn what_was_made_of_an_artifact_is_followed_through_every_run() {
         tell(&lineage, run, Some("load"), What::Finished(gave("data", b"rows"))).await;
         tell(&lineage, run, Some("sft"), What::Finished(gave("adapter", weights))).await;
     }
-    let found = lineage.descendants(&Digest::of(b"rows")).await.unwrap();
+    let found = lineage.descendants(&Digest::of(b"rows"), &"load".into()).await.unwrap();
     let named: Vec<_> = found.all.iter().map(|made| (made.digest, made.runs[0].clone())).collect();
     assert_eq!(named, [(Digest::of(b"two"), second), (Digest::of(b"one"), first)], "newest run first");
     assert_eq!((found.first.as_slice(), found.is_cut), (&[0, 1][..], false));
-    assert!(lineage.descendants(&Digest::of(b"one")).await.unwrap().all.is_empty());
+    assert!(lineage.descendants(&Digest::of(b"one"), &"sft".into()).await.unwrap().all.is_empty());
     let third = start(&lineage, "third-otter").await;
     tell(&lineage, &third, Some("load"), What::Finished(gave("data", b"same"))).await;
     tell(&lineage, &third, Some("sft"), What::Finished(gave("adapter", b"same"))).await;
-    let found = lineage.descendants(&Digest::of(b"same")).await.unwrap();
+    let found = lineage.descendants(&Digest::of(b"same"), &"load".into()).await.unwrap();
     assert_eq!(
         (found.first.len(), found.all.len(), found.all[0].into.len()),
         (1, 1, 0),
         "it is not its own descendant"
     );
+    let below = lineage.descendants(&Digest::of(b"same"), &"sft".into()).await.unwrap();
+    assert!(below.all.is_empty(), "nor is what stands above a stage that changed nothing: {below:?}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 mod invalid;
 mod matrix;
 mod mutation;
-mod operators;
+pub(crate) mod operators;
 mod speed;
 mod valid;
 

@@ -43,6 +43,14 @@ fn every_key_of_the_grammar_is_read() {
     let best = stage(&loaded, "best");
     assert_eq!(best.after.len(), 4);
     assert_eq!(best.when.as_ref().unwrap().reads[0].metric, "kept");
+    let labels = |id: &str| {
+        let (port, refs) = &stage(&loaded, id).inputs[0];
+        let named = refs.iter().map(|input| format!("{}←{}", input.label.as_deref().unwrap_or("–"), input.stage));
+        format!("{port}: {}", named.collect::<Vec<_>>().join(" "))
+    };
+    let two = "code←rows@path=a.jsonl code←rows@path=c.jsonl";
+    assert_eq!(labels("labelled"), format!("data: talk←more {two} code←best"), "in the order of the file");
+    assert_eq!(labels("shortly"), "data: talk←more code←best", "its only port takes many");
     let strict = Overrides { profile: Some("strict".into()), ..Overrides::default() };
     let loaded = load_over(&text, &strict);
     assert_eq!(loaded.diagnostics.to_string(), "");

@@ -159,7 +159,7 @@ async fn what_goes_further_goes_on_from_what_ended_before_where_the_plan_allows_
 async fn who_waits_for_another_run_is_told_so_once() {
     let folder = tempfile::tempdir().unwrap();
     let (outcome, events) = run_text(folder.path(), "{op: test.write, with: {text: one}}", Selection::default()).await;
-    let Will::Run { key, .. } = outcome.plan.stages[0].will else { panic!("{:?}", outcome.plan) };
+    let Will::Run { key: Some(key), .. } = outcome.plan.stages[0].will else { panic!("{:?}", outcome.plan) };
     let is_note = |event: &Event| matches!(&event.what, What::Log { level, .. } if level == "note");
     assert!(!events.iter().any(is_note), "nobody else is at it");
     let store = Store::open_local(&folder.path().join("home/store")).unwrap();

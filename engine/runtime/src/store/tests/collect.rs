@@ -11,7 +11,7 @@ use crate::{
     store::{Collected, Keep, Object, Store, Wrong, blob_path, gc::Marked},
 };
 
-const KEEP_ONE: Keep = Keep { runs: 1, days: 0 };
+const KEEP_ONE: Keep = Keep { runs: 1, days: 0, answer_days: None };
 
 /// A run of one stage named `run`, the newer the greater `number`. Gives its key.
 async fn run(store: &Store, run: &str, number: u64) -> Digest {
@@ -58,6 +58,36 @@ async fn what_no_kept_run_needs_goes_and_what_it_needs_stays() {
     store.collect_older(KEEP_ONE, false, u64::MAX).await.unwrap();
     assert!(store.key_record(&tagged).await.unwrap().is_none());
     assert_eq!(store.untag("release").await.err().unwrap().code, "tag/none");
+}
+
+#[tokio::test]
+async fn a_remembered_answer_goes_only_when_asked_and_only_if_nothing_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open_local(folder.path()).unwrap();
+    let questions = ["a", "b"].map(|text| Digest::of(text.as_bytes()));
+    for question in &questions {
+        store.remember(question, b"paid").await.unwrap();
+    }
+    let a_moment_later = || std::thread::sleep(std::time::Duration::from_millis(20)); // the clock of files is coarse
+    a_moment_later();
+    let since = |days| Keep { answer_days: days, ..KEEP_ONE };
+    for (days, deleted) in [(None, 0), (Some(30), 0), (Some(0), 2)] {
+        let told = store.collect_older(since(days), true, u64::MAX).await.unwrap();
+        assert_eq!((told.answers, told.answers_kept), (deleted, 2 - deleted), "{days:?}");
+    }
+    assert_eq!(store.collect(since(Some(0)), false).await.unwrap().answers, 0, "what is young stays");
+    let asked_ms = async || -> Vec<u64> {
+        store.backend.list("memo").await.unwrap().iter().map(|answer| answer.changed_ms).collect()
+    };
+    let before = asked_ms().await;
+    a_moment_later();
+    for question in &questions {
+        assert!(store.recall(question).await.unwrap().is_some());
+    }
+    assert!(asked_ms().await.iter().min() > before.iter().max(), "asking keeps it");
+    a_moment_later();
+    assert_eq!(store.collect_older(since(Some(0)), false, u64::MAX).await.unwrap().answers, 2);
+    assert_eq!(store.recall(&questions[0]).await.unwrap(), None);
 }
 
 #[tokio::test]

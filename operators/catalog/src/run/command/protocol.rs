@@ -32,15 +32,15 @@ impl<'a> Listener<'a> {
         Self { ctx, declared, curves: BTreeMap::new(), last: BTreeMap::new() }
     }
 
-    /// Whether the line was told to us; every other line is the log's.
-    pub fn hear(&mut self, line: &str) -> bool {
+    /// Whether the line was told to us; every other line is the log's. `scrub` takes secrets out of names.
+    pub fn hear(&mut self, line: &str, scrub: &dyn Fn(&str) -> String) -> bool {
         let told = line.strip_prefix(MARK).and_then(|told| serde_json::from_str(told).ok());
         match told {
             None => return false,
-            Some(Told::Progress(done, total, unit)) => self.ctx.progress(done, total, &unit),
+            Some(Told::Progress(done, total, unit)) => self.ctx.progress(done, total, &scrub(&unit)),
             Some(Told::Metric(name, value, step)) => {
                 if !self.declared.contains(&name) {
-                    self.ctx.measured(&name, value, step);
+                    self.ctx.measured(&scrub(&name), value, step);
                     return true;
                 }
                 self.ctx.metric(&name, value, step);
