@@ -46,11 +46,11 @@ pub fn publish(artifact: &AnyArtifact, path: &Path, is_known: bool, before: Opti
     let wants_folder = path.to_string_lossy().ends_with('/');
     let path = &followed(path);
     let is_rows = artifact.kind().is_dataset() && RowFile::of(artifact.kind(), path).is_none();
-    let is_single = artifact.manifest.files.len() == 1 && !is_rows && !wants_folder && !path.join(MARK).exists();
+    let is_single = artifact.manifest.files.len() == 1 && !is_rows && !wants_folder && !path.is_dir();
     let parent = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|| "published".into());
-    let (fresh, old) = (parent.join(format!(".{name}.new")), parent.join(format!(".{name}.old")));
-    if fs::symlink_metadata(path).is_err() && old.exists() {
+    let (fresh, old) = (parent.join(format!(".{name}.llmflow-new")), parent.join(format!(".{name}.llmflow-old")));
+    if fs::symlink_metadata(path).is_err() && (old.join(MARK).exists() || is_marked(&old)) {
         fs::rename(&old, path).map_err(|error| Failure::io("restoring", path, &error))?; // of a run that was killed
     }
     let found = check_is_ours(artifact, path, is_known, before)?;
@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(fs::read_to_string(out.join("NOTES.md")).unwrap(), "mine", "what others put there stays");
         assert!(out.join("empty").is_dir());
         // A run that was killed where two folders cannot be exchanged.
-        let old = scratch.path().join("out/.model.old");
+        let old = scratch.path().join("out/.model.llmflow-old");
         fs::rename(&out, &old).unwrap();
         publish(&second, &out, true, None).unwrap();
         assert!(out.join("NOTES.md").exists() && !old.exists());
