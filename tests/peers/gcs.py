@@ -7,6 +7,7 @@ in the names of headers alone for what a store asks: this translates them. It sh
 the answers; it does not show what Google's servers do.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -21,6 +22,9 @@ SERVER = urllib.parse.urlsplit(os.environ["AWS_ENDPOINT_URL"])
 NOT_PASSED_ON = {"authorization", "connection", "content-length", "host", "keep-alive", "transfer-encoding"}
 # moto wants a name, and looks at no signature.
 SIGNED = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=none"
+
+# Cloud Storage decides one after the other who made an object; moto looks, and then writes.
+CREATING = threading.Lock()
 
 
 def asked(name: str, value: str) -> tuple[str, str]:
@@ -51,10 +55,12 @@ class Front(BaseHTTPRequestHandler):
         except ValueError as error:
             self.send_error(501, str(error))
             return
+        headers |= {"Authorization": SIGNED, "Content-Length": str(size)}
         server = http.client.HTTPConnection(SERVER.hostname, SERVER.port, timeout=60)
-        server.request(self.command, place(self.path), body, {**headers, "Authorization": SIGNED, "Content-Length": str(size)})
-        answer = server.getresponse()
-        data = answer.read()
+        with CREATING if "If-None-Match" in headers else contextlib.nullcontext():
+            server.request(self.command, place(self.path), body, headers)
+            answer = server.getresponse()
+            data = answer.read()
         self.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in NOT_PASSED_ON:
