@@ -143,6 +143,17 @@ pub struct Compute {
     pub usable_gpus: u32,
 }
 
+impl What {
+    /// Why a stage was skipped, or refused.
+    pub fn reason(self) -> Option<String> {
+        match self {
+            Self::Skipped { because } => Some(because),
+            Self::Refused { why, expression } => Some(format!("`{expression}` is false ({why})")),
+            _ => None,
+        }
+    }
+}
+
 impl Compute {
     /// The GPUs that stages may be given.
     pub fn usable(&self) -> &[Gpu] {

@@ -20,8 +20,12 @@ pub const FOLDER: &str = ".llmflow";
 const STORES: &str = "stores";
 /// What every home holds: backups may leave it out.
 const TAG: &str = "CACHEDIR.TAG";
+const IGNORE: &str = ".gitignore";
 /// Name of the list of places where this home lay: records of its runs in other stores name it by these.
 const PLACES: &str = "places";
+const DATABASE: &str = "lineage.db";
+/// What lies in a home beside its database, the journals of that, and what that is made from.
+const OWN: [&str; 6] = [TAG, IGNORE, PLACES, STORES, "store", "work"];
 
 /// `.llmflow/`: `lineage.db`, `store/`, `stores`, `places`, `work/`.
 #[derive(Clone, Debug)]
@@ -59,7 +63,7 @@ impl Home {
         fs::create_dir_all(root.join("work")).map_err(|error| Failure::io("making", &root, &error))?;
         let root = root.canonicalize().map_err(|error| Failure::io("opening", &root, &error))?;
         for (name, text) in [
-            (".gitignore", "*\n"),
+            (IGNORE, "*\n"),
             (TAG, "Signature: 8a477f597d28d172789f06886806bc55\n# LLMflow's state: may be left out of backups.\n"),
         ] {
             let path = root.join(name);
@@ -72,10 +76,14 @@ impl Home {
         Ok(home)
     }
 
-    /// A folder that is to be a home: one already, or empty, or not there.
+    /// A folder that is to be a home: one already, or empty, or not there. One whose making was cut short, or whose tag a power
+    /// cut took, holds nothing but what homes hold.
     fn named(path: &Path) -> Result<PathBuf, Failure> {
-        let is_free = path.join(TAG).exists() || path.read_dir().map_or(true, |mut entries| entries.next().is_none());
-        if is_free {
+        let is_own = |name: &str| OWN.contains(&name) || name.starts_with("lineage.");
+        let is_a_homes = |entry: std::io::Result<fs::DirEntry>| {
+            entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(is_own))
+        };
+        if path.join(TAG).exists() || path.read_dir().map_or(true, |mut entries| entries.all(is_a_homes)) {
             return Ok(path.to_owned());
         }
         let message = format!("`{}` holds other things, and is no home of LLMflow", path.display());
@@ -98,7 +106,7 @@ impl Home {
         &self.root
     }
     pub fn database(&self) -> PathBuf {
-        self.root.join("lineage.db")
+        self.root.join(DATABASE)
     }
     pub fn store(&self) -> PathBuf {
         self.root.join("store")
@@ -228,6 +236,21 @@ impl Home {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_named_folder_becomes_a_home_unless_it_holds_other_things() {
+        let folder = tempfile::tempdir().unwrap();
+        let named = folder.path().join("home");
+        let open = || Home::open(Some(&named), folder.path()).map(|_| ());
+        open().unwrap();
+        fs::remove_file(named.join(TAG)).unwrap(); // of a run that was killed at its first step, or a power cut
+        fs::write(named.join("lineage.db-wal"), "").unwrap();
+        open().unwrap();
+        fs::remove_file(named.join(TAG)).unwrap();
+        fs::write(named.join("notes.md"), "mine").unwrap();
+        assert_eq!(open().err().unwrap().code, "home/occupied");
+        assert!(!named.join(TAG).exists());
+    }
 
     #[test]
     fn the_nearest_home_above_is_found_and_a_dead_owner_is_noticed() {

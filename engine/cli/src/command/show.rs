@@ -3,7 +3,12 @@
 use std::{collections::BTreeMap, process::Stdio};
 
 use llmflow_contract::{Failure, Report};
-use llmflow_runtime::{address::Address, event::RunId, lineage::StageRow, run::Error};
+use llmflow_runtime::{
+    address::Address,
+    event::{RunId, What},
+    lineage::StageRow,
+    run::Error,
+};
 
 use super::{
     DONE, Setting, block_on,
@@ -183,7 +188,7 @@ async fn gather(history: &History, run: &RunId, row: StageRow, setting: &Setting
     };
     Ok(ShownStage {
         reason: match row.status.as_str() {
-            "skipped" | "refused" => lineage.reasons_of(run).await?.remove(&row.stage),
+            "skipped" | "refused" => lineage.reason_of(run, &row.stage).await?.and_then(What::reason),
             _ => None,
         },
         run: run.to_string(),

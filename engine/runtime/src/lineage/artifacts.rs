@@ -138,16 +138,6 @@ impl Lineage {
         Ok(uses)
     }
 
-    /// Did this home publish at a path?
-    pub async fn has_published(&self, path: &Path) -> Result<bool, Failure> {
-        let row: Option<(i64,)> = sqlx::query_as("SELECT 1 FROM published WHERE path = ?")
-            .bind(path.to_string_lossy().into_owned())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed)?;
-        Ok(row.is_some())
-    }
-
     /// What was published at a path last: digest, bytes, modification time in ns, inode.
     pub async fn published(&self, path: &Path) -> Result<Option<(Digest, u64, i64, u64)>, Failure> {
         let row = sqlx::query("SELECT digest, size, mtime_ns, ino FROM published WHERE path = ?")

@@ -238,15 +238,8 @@ impl Lineage {
 
     /// Why stages of a run were skipped, or refused.
     pub async fn reasons_of(&self, run: &RunId) -> Result<BTreeMap<StageId, String>, Failure> {
-        let told = self.telling_events(run).await?.into_iter().filter_map(|event| {
-            let why = match event.what {
-                What::Skipped { because } => because,
-                What::Refused { why, expression } => format!("`{expression}` is false ({why})"),
-                _ => return None,
-            };
-            Some((event.stage?, why))
-        });
-        Ok(told.collect())
+        let told = self.telling_events(run).await?.into_iter();
+        Ok(told.filter_map(|event| Some((event.stage?, event.what.reason()?))).collect())
     }
 
     /// The events that say what no row says.

@@ -272,7 +272,7 @@ impl Engine {
                 let stamp = match path.to_str().filter(|path| is_remote(path)) {
                     Some(url) => store::send(&artifact, url).await.map(|()| Some((bytes, 0, 0)))?,
                     None => {
-                        let is_known = place.lineage.has_published(path).await?;
+                        let is_known = place.lineage.published(path).await?.is_some();
                         let before = match publish::marked(path) {
                             Some(before) => place.store.manifest(&before).await.ok(),
                             None => None,

@@ -6,7 +6,7 @@ use llmflow_contract::{Digest, Failure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{Listed, Store, run_path, seal};
+use super::{Listed, Store, read::Looked, run_path, seal};
 use crate::event::{RunId, now_ms};
 
 /// What gc and `verify` need of a run's record.
@@ -100,16 +100,19 @@ impl Store {
     }
 
     async fn root<T: DeserializeOwned>(&self, object: &Listed) -> Result<Option<T>, Failure> {
-        for _ in 0..2 {
-            let Some(bytes) = self.backend.get(&object.key).await? else { return Ok(None) };
-            if let Some(root) = seal::unseal(&bytes) {
-                return Ok(Some(root));
+        match self.look_at(&object.key, seal::unseal).await? {
+            Looked::Whole(root) => Ok(Some(root)),
+            Looked::Missing => Ok(None),
+            Looked::Damaged => {
+                let message = format!(
+                    "`{}` in the store is damaged, and what it keeps is unknown: nothing is deleted",
+                    object.key
+                );
+                Err(Failure::environment("store/damaged", message).help(
+                    "llmflow verify --repair sets it aside, and writes it anew where this home's history knows it",
+                ))
             }
         }
-        let message =
-            format!("`{}` in the store is damaged, and what it keeps is unknown: nothing is deleted", object.key);
-        Err(Failure::environment("store/damaged", message)
-            .help("llmflow verify --repair sets it aside, and writes it anew where this home's history knows it"))
     }
 
     /// The keys of all records.

@@ -30,6 +30,13 @@ pub fn is_damage(failure: &Failure) -> bool {
     matches!(failure.code.as_str(), BAD_BLOB | NO_ARTIFACT)
 }
 
+/// What an object that checks itself was found to be.
+pub(super) enum Looked<T> {
+    Missing,
+    Whole(T),
+    Damaged,
+}
+
 impl Store {
     /// The record of a key, if everything it names is there in full size. Bytes are checked by whoever uses them.
     ///
@@ -83,16 +90,29 @@ impl Store {
         self.whole(&key_path(key), whole).await
     }
 
-    /// An object that its own check finds whole. One that is damaged when it is read a second time is taken out of the
-    /// way: the first time it may have been the network's fault.
+    /// An object that its own check finds whole. One that is damaged is taken out of the way.
     pub(super) async fn whole<T>(&self, path: &str, check: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Failure> {
+        match self.look_at(path, check).await? {
+            Looked::Whole(found) => Ok(Some(found)),
+            Looked::Missing => Ok(None),
+            Looked::Damaged => self.backend.quarantine(path).await.map(|()| None),
+        }
+    }
+
+    /// An object as its own check finds it; damaged only if it is when it is read a second time: the first time it may have
+    /// been the network's fault.
+    pub(super) async fn look_at<T>(
+        &self,
+        path: &str,
+        check: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Looked<T>, Failure> {
         for _ in 0..2 {
-            let Some(bytes) = self.backend.get(path).await? else { return Ok(None) };
+            let Some(bytes) = self.backend.get(path).await? else { return Ok(Looked::Missing) };
             if let Some(found) = check(&bytes) {
-                return Ok(Some(found));
+                return Ok(Looked::Whole(found));
             }
         }
-        self.backend.quarantine(path).await.map(|()| None)
+        Ok(Looked::Damaged)
     }
 
     /// # Errors
