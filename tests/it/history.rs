@@ -1,10 +1,10 @@
 //! Looking back: why two runs differ, where a row went, and a history that was lost.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use serde_json::Value;
 
-use crate::project::Project;
+use crate::project::{Done, LLMFLOW, Project};
 
 const PIPELINE: &str = r#"
 name: small
@@ -54,6 +54,48 @@ fn diff_names_what_was_changed_and_the_rows_that_went() {
     assert!(same.contains("nothing that a key knows"), "{same}");
     let first = project.llmflow("diff @-1");
     assert_eq!(first.code, Some(2), "{}", first.err);
+}
+
+/// What no key knows: a condition, and how a stage ended.
+#[test]
+fn diff_names_a_condition_that_changed_and_the_stages_that_ended_otherwise() {
+    let project =
+        Project::with(&format!("{PIPELINE}    require: \"kept > 1\"\n  last: {{op: data.filter, in: unique}}\n"));
+    project.write("rows.jsonl", ROWS);
+    project.succeeds("run");
+    let text = std::fs::read_to_string(project.path("pipeline.yaml")).unwrap();
+    project.write("pipeline.yaml", text.replace("kept > 1", "kept > 100"));
+    assert_eq!(project.llmflow("run").code, Some(1));
+    let diff = project.succeeds("diff").out;
+    assert!(diff.contains("unique.require kept > 1 → kept > 100"), "{diff}");
+    assert!(diff.contains("ends      unique: done → refused\n           last: done → skipped\n"), "{diff}");
+}
+
+/// One that somebody else owns, or that lies on a medium, is looked at and left as it is.
+#[test]
+fn a_home_that_may_not_be_written_can_be_looked_at() {
+    let project = twice();
+    project.write("late.sh", format!(
+        "mount --bind .llmflow .llmflow && mount -o remount,ro,bind .llmflow || exit 77\n\
+         for words in runs show 'show @/clean' 'explain @/clean' diff 'logs @/clean' 'lineage @/clean' 'export @/clean there.jsonl' verify\n\
+         do {LLMFLOW} $words >>said 2>&1 || {{ echo $words failed >>said; exit 1; }}; done\n\
+         {LLMFLOW} run pipeline.yaml >>said 2>&1; [ $? = 3 ] || exit 1\n\
+         {LLMFLOW} doctor >>said 2>&1; [ $? = 3 ] || exit 1\n"
+    ));
+    let before = project.digests(".llmflow");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "late.sh"]);
+    project.settle(&mut command);
+    let done = Done::of(&command.output().unwrap());
+    if done.code == Some(77) || done.err.contains("unshare") {
+        eprintln!("skipped: this user may not mount a folder");
+        return;
+    }
+    let said = fs::read_to_string(project.path("said")).unwrap();
+    assert_eq!(done.code, Some(0), "{said}{}", done.err);
+    assert!(said.contains("may be read, not written") && said.contains("params.least 2 → 3"), "{said}");
+    assert!(project.path("there.jsonl").is_file());
+    assert_eq!(project.digests(".llmflow"), before);
 }
 
 /// What the newest run has of a pipeline is what is there, whoever made it and however often the file went to and fro.

@@ -23,6 +23,9 @@ fn rows_are_published_in_the_form_that_the_ending_names() {
     assert!(rows.len() == 9 && rows[8]["text"] == "row 8", "{text}");
     project.succeeds("export @/rows exported.jsonl");
     assert_eq!(std::fs::read_to_string(project.path("exported.jsonl")).unwrap(), text);
+    let csv = project.llmflow("export @/rows exported.csv");
+    assert!(csv.code == Some(2) && csv.err.contains("llmflow export @/rows exported.jsonl"), "{}", csv.err);
+    assert!(!project.path("exported.csv").exists());
     for parquet in ["out/rows.parquet", "out/rows/part-00000.parquet"] {
         assert!(std::fs::read(project.path(parquet)).unwrap().starts_with(b"PAR1"), "{parquet}");
     }
@@ -114,6 +117,19 @@ fn a_report_takes_no_file_of_somebody_elses() {
         project.succeeds("run pipeline.yaml");
         assert_ne!(std::fs::read(project.path(&format!("shared/{name}"))).unwrap(), first);
     }
+}
+
+#[test]
+fn what_an_earlier_run_published_is_named_where_this_one_skips_what_makes_it() {
+    let text = PIPELINE.replace("PATHS", "out/rows.jsonl\n  kept: out/kept.jsonl");
+    let kept = "  kept: {op: data.filter, in: rows, when: \"rows.rows > LEAST\"}\n";
+    let project = project("");
+    let text = text.replace("publish:", &format!("{kept}publish:"));
+    project.write("pipeline.yaml", text.replace("LEAST", "2"));
+    assert!(!project.succeeds("run").err.contains("left as it was"));
+    project.write("pipeline.yaml", text.replace("LEAST", "20"));
+    let done = project.succeeds("run").err;
+    assert!(done.contains("left as it was:  out/kept.jsonl") && project.path("out/kept.jsonl").is_file(), "{done}");
 }
 
 #[test]

@@ -33,6 +33,10 @@ pub fn write_parquet(dataset: &Dataset, path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The endings of files that rows are not written as: a folder of such a name would be taken for one.
+const OTHERS: [&str; 12] =
+    ["arrow", "csv", "feather", "gguf", "html", "json", "md", "pdf", "safetensors", "tsv", "txt", "xlsx"];
+
 /// How rows lie in one file that other tools read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowFile {
@@ -43,11 +47,16 @@ pub enum RowFile {
 impl RowFile {
     /// What the ending of a path asks for, where rows are to lie there.
     pub fn of(kind: &Kind, path: &Path) -> Option<Self> {
-        match path.extension().filter(|_| kind.is_dataset())?.to_str()?.to_ascii_lowercase().as_str() {
+        match ending(path).filter(|_| kind.is_dataset())?.as_str() {
             "jsonl" => Some(Self::Jsonl),
             "parquet" => Some(Self::Parquet),
             _ => None,
         }
+    }
+
+    /// Does the ending of a path ask for rows in a form that they are not written in?
+    pub fn is_other(kind: &Kind, path: &Path) -> bool {
+        kind.is_dataset() && ending(path).is_some_and(|ending| OTHERS.contains(&ending.as_str()))
     }
 
     /// Writes all rows at `path`, over what is there.
@@ -67,11 +76,25 @@ impl RowFile {
     }
 }
 
+fn ending(path: &Path) -> Option<String> {
+    Some(path.extension()?.to_str()?.to_ascii_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Content, DatasetWriter, Meta, PART_ROWS, Row, RowKind};
     use llmflow_contract::{Facts, kinds};
+
+    #[test]
+    fn an_ending_that_promises_another_form_is_one_for_rows_alone() {
+        let is_other = |kind: &Kind, path: &str| RowFile::is_other(kind, Path::new(path));
+        assert!(is_other(&RowKind::Text.kind(), "out/a.CSV"));
+        for path in ["a.jsonl", "a.parquet", "a", "rows-v1.2"] {
+            assert!(!is_other(&RowKind::Text.kind(), path), "{path}");
+        }
+        assert!(!is_other(&Kind::new("files"), "table.csv"));
+    }
 
     #[test]
     fn parts_become_one_parquet_file_that_is_a_dataset_again() {

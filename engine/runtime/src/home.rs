@@ -7,10 +7,15 @@ use std::{
     io::Write,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use llmflow_contract::Failure;
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    unistd::{AccessFlags, access},
+};
+use tempfile::TempDir;
 
 use crate::{event::RunId, owner};
 
@@ -31,6 +36,8 @@ const OWN: [&str; 6] = [TAG, IGNORE, PLACES, STORES, "store", "work"];
 #[derive(Clone, Debug)]
 pub struct Home {
     root: PathBuf,
+    /// Of one that may be read and not written: where what it takes to look at it lies meanwhile.
+    aside: Option<Arc<TempDir>>,
 }
 
 /// Held while a run's process lives; the kernel lets go of it when that process dies.
@@ -53,13 +60,36 @@ impl Drop for RunLock {
 impl Home {
     /// `explicit`, else the nearest `.llmflow/` above `start`, else a new one at the git checkout around `start`, else in `start`.
     pub fn open(explicit: Option<&Path>, start: &Path) -> Result<Self, Failure> {
+        Self::make(Self::find(explicit, start)?)
+    }
+
+    /// The same for who only looks: one that may not be written, on a medium or of somebody else, is left as it is.
+    pub fn look(explicit: Option<&Path>, start: &Path) -> Result<Self, Failure> {
+        let root = Self::find(explicit, start)?;
+        if !root.join(DATABASE).exists() || access(&root, AccessFlags::W_OK).is_ok() {
+            return Self::make(root);
+        }
+        let root = root.canonicalize().map_err(|error| Failure::io("opening", &root, &error))?;
+        let aside = tempfile::Builder::new().prefix("llmflow-").tempdir();
+        let aside = aside.map_err(|error| Failure::io("making", std::env::temp_dir(), &error))?;
+        Ok(Self { root, aside: Some(Arc::new(aside)) })
+    }
+
+    /// Where the home is, or would be made.
+    ///
+    /// # Errors
+    /// `home/occupied`
+    pub fn find(explicit: Option<&Path>, start: &Path) -> Result<PathBuf, Failure> {
         let start = if start.as_os_str().is_empty() { Path::new(".") } else { start };
         let start = start.canonicalize().map_err(|error| Failure::io("opening", start, &error))?;
         let above = |name: &str| start.ancestors().find(|folder| folder.join(name).exists()).map(Path::to_owned);
-        let root = match explicit {
+        Ok(match explicit {
             Some(path) => Self::named(path)?,
             None => above(FOLDER).or_else(|| above(".git")).unwrap_or(start).join(FOLDER),
-        };
+        })
+    }
+
+    fn make(root: PathBuf) -> Result<Self, Failure> {
         fs::create_dir_all(root.join("work")).map_err(|error| Failure::io("making", &root, &error))?;
         let root = root.canonicalize().map_err(|error| Failure::io("opening", &root, &error))?;
         for (name, text) in [
@@ -71,7 +101,7 @@ impl Home {
                 fs::write(&path, text).map_err(|error| Failure::io("writing", &path, &error))?;
             }
         }
-        let home = Self { root };
+        let home = Self { root, aside: None };
         home.remember(PLACES, &home.root.to_string_lossy())?; // lost in a power cut, it is noted the next time
         Ok(home)
     }
@@ -150,7 +180,18 @@ impl Home {
         added.map(Some).map_err(|error| Failure::io("writing", &path, &error))
     }
 
+    /// Where a home that may not be written is copied to as far as it takes to look at it; gone with the last of these.
+    pub fn aside(&self) -> Option<&Arc<TempDir>> {
+        self.aside.as_ref()
+    }
+    /// What may be lost: half-written things, files fetched from a store elsewhere, locks.
     pub fn work(&self) -> PathBuf {
+        match &self.aside {
+            Some(aside) => aside.path().to_owned(),
+            None => self.own_work(),
+        }
+    }
+    fn own_work(&self) -> PathBuf {
         self.root.join("work")
     }
     /// A folder of its own for something half-written; gone when it is dropped, swept where its process died.
@@ -165,11 +206,11 @@ impl Home {
     }
     /// Where what a worker prints is kept.
     pub fn log(&self, run: &RunId, stage: &str, attempt: u32) -> PathBuf {
-        self.work().join("logs").join(&run.0).join(format!("{stage}.{attempt}.log"))
+        self.own_work().join("logs").join(&run.0).join(format!("{stage}.{attempt}.log"))
     }
 
     fn lock_path(&self, run: &RunId) -> PathBuf {
-        self.work().join(format!("{run}.lock"))
+        self.own_work().join(format!("{run}.lock"))
     }
 
     /// Says that this process owns the run.
@@ -210,7 +251,7 @@ impl Home {
 
     /// A run that a process holds, if there is one.
     pub fn live_run(&self) -> Option<RunId> {
-        let entries = fs::read_dir(self.work()).ok()?;
+        let entries = fs::read_dir(self.own_work()).ok()?;
         let runs = entries.filter_map(|entry| {
             let name = entry.ok()?.file_name().into_string().ok()?;
             Some(RunId(name.strip_suffix(".lock")?.to_owned()))

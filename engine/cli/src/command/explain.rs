@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use llmflow_contract::{Entry, Failure, StageId};
 use llmflow_runtime::{
     event::{RunId, What},
-    lineage::{Follower, InputRow, Lineage, NOT_STARTED, PipelineRow, StageRow, Success},
+    lineage::{Follower, Lineage, NOT_STARTED, PipelineRow, StageRow, Success},
     pipeline::{self, Loaded, SourceFile},
     plan::{Change, key},
     run::Error,
@@ -66,7 +66,7 @@ async fn explained(
         Origins { lineage, run: &run, setting, is_limited: limit.is_some(), recorded: None, loaded: None };
     for change in &mut changes {
         change.origin = match change.part.strip_prefix("in.") {
-            Some(slot) => makers(&stage, slot),
+            Some(slot) => makers(lineage, &run, &stage, slot).await?,
             None => origins.of(&stage.stage, change).await?,
         };
     }
@@ -226,15 +226,30 @@ fn way_back(changes: &[(&StageId, &Change)]) -> Vec<String> {
     back
 }
 
-/// The stages that gave an input: explaining one of them goes on from here.
-fn makers(stage: &StageRow, slot: &str) -> Option<String> {
+/// The stages that gave an input: explaining one of them goes on from here. Those that gave nothing say why.
+async fn makers(lineage: &Lineage, run: &RunId, stage: &StageRow, slot: &str) -> Result<Option<String>, Failure> {
     let inputs = stage.inputs.iter().filter(|input| input.slot() == slot);
     let (gave, silent): (Vec<_>, Vec<_>) = inputs.partition(|input| input.digest.is_some());
-    let names = |inputs: &[&InputRow]| format::listed(inputs.iter().map(|input| input.from_stage.as_str()), MOST_NAMED);
-    let given = (!gave.is_empty()).then(|| format!("given by {}", names(&gave)));
-    let silent = (!silent.is_empty()).then(|| format!("nothing by {}", names(&silent)));
-    let parts: Vec<String> = given.into_iter().chain(silent).collect();
-    (!parts.is_empty()).then(|| parts.join(", "))
+    let mut parts = Vec::new();
+    if !gave.is_empty() {
+        let names = format::listed(gave.iter().map(|input| input.from_stage.as_str()), MOST_NAMED);
+        parts.push(format!("given by {names}"));
+    }
+    let mut told = Vec::with_capacity(silent.len());
+    for input in &silent {
+        let because = match told.len() < MOST_NAMED {
+            true => lineage.reason_of(run, &input.from_stage).await?.and_then(What::reason),
+            false => None,
+        };
+        told.push(match because {
+            Some(because) => format!("{} ({because})", input.from_stage),
+            None => input.from_stage.to_string(),
+        });
+    }
+    if !told.is_empty() {
+        parts.push(format!("nothing by {}", format::listed(told.iter().map(String::as_str), MOST_NAMED)));
+    }
+    Ok((!parts.is_empty()).then(|| parts.join(", ")))
 }
 
 /// Every stage that reads, directly or not, what this one gives: those that ran, and those that did not have to.

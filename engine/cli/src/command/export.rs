@@ -45,6 +45,11 @@ pub fn export(args: ExportArgs, setting: &Setting) -> Result<u8, Error> {
         let (run, stage, port, digest) = history.lineage.resolve(&address).await?;
         let artifact = history.store.artifact(&digest, &history.home.work()).await?;
         let path = place(&artifact, &path);
+        if RowFile::is_other(artifact.kind(), &path) {
+            let message = format!("`{}`: rows are exported as JSONL or Parquet, as the ending says", path.display());
+            let help = typed(&format!("{} {}", args.address, path.with_extension("jsonl").display()));
+            return Err(Failure::input("export/rows", message).help(help).into());
+        }
         let wrote = match RowFile::of(artifact.kind(), &path) {
             Some(form) => export_rows(&artifact, &path, form)?,
             None => export_files(&artifact, &path)?,

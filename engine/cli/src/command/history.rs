@@ -125,5 +125,5 @@ fn home_around(explicit: Option<&Path>, start: &Path) -> Result<Option<Home>, Fa
         Some(path) => path.exists(),
         None => start.ancestors().any(|folder| folder.join(".llmflow").exists()),
     };
-    if is_there { Home::open(explicit, &start).map(Some) } else { Ok(None) }
+    if is_there { Home::look(explicit, &start).map(Some) } else { Ok(None) }
 }

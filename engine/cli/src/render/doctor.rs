@@ -17,7 +17,7 @@ const FIX: &str = "                      ";
 pub fn doctor(health: &Health, home: Option<&Path>, width: usize, paint: Paint) -> String {
     let home_title = match home {
         Some(root) => format!("home {}", format::clean(&root.display().to_string())),
-        None => "home: none yet; the first run makes it".to_owned(),
+        None => "home: none yet".to_owned(),
     };
     let mut lines = vec![paint.bold("machine")];
     lines.extend(rows(&health.machine, width, paint));

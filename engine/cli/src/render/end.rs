@@ -54,6 +54,11 @@ pub fn end(outcome: &Outcome, scene: &Scene) -> String {
     match outcome.status {
         RunStatus::Done => {
             lines.push(format!("{word} in {time}{}", paths(outcome, scene)));
+            if !outcome.left.is_empty() {
+                let left: Vec<String> = outcome.left.iter().map(|path| shown_path(path, &scene.place.here)).collect();
+                let names = format::listed(left.iter().map(String::as_str), NAMES);
+                lines.push(format!("left as it was:  {names}   (of an earlier run: what makes it was skipped)"));
+            }
             if let Some(stage) = &scene.talks {
                 lines.push(format!("talk to it:      {}", command(&format!("llmflow chat @/{stage}"), outcome, scene)));
             }
@@ -313,6 +318,7 @@ mod tests {
             stages,
             published: Vec::new(),
             unpublished: Vec::new(),
+            left: Vec::new(),
             report_to: Vec::new(),
             seconds: 832.0,
         }

@@ -6,6 +6,8 @@
 mod machine;
 mod state;
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::home::Home;
@@ -65,7 +67,6 @@ impl Finding {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Health {
     pub machine: Vec<Finding>,
-    /// Empty where nothing has run yet.
     pub home: Vec<Finding>,
 }
 
@@ -75,11 +76,11 @@ impl Health {
     }
 }
 
-/// Tries everything. A check that fails is a row, never an error.
-pub async fn examine(home: Option<&Home>) -> Health {
+/// Tries everything. A check that fails is a row, never an error. `place`: where the first run would make a home.
+pub async fn examine(home: Option<&Home>, place: &Path) -> Health {
     let home = match home {
         Some(home) => state::findings(home).await,
-        None => Vec::new(),
+        None => vec![state::to_be(place)],
     };
     Health { machine: machine::findings().await, home }
 }

@@ -9,6 +9,7 @@ use std::{
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::statvfs::statvfs,
+    unistd::{AccessFlags, access},
 };
 
 use super::{Finding, size};
@@ -25,24 +26,30 @@ const LITTLE_BYTES: u64 = 1 << 30;
 /// How far the clock of a file system may be from the machine's: more confuses what "changed since" means.
 const SKEW: Duration = Duration::from_secs(2);
 
-pub(super) async fn findings(home: &Home) -> Vec<Finding> {
-    let mut findings = vec![disk(home.root())];
-    let kind = filesystem::kind(home.root());
-    match Lineage::open(home).await {
-        Ok(lineage) => {
-            let (sqlite, mode) = lineage.sqlite().await.unwrap_or_default();
-            findings.extend([file_system(&kind, &mode), locks(&home.work()), skew(&home.work())]);
-            findings.push(match lineage.damage().await {
-                Ok(damage) => database(&damage, &sqlite, &mode),
-                Err(failure) => Finding::failed("database", &failure),
-            });
-            lineage.close().await;
-        }
-        Err(failure) => {
-            findings.extend([file_system(&kind, ""), locks(&home.work()), skew(&home.work())]);
-            findings.push(Finding::failed("database", &failure));
+/// What to do about a place that may not be written.
+const ELSEWHERE: &str = "keep state where it can be written: `--home FOLDER` or LLMFLOW_HOME";
+
+/// Of a home that nobody has made yet: could it be?
+pub(super) fn to_be(place: &Path) -> Finding {
+    let around = place.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
+    match access(around, AccessFlags::W_OK) {
+        Ok(()) => Finding::fine("folder", format!("`{}` can be made", place.display())),
+        Err(error) => {
+            let found = format!("`{}` cannot be made: {}", place.display(), error.desc());
+            Finding::broken("folder", found, ELSEWHERE)
         }
     }
+}
+
+pub(super) async fn findings(home: &Home) -> Vec<Finding> {
+    if home.aside().is_some() {
+        let found = "may be read, not written: `show` and its like work, `run` does not";
+        return vec![Finding::broken("folder", found, ELSEWHERE), database_of(home).await.1];
+    }
+    let mut findings = vec![disk(home.root())];
+    let kind = filesystem::kind(home.root());
+    let (mode, database) = database_of(home).await;
+    findings.extend([file_system(&kind, &mode), locks(&home.work()), skew(&home.work()), database]);
     match Store::open_local(&home.store()) {
         Ok(store) => findings.push(create_only(&store).await),
         Err(failure) => findings.push(Finding::failed("store", &failure)),
@@ -131,6 +138,21 @@ fn apart(stamp: SystemTime, now: SystemTime) -> Finding {
         return Finding::note("file clock", found, "synchronise the clocks of the file server and this machine");
     }
     Finding::fine("file clock", "agrees with the machine's")
+}
+
+/// The history's journal mode, and how it is.
+async fn database_of(home: &Home) -> (String, Finding) {
+    let lineage = match Lineage::open(home).await {
+        Ok(lineage) => lineage,
+        Err(failure) => return (String::new(), Finding::failed("database", &failure)),
+    };
+    let (sqlite, mode) = lineage.sqlite().await.unwrap_or_default();
+    let found = match lineage.damage().await {
+        Ok(damage) => database(&damage, &sqlite, &mode),
+        Err(failure) => Finding::failed("database", &failure),
+    };
+    lineage.close().await;
+    (mode, found)
 }
 
 fn database(damage: &[String], sqlite: &str, journal_mode: &str) -> Finding {

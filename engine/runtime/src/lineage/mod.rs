@@ -7,6 +7,7 @@ mod address;
 mod artifacts;
 mod attempts;
 mod columns;
+mod copy;
 mod curves;
 mod fresh;
 mod health;
@@ -24,7 +25,7 @@ mod stages;
 mod tests;
 mod write;
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use llmflow_contract::Failure;
 use sqlx::{
@@ -32,6 +33,7 @@ use sqlx::{
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tempfile::TempDir;
 
 pub use artifacts::{Descendant, Descendants};
 pub use curves::Curve;
@@ -60,19 +62,27 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 #[derive(Clone, Debug)]
 pub struct Lineage {
     pool: SqlitePool,
+    /// Where the copy lies that is looked at.
+    #[allow(dead_code, reason = "held for its drop")]
+    aside: Option<Arc<TempDir>>,
 }
 
 impl Lineage {
-    /// Opens, or makes, the home's `lineage.db`, and notes which runs died without saying so.
+    /// Opens, or makes, the home's `lineage.db`, and notes which runs died without saying so. Of a home that may not be
+    /// written it opens a copy.
     ///
     /// # Errors
     /// Those of [`health`]: damaged, locked, written by a newer LLMflow, no space left.
     pub async fn open(home: &Home) -> Result<Self, Failure> {
         let alone = home.alone("history.lock")?; // of many that make it, one brings it up to date
-        if fresh::is_wanted(&home.database())? {
-            fresh::make(&home.database()).await?;
+        let database = match home.aside() {
+            Some(aside) => copy::make(&home.database(), aside.path())?,
+            None => home.database(),
+        };
+        if fresh::is_wanted(&database)? {
+            fresh::make(&database).await?;
         }
-        let lineage = Self::open_file(&home.database(), BUSY).await?;
+        let lineage = Self { aside: home.aside().cloned(), ..Self::open_file(&database, BUSY).await? };
         drop(alone);
         lineage.bury_the_dead(home).await?;
         Ok(lineage)
@@ -88,7 +98,7 @@ impl Lineage {
         let options = options(path).synchronous(SqliteSynchronous::Full).busy_timeout(busy).foreign_keys(true);
         let pool = connections(2).connect_with(options).await.map_err(failed)?;
         MIGRATIONS.run(&pool).await.map_err(unmigrated)?;
-        Ok(Self { pool })
+        Ok(Self { pool, aside: None })
     }
 
     /// Runs that say `running` while no process holds them were killed.

@@ -4,6 +4,7 @@
 use std::{collections::HashMap, path::Path};
 
 use llmflow_contract::{Arity, Entry, Kind, Port, PortSpec, Source, StageId, StagePlan};
+use llmflow_dataset::RowFile;
 
 use super::{Planned, outputs::Outputs};
 use crate::pipeline::{Diagnostic, Diagnostics, Pipeline, StageDef, Target, is_remote};
@@ -56,9 +57,6 @@ pub fn metrics(stage: &Planned, stages: &[Option<Planned>], diagnostics: &mut Di
     }
 }
 
-/// The endings of files that rows are not written as.
-const NO_ROWS: [&str; 10] = ["arrow", "csv", "gguf", "html", "json", "md", "pdf", "safetensors", "tsv", "txt"];
-
 /// Rows are published in a form that exists.
 pub fn published_rows(pipeline: &Pipeline, stages: &[Planned], diagnostics: &mut Diagnostics) {
     let by_stage: HashMap<&StageId, &Planned> = match pipeline.publish.is_empty() {
@@ -69,17 +67,14 @@ pub fn published_rows(pipeline: &Pipeline, stages: &[Planned], diagnostics: &mut
         let Target::Output { stage, port } = &item.target else { continue };
         let Some(planned) = by_stage.get(stage) else { continue };
         let mut outputs = planned.settled.plan.outputs.iter();
-        let kind = match port {
+        let output = match port {
             Some(port) => outputs.find(|(name, ..)| name == port),
             None => outputs.next(),
         };
-        if !kind.is_some_and(|(_, kind, _)| kind.is_dataset()) {
-            continue;
-        }
+        let Some((_, kind, _)) = output else { continue };
         for path in &item.paths {
             let at = Path::new(&path.value);
-            let ending = at.extension().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
-            if NO_ROWS.contains(&ending) {
+            if RowFile::is_other(kind, at) {
                 let message = format!("`{}`: rows are published as JSONL or Parquet, as the ending says", path.value);
                 let help = format!("publish: {{{stage}: {}}}", at.with_extension("jsonl").display());
                 diagnostics.push(Diagnostic::new("publish/rows", message, path.span).help(help));

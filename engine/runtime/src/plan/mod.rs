@@ -80,7 +80,7 @@ pub struct Planned {
 }
 
 /// Why a stage that `--only` or `--from` leaves out is skipped.
-const NOT_ASKED_FOR: &str = "not asked for";
+pub(crate) const NOT_ASKED_FOR: &str = "not asked for";
 
 /// Whether a stage has its result already.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! The end of a run: how it went, and its results where the user wants them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,7 @@ use super::{Outcome, StageOutcome, StageStatus, engine::Engine, publish, state::
 use crate::{
     event::{RunStatus, What},
     pipeline::{Target, is_remote},
+    plan::NOT_ASKED_FOR,
     store::{self, Frozen},
 };
 
@@ -19,6 +20,7 @@ use crate::{
 #[derive(Default)]
 struct Published {
     paths: Vec<PathBuf>,
+    left: Vec<PathBuf>,
     report_to: Vec<PathBuf>,
     /// One for each path that could not be written; the others were.
     failures: Vec<Failure>,
@@ -40,7 +42,7 @@ impl Engine {
         }
         let mut status = self.status(was_stopped);
         let is_rehearsal = self.plan.pipeline.overrides.limit.is_some();
-        let Published { paths: published, report_to, failures: unpublished } =
+        let Published { paths: published, left, report_to, failures: unpublished } =
             self.publish(status == RunStatus::Done && !is_rehearsal).await?;
         if status == RunStatus::Done && !unpublished.is_empty() {
             status = RunStatus::Failed;
@@ -80,6 +82,7 @@ impl Engine {
             run: self.is_recorded.then_some(self.run),
             status,
             published,
+            left,
             unpublished,
             report_to,
             seconds,
@@ -196,6 +199,16 @@ impl Engine {
         found
     }
 
+    /// Where the results of skipped stages would have been published. Whoever asked for other stages knows of these.
+    fn not_given(&self) -> Vec<PathBuf> {
+        let is_skipped = |state: &State| matches!(state, State::Skipped { because, .. } if because != NOT_ASKED_FOR);
+        let stages = self.plan.stages.iter().zip(&self.states).filter(|(_, state)| is_skipped(state));
+        let skipped: HashSet<&StageId> = stages.map(|(stage, _)| &stage.def.id).collect();
+        let is_of_one = |target: &Target| matches!(target, Target::Output { stage, .. } if skipped.contains(stage));
+        let items = self.plan.pipeline.publish.iter().filter(|item| is_of_one(&item.target));
+        items.flat_map(|item| &item.paths).map(|path| self.place_of(&path.value)).collect()
+    }
+
     /// Looks at what is to be published before it is: a stage whose result is damaged makes it anew. Says whether any is.
     pub(super) async fn finds_damage(&mut self) -> Result<bool, Failure> {
         let mut damaged = Vec::new();
@@ -224,6 +237,11 @@ impl Engine {
         let report_to = paths.filter(|_| self.plan.pipeline.overrides.limit.is_none()).collect();
         let mut all = Published { report_to, ..Published::default() };
         let _alone = self.place.home.alone("publish.lock")?; // runs of one pipeline publish to the same paths
+        for path in self.not_given().into_iter().filter(|_| is_done) {
+            if path.exists() && self.place.lineage.published(&path).await?.is_some() {
+                all.left.push(path);
+            }
+        }
         for (_, digest, paths) in self.to_publish().into_iter().filter(|_| is_done) {
             for path in paths {
                 match self.publish_one(&digest, &path).await {

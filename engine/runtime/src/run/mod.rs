@@ -162,6 +162,8 @@ pub struct Outcome {
     /// Stages of which nothing came, and nothing was to come.
     pub skipped: usize,
     pub published: Vec<PathBuf>,
+    /// What an earlier run published, and this one has nothing for: the stage it came from was skipped.
+    pub left: Vec<PathBuf>,
     /// Why some paths could not be published; the stages are done all the same.
     pub unpublished: Vec<Failure>,
     /// Where the user wants the report.
@@ -183,6 +185,7 @@ impl Outcome {
             cached: unchanged.stages - unchanged.skipped,
             skipped: unchanged.skipped,
             published: unchanged.published,
+            left: Vec::new(),
             unpublished: Vec::new(),
             report_to: unchanged.reports,
             seconds,

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use llmflow_contract::StageId;
 use llmflow_runtime::{
     lineage::StageRow,
-    pipeline::Loaded,
+    pipeline::{Loaded, StageDef},
     plan::{Change, key},
 };
 
@@ -29,6 +29,10 @@ pub(super) fn causes(before: &Side, now: &Side, pairs: &[Pair<'_>], setting: &Se
     causes.add("machine", "machine".into(), Some(before.row.machine.clone()), Some(now.row.machine.clone()));
     let changed: BTreeSet<String> = causes.list.iter().map(|cause| cause.what.clone()).collect();
     let mut loaded = None;
+    if before.file.text != now.file.text && [before, now].iter().any(|side| is_conditional(&side.file.text)) {
+        let old = reload(&before.file, setting);
+        conditions(&old, loaded.insert(reload(&now.file, setting)), pairs, &mut causes);
+    }
     for pair in pairs {
         let (Some(old), Some(new)) = (before.components.get(&pair.before.stage), now.components.get(&pair.now.stage))
         else {
@@ -119,6 +123,45 @@ fn params(before: &Side, now: &Side, causes: &mut Causes) {
         let of = |side: &Side| side.file.params.get(name).map(ToString::to_string);
         causes.add("params", format!("params.{name}"), of(before), of(now));
     }
+}
+
+/// Does a file say `require` or `when` at all? Only then is it read again for them.
+fn is_conditional(text: &str) -> bool {
+    ["require", "when"].iter().any(|key| text.contains(key))
+}
+
+/// What had to hold of a stage, or for it to run. No key knows it; as the files write it, so that a param in it is no second cause.
+fn conditions(before: &Loaded, now: &Loaded, pairs: &[Pair<'_>], causes: &mut Causes) {
+    let (old, new) = (written(before), written(now));
+    let mut told = BTreeSet::new();
+    for pair in pairs {
+        let (Some(old), Some(new)) = (old.get(&pair.before.stage), new.get(&pair.now.stage)) else { continue };
+        if told.insert(&new.name) {
+            causes.add("stages", format!("{}.require", new.name), old.require.clone(), new.require.clone());
+            causes.add("stages", format!("{}.when", new.name), old.when.clone(), new.when.clone());
+        }
+    }
+}
+
+/// The conditions of one stage.
+struct Conditions {
+    /// As the file has it: the combinations of a matrix have one.
+    name: StageId,
+    require: Option<String>,
+    when: Option<String>,
+}
+
+fn written(loaded: &Loaded) -> HashMap<&StageId, Conditions> {
+    let text = |span| loaded.pipeline.source.slice(span).split_whitespace().collect::<Vec<_>>().join(" ");
+    let of = |def: &StageDef| {
+        let all: Vec<String> = def.shared.require.iter().map(|require| text(require.span)).collect();
+        Conditions {
+            name: def.shared.name.clone(),
+            require: (!all.is_empty()).then(|| all.join(", ")),
+            when: def.when.as_ref().map(|when| text(when.span)),
+        }
+    };
+    loaded.stages.iter().map(|def| (&def.id, of(def))).collect()
 }
 
 fn stages(before: &Side, now: &Side, causes: &mut Causes) {

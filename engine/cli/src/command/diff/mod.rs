@@ -2,6 +2,7 @@
 
 mod answers;
 mod cause;
+mod ends;
 mod figures;
 mod rows;
 
@@ -34,6 +35,7 @@ pub fn diff(args: DiffArgs, setting: &Setting) -> Result<u8, Error> {
         let it = Diff {
             causes: cause::causes(&before, &now, &pairs, setting),
             same: Vec::new(),
+            ends: ends::ends(&pairs),
             figures: figures::figures(&pairs, &answers),
             times: figures::times(&before, &now, &pairs),
             answers: answers.into_iter().map(|compared| compared.shown).collect(),

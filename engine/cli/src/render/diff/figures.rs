@@ -1,7 +1,11 @@
 //! Causes and figures: what was changed, and what it did to times and metrics.
 
-use super::{Cause, Diff, FEW, Figure, INDENT, Verdict, Wanted, line};
-use crate::render::{change, format, style::Paint, table::Table};
+use super::{Cause, Diff, End, FEW, Figure, INDENT, Verdict, Wanted, line};
+use crate::render::{
+    change, format,
+    style::Paint,
+    table::{Table, wrap},
+};
 
 pub(super) fn causes(it: &Diff, wanted: Wanted, width: usize) -> Vec<String> {
     let same = match it.same.len() {
@@ -39,6 +43,26 @@ fn cause(cause: &Cause) -> String {
         (None, None) => format!("{what} changed"),
     };
     text + &stages
+}
+
+/// The stages that ended otherwise, those that went the same way together.
+pub(super) fn ends(it: &Diff, wanted: Wanted, width: usize, paint: Paint) -> Vec<String> {
+    let mut ways: Vec<((&str, &str), Vec<&str>)> = Vec::new();
+    for End { stage, before, now } in &it.ends {
+        let way = (before.as_str(), now.as_str());
+        match ways.iter_mut().find(|known| known.0 == way) {
+            Some((_, stages)) => stages.push(stage.as_str()),
+            None => ways.push((way, vec![stage.as_str()])),
+        }
+    }
+    let most = if wanted.all { it.ends.len() } else { FEW };
+    let room = width.saturating_sub(INDENT);
+    let text = |((before, now), stages): ((&str, &str), Vec<&str>)| {
+        let names = format::clean(&format::listed(stages, most));
+        format!("{names}: {} → {}", paint.status(before), paint.status(now))
+    };
+    let texts = ways.into_iter().map(text).flat_map(|text| wrap(&text, room));
+    texts.enumerate().map(|(number, text)| line(if number == 0 { " ends" } else { "" }, &text)).collect()
 }
 
 pub(super) fn results(it: &Diff, wanted: Wanted, width: usize, paint: Paint) -> Vec<String> {

@@ -24,6 +24,7 @@ pub struct Diff {
     pub causes: Vec<Cause>,
     /// What did not change, of what could have: `data`, `seed`.
     pub same: Vec<&'static str>,
+    pub ends: Vec<End>,
     pub figures: Vec<Figure>,
     pub times: Vec<Time>,
     pub answers: Vec<Answers>,
@@ -41,6 +42,15 @@ pub struct Cause {
     pub now: Option<String>,
     /// How many stages it concerns, where it is more than one.
     pub stages: usize,
+}
+
+/// A stage that came to another end.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct End {
+    pub stage: StageId,
+    /// `done`, else as in lineage: `failed`, `refused`, `skipped` …
+    pub before: String,
+    pub now: String,
 }
 
 /// A metric of both.
@@ -141,6 +151,7 @@ pub struct Wanted {
 pub fn diff(it: &Diff, wanted: Wanted, width: usize, paint: Paint) -> String {
     let mut lines = Vec::new();
     lines.extend(figures::causes(it, wanted, width));
+    lines.extend(figures::ends(it, wanted, width, paint));
     lines.extend(figures::results(it, wanted, width, paint));
     lines.extend(it.answers.iter().flat_map(|answers| content::answers(answers, wanted, width, paint)));
     lines.extend(content::rows(it, wanted, width, paint));
@@ -186,6 +197,7 @@ mod tests {
                 stages: 1,
             }],
             same: vec!["data", "program", "machine", "seed"],
+            ends: Vec::new(),
             figures: vec![
                 figure("verdict.acc", 0.68, 0.70, Some((-0.08, 0.12)), Some(Verdict::NoClearDifference)),
                 figure("sft.eval_loss", 1.47, 1.42, None, None),
@@ -241,6 +253,20 @@ mod tests {
         rows      unique.data 298 → 301 rows
                   split.train identical · --rows shows where
         ");
+    }
+
+    #[test]
+    fn stages_that_ended_otherwise_are_named_together_where_they_went_the_same_way() {
+        let end = |stage: &str, before: &str, now: &str| End {
+            stage: StageId::from(stage),
+            before: before.into(),
+            now: now.into(),
+        };
+        let mut it = sample();
+        it.ends = vec![end("sft", "done", "failed"), end("dpo", "done", "skipped"), end("merged", "done", "skipped")];
+        let text = diff(&it, Wanted::default(), 100, Paint(false));
+        let ends = "ends      sft: done → failed\n           dpo, merged: done → skipped\n";
+        assert!(text.contains(ends), "{text}");
     }
 
     #[test]
