@@ -1,8 +1,8 @@
 //! What decides which stages run: `when`, `matrix`, `frozen`, `cache: false`, `--only`, `--from`, `--force`, `--limit`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, process::Command};
 
-use crate::project::{Done, Project, stages_with};
+use crate::project::{Done, LLMFLOW, Project, stages_with};
 
 const PIPELINE: &str = r#"
 params: { least: 4, clean_it: true }
@@ -223,6 +223,55 @@ fn what_a_run_skipped_or_refused_is_told_with_why_and_a_rehearsal_goes_through()
     let taken = apart.llmflow("runs --home .");
     assert!(taken.code == Some(2) && taken.err.contains("home/occupied"), "{}", taken.err);
     assert!(!apart.path("CACHEDIR.TAG").exists() && !apart.path(".gitignore").exists());
+}
+
+/// What comes while a stage waits for its turn is in no key: it is read once the next run has seen it.
+#[test]
+fn a_file_that_appears_while_its_reader_is_queued_is_left_to_the_next_run() {
+    let slow = "  slow: {op: run.command, with: {command: [sh, -c, \"cp late.jsonl FOLDER/docs/two.jsonl; cat $0 > {out.d}\", late.jsonl], files: [late.jsonl], outputs: {d: dataset/text}}}\n";
+    let project = Project::with("");
+    let slow = slow.replace("FOLDER", &project.path("").display().to_string());
+    project.write(
+        "pipeline.yaml",
+        format!("stages:\n{slow}  rows: {{op: data.load, with: {{path: \"docs/*.jsonl\", format: text}}}}\n"),
+    );
+    std::fs::create_dir(project.path("docs")).unwrap();
+    project.write("docs/one.jsonl", "{\"text\": \"one\"}\n");
+    project.write("late.jsonl", "{\"text\": \"late\"}\n");
+    let rows = |run: &str| project.succeeds(&format!("show {run}/rows")).out;
+    project.succeeds("run --jobs 1");
+    assert!(project.path("docs/two.jsonl").is_file() && rows("@").contains("1 row"), "{}", rows("@"));
+    let (started, _) = went(&project.succeeds("run --json"));
+    assert_eq!(started, ["rows"], "the file is there when this run begins");
+    assert!(rows("@").contains("2 rows"), "{}", rows("@"));
+}
+
+/// A script is read when its stage starts: what its user does to it afterwards costs no hours of training.
+#[test]
+fn a_script_may_be_edited_while_it_runs() {
+    let project = Project::with("");
+    project.write("pipeline.yaml", "stages:\n  it: {op: run.command, with: {command: [sh, it.sh, \"{out.f}\"], files: [it.sh], outputs: {f: files}}}\n");
+    project.write(
+        "it.sh",
+        format!("echo '# edited' >> {}\nmkdir -p $1\necho x > $1/x\n", project.path("it.sh").display()),
+    );
+    project.succeeds("run");
+    let (started, _) = went(&project.succeeds("run --json"));
+    assert_eq!(started, ["it"], "the next run sees the edit");
+}
+
+#[test]
+fn more_stages_than_files_may_be_open_run_all_the_same() {
+    let stages: String = (0..150)
+        .map(|at| format!("  s{at}: {{op: data.load, with: {{path: rows.jsonl, max_rows: {}}}}}\n", at + 1))
+        .collect();
+    let project = Project::with(&format!("stages:\n{stages}"));
+    project.write("rows.jsonl", "{\"text\": \"one\"}\n");
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n 120; exec {LLMFLOW} run pipeline.yaml -q")]);
+    project.settle(&mut command);
+    let done = Done::of(&command.output().unwrap());
+    assert_eq!((done.code, project.committed()), (Some(0), 150), "{}", done.err);
 }
 
 /// A metric is known only when its stage has run: what it does to another stage is that one's affair.

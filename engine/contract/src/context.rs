@@ -46,6 +46,14 @@ pub trait Host: Send + Sync {
     /// The furthest saved state that verifies; see [`Context::restore_where`].
     fn restore(&self, reach: &Reach) -> Result<Option<Checkpoint>, Failure>;
     fn save(&self, write: &mut dyn FnMut(&Path) -> Result<(), Failure>) -> Result<(), Failure>;
+    /// Was this file there when the stage's key was made?
+    fn is_source(&self, _path: &Path) -> bool {
+        true
+    }
+    /// All sources have been read; what happens to them from now on is no affair of the attempt.
+    fn sources_read(&self) -> Result<(), Failure> {
+        Ok(())
+    }
     fn secret(&self, name: &SecretName) -> Result<Secret, Failure>;
     fn recall(&self, question: &[u8]) -> Result<Option<Vec<u8>>, Failure>;
     fn remember(&self, question: &[u8], answer: &[u8]) -> Result<(), Failure>;
@@ -102,6 +110,18 @@ impl<'a> Context<'a> {
     /// A path of the user's, relative to the pipeline file.
     pub fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
         self.base.join(path)
+    }
+    /// Is a file of the user's one that the stage's plan named, itself or the folder around it? What appeared since is not: the
+    /// key knows nothing of it. Ask of each file that is listed anew when the stage runs.
+    pub fn is_source(&self, path: &Path) -> bool {
+        self.host.is_source(path)
+    }
+    /// Says that every source has been read, where that is long before the end: the user may edit them again.
+    ///
+    /// # Errors
+    /// `source/changed` if one of them is not what the key was made of.
+    pub fn sources_read(&self) -> Result<(), Failure> {
+        self.host.sources_read()
     }
     /// Was the stage asked to stop? Ask in every loop that can last a second.
     pub fn cancelled(&self) -> bool {

@@ -236,7 +236,7 @@ impl Home {
     /// # Errors
     /// Of the environment if the home cannot be written.
     pub fn alone(&self, name: &str) -> Result<RunLock, Failure> {
-        let path = self.work().join(name);
+        let path = self.work().join(format!("{name}.alone")); // no lock of a run is called so
         let file = File::create(&path).map_err(|error| Failure::io("locking", &path, &error))?;
         Flock::lock(file, FlockArg::LockExclusive)
             .map(|lock| RunLock { lock, path: None })

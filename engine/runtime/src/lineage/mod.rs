@@ -25,7 +25,13 @@ mod stages;
 mod tests;
 mod write;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use llmflow_contract::Failure;
 use sqlx::{
@@ -65,6 +71,8 @@ pub struct Lineage {
     /// Where the copy lies that is looked at.
     #[allow(dead_code, reason = "held for its drop")]
     aside: Option<Arc<TempDir>>,
+    /// The file that was opened.
+    file: Option<Identity>,
 }
 
 impl Lineage {
@@ -74,7 +82,7 @@ impl Lineage {
     /// # Errors
     /// Those of [`health`]: damaged, locked, written by a newer LLMflow, no space left.
     pub async fn open(home: &Home) -> Result<Self, Failure> {
-        let alone = home.alone("history.lock")?; // of many that make it, one brings it up to date
+        let alone = home.alone("history")?; // of many that make it, one brings it up to date
         let database = match home.aside() {
             Some(aside) => copy::make(&home.database(), aside.path())?,
             None => home.database(),
@@ -82,10 +90,16 @@ impl Lineage {
         if fresh::is_wanted(&database)? {
             fresh::make(&database).await?;
         }
-        let lineage = Self { aside: home.aside().cloned(), ..Self::open_file(&database, BUSY).await? };
+        let mut lineage = Self::open_file(&database, BUSY).await?;
+        (lineage.aside, lineage.file) = (home.aside().cloned(), identity(&database));
         drop(alone);
         lineage.bury_the_dead(home).await?;
         Ok(lineage)
+    }
+
+    /// Is what was opened still the home's history, and not one that was made anew in its place meanwhile?
+    pub fn is_in_place(&self, home: &Home) -> bool {
+        self.file == identity(&home.database())
     }
 
     /// Ends every connection: nothing of it is written after this.
@@ -98,7 +112,7 @@ impl Lineage {
         let options = options(path).synchronous(SqliteSynchronous::Full).busy_timeout(busy).foreign_keys(true);
         let pool = connections(2).connect_with(options).await.map_err(failed)?;
         MIGRATIONS.run(&pool).await.map_err(unmigrated)?;
-        Ok(Self { pool, aside: None })
+        Ok(Self { pool, aside: None, file: None })
     }
 
     /// Runs that say `running` while no process holds them were killed.
@@ -126,6 +140,16 @@ impl Lineage {
         }
         Ok(())
     }
+}
+
+/// Which file a database is, whatever is written to it: inode and time of birth in ns.
+pub type Identity = (u64, u64);
+
+/// None of an empty one.
+pub fn identity(path: &Path) -> Option<Identity> {
+    let meta = fs::metadata(path).ok().filter(|meta| meta.len() > 0)?;
+    let born = meta.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    Some((meta.ino(), born.and_then(|born| u64::try_from(born.as_nanos()).ok()).unwrap_or(0)))
 }
 
 /// At most so many connections to one database. Whoever waits for one waits for those who hold them, and they for the

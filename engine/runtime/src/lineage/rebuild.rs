@@ -40,10 +40,7 @@ pub struct Rebuilt {
 /// # Errors
 /// `run/busy` while a run of this home is under way; of the environment if the disk or the store is unusable.
 pub async fn rebuild(home: &Home, own: &Store) -> Result<Rebuilt, Failure> {
-    if let Some(run) = home.live_run() {
-        let message = format!("run `{run}` is in progress in another process and writes to the history");
-        return Err(Failure::environment("run/busy", message).help("wait for it, or stop that process; then again"));
-    }
+    refuse_live_runs(home)?;
     let database = home.database();
     let aside = beside(&database, "new");
     remove_database(&aside)?;
@@ -76,9 +73,16 @@ pub async fn rebuild(home: &Home, own: &Store) -> Result<Rebuilt, Failure> {
         lineage.pool.close().await;
     }
     leave_one_file(&aside).await?;
-    let _alone = home.alone("history.lock")?; // nobody finds none meanwhile, and makes one
+    let _alone = home.alone("history")?; // nobody finds none meanwhile, and makes one; no run begins
+    refuse_live_runs(home)?;
     rebuilt.old = swap(&aside, &database)?;
     Ok(rebuilt)
+}
+
+fn refuse_live_runs(home: &Home) -> Result<(), Failure> {
+    let Some(run) = home.live_run() else { return Ok(()) };
+    let message = format!("run `{run}` is in progress in another process and writes to the history");
+    Err(Failure::environment("run/busy", message).help("wait for it, or stop that process; then again"))
 }
 
 /// Puts away the journal beside a database that nobody has open, so that one rename moves it.

@@ -106,7 +106,7 @@ impl Plan {
             return Err(PlanError::Bad(diagnostics));
         }
         let found_anew = site.found_anew.load(Ordering::Relaxed);
-        let read = sources.into_seen();
+        let read = sources.into_seen().into_iter().collect();
         let mut plan = Self {
             pipeline,
             stages,

@@ -18,7 +18,7 @@ mod view;
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -56,7 +56,7 @@ pub struct Plan {
     /// Whether stages must leave the network alone.
     pub is_offline: bool,
     /// What was read from outside: files with their digests.
-    pub read: HashMap<PathBuf, Digest>,
+    pub read: BTreeMap<PathBuf, Digest>,
     /// Records that had to be looked up in a local store, because no earlier look at them counts.
     pub found_anew: usize,
     /// How often anything had been taken away from the store before it was looked at.
@@ -232,11 +232,18 @@ impl Plan {
 
     /// The files that a stage reads from outside, with the content that is in its key.
     pub fn sources_of(&self, index: usize) -> Vec<(PathBuf, Digest)> {
-        let files = self.stages[index].settled.plan.sources.iter().filter_map(|source| match source {
-            Source::File { path, .. } => files_of(path).ok(),
-            Source::Pinned { .. } => None,
-        });
-        files.flatten().filter_map(|(_, file)| self.read.get(&file).map(|digest| (file, *digest))).collect()
+        let mut files = Vec::new();
+        for source in &self.stages[index].settled.plan.sources {
+            let Source::File { path, .. } = source else { continue };
+            files.extend(self.read_at(path).map(|(file, digest)| (file.clone(), *digest)));
+        }
+        files
+    }
+
+    /// A source file, or those of a folder: what it held when the key was made, whatever it holds by now.
+    pub fn read_at<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = (&'a PathBuf, &'a Digest)> {
+        let below = self.read.range(path.to_owned()..).take_while(move |(file, _)| file.starts_with(path));
+        below.filter(move |(file, _)| *file == path || file.parent() == Some(path))
     }
 
     /// Do rows that may never reach training go into this stage's outputs?

@@ -10,6 +10,7 @@ use std::{
 };
 
 use llmflow_contract::{Failure, Locked, Locks, Place};
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 /// Its name, in the pipeline file's folder.
@@ -66,6 +67,7 @@ impl Lock {
         if self.changed.is_empty() {
             return Ok(());
         }
+        let _alone = alone(&self.path).map_err(|error| Failure::io("locking", &self.path, &error))?;
         let mut sources = read(&self.path)?;
         for name in std::mem::take(&mut self.changed) {
             if let Some(locked) = self.sources.get(&name) {
@@ -101,6 +103,13 @@ fn read(path: &Path) -> Result<Locks, Failure> {
         FORMAT => Ok(content.sources),
         other => Err(malformed(None, format!("it has the format {other}, and this program knows {FORMAT}"))),
     }
+}
+
+/// One writer at a time: the folder is what stays while the file in it is replaced.
+fn alone(path: &Path) -> io::Result<Flock<fs::File>> {
+    let folder =
+        fs::File::open(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
 }
 
 /// Whole or not at all.

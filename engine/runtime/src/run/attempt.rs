@@ -81,14 +81,17 @@ impl Engine {
         /// A result that is damaged more often than this is not the fault of what is stored.
         const TIMES: u32 = 3;
         let needs: Vec<usize> = self.plan.stages[index].needs.iter().map(|need| *need as usize).collect();
-        let mut gone = Vec::new();
+        let (mut gone, mut is_awaited) = (Vec::new(), false);
         for need in needs {
+            is_awaited |= !self.states[need].is_over(); // another that reads it found out first
             let Some(key) = self.states[need].result().and_then(|finished| finished.key) else { continue };
             if self.place.store.key_record(&key).await?.is_none() {
                 gone.push(need);
             }
         }
-        if gone.is_empty() || gone.iter().any(|need| self.remade.get(need).is_some_and(|times| *times >= TIMES)) {
+        if (gone.is_empty() && !is_awaited)
+            || gone.iter().any(|need| self.remade.get(need).is_some_and(|times| *times >= TIMES))
+        {
             return Ok(false);
         }
         self.note_time(index);

@@ -4,12 +4,14 @@
 //! waits for.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use llmflow_contract::{Digest, Failure, Lease, Locks, Port};
+use nix::sys::resource::{Resource, getrlimit};
 use petname::lang::english::Petnames;
 use tokio::{
     sync::mpsc::UnboundedSender,
@@ -41,6 +43,9 @@ use crate::{
 
 /// How often timeouts and pauses are looked at.
 const TICK: Duration = Duration::from_millis(100);
+
+/// More stages than this are never queued at once.
+const MOST_CLAIMS: usize = 1 << 16;
 
 /// What a run is asked beyond its pipeline.
 #[derive(Default)]
@@ -127,7 +132,10 @@ pub(super) struct Engine {
     elsewhere: Vec<Elsewhere>,
     /// The right to work on the key of each stage that is queued, running or pausing.
     claims: HashMap<usize, Claim>,
-    /// While it is held, gc leaves alone what this run makes.
+    /// Stages that could be queued but for the number of claims, most urgent first.
+    crowd: BTreeSet<(Reverse<u64>, usize)>,
+    most_claims: usize,
+    /// While it is held, gc leaves alone what this run makes and stands on.
     attended: Option<Claim>,
     /// How often each stage's result turned out damaged in this run.
     pub(super) remade: HashMap<usize, u32>,
@@ -177,6 +185,8 @@ impl Engine {
             held: HashMap::new(),
             elsewhere: Vec::new(),
             claims: HashMap::new(),
+            crowd: BTreeSet::new(),
+            most_claims: most_claims(),
             attended: None,
             remade: HashMap::new(),
             records: RunRecords::default(),
@@ -245,19 +255,50 @@ impl Engine {
         Ok(())
     }
 
-    /// A stage's result is gone or damaged: it makes it anew, and who waits for it waits again.
-    pub(super) fn remake(&mut self, index: usize) {
-        *self.remade.entry(index).or_default() += 1;
+    /// Results that were taken away after the plan was made, and before gc knew that this run stands on them, are none.
+    async fn look_again(&mut self) -> Result<(), Failure> {
+        if self.attended.is_none() || super::still_stands(&self.plan, &self.place.store) {
+            return Ok(());
+        }
+        for index in 0..self.plan.stages.len() {
+            let Standing::Cached(record) = &self.plan.stages[index].standing else { continue };
+            if self.place.store.find_record(&record.key).await?.is_none() {
+                self.expect(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// A stage has to run after all.
+    fn expect(&mut self, index: usize) {
         let stage = &mut self.plan.stages[index];
         stage.standing = Standing::Waits;
         self.plan.outputs.expect(index, stage.settled.plan.clone(), false);
+    }
+
+    /// A stage's result is gone or damaged: it makes it anew, and who waits for it waits again.
+    pub(super) fn remake(&mut self, index: usize) {
+        *self.remade.entry(index).or_default() += 1;
+        self.expect(index);
         self.left += usize::from(self.states[index].is_over());
         self.has_moved = true;
         self.states[index] = State::Waiting;
-        for dependant in &self.dependants[index] {
-            self.unmet[*dependant as usize] += 1;
+        for dependant in self.dependants[index].clone() {
+            let dependant = dependant as usize;
+            self.unmet[dependant] += 1;
+            if matches!(self.states[dependant], State::Ready) {
+                self.take_back(dependant);
+            }
         }
         self.due.push_back(index);
+    }
+
+    /// A stage that could start cannot any more: it waits again.
+    fn take_back(&mut self, index: usize) {
+        self.scheduler.withdraw(index);
+        self.pausing.retain(|(_, paused)| *paused != index);
+        self.elsewhere.retain(|waited| waited.index != index);
+        self.set(index, State::Waiting);
     }
 
     async fn begin(&mut self) -> Result<Option<RunLock>, Failure> {
@@ -268,9 +309,18 @@ impl Engine {
         while lineage.has_run(&self.run).await? || store.has_run(&self.run).await? {
             self.run = new_name();
         }
+        let alone = home.alone("history")?; // no other history is put in the place of this one meanwhile
         let lock = home.lock(&self.run)?;
+        if !lineage.is_in_place(home) {
+            let message = "the history was made anew by another process just now";
+            return Err(Failure::environment("lineage/replaced", message).help("run the same command again"));
+        }
+        drop(alone);
         unchanged::forget(home, &self.plan.pipeline.source);
-        self.attended = store.attend(&self.run)?;
+        let cached = self.plan.stages.iter().filter(|stage| matches!(stage.standing, Standing::Cached(_)));
+        self.attended = store.attend(&self.run, cached.filter_map(|stage| stage.settled.key))?;
+        self.look_again().await?;
+        let Place { home, store, .. } = &self.place;
         let named = self.plan.pipeline.store.is_some().then(|| store.url());
         if let Some(url) = &named {
             home.remember_store(url)?;
@@ -344,6 +394,7 @@ impl Engine {
             if let Some(held) = key.and_then(|key| self.held.remove(&key)) {
                 self.due.extend(held);
             }
+            self.due.extend(self.crowd.pop_first().map(|(_, next)| next));
         }
         if let Some(what) = state.told(self.attempts[index]) {
             self.emit(Some(index), what);
@@ -448,13 +499,17 @@ impl Engine {
             return Ok(());
         }
         let is_forced = stage.is_forced();
+        if self.claims.len() >= self.most_claims {
+            self.crowd.insert((Reverse(self.urgency[index].to_bits()), index));
+            return Ok(());
+        }
         let Some(claim) = self.place.store.claim(&key)? else {
             self.elsewhere.push(Elsewhere { index, since: Instant::now(), is_told: false });
             return Ok(());
         };
         if !is_forced {
             let serving = self.plan.serving(index, self.ask.selection.exact);
-            if let Some(record) = self.place.store.first_record(&serving).await? {
+            if let Some(record) = self.find(&serving).await? {
                 if record.key != key {
                     let (run, stage) = (self.run.clone(), self.plan.stages[index].def.id.clone());
                     let (key, components) = (record.key, record.components.clone());
@@ -467,6 +522,17 @@ impl Engine {
         self.claims.insert(index, claim);
         self.queue(index);
         Ok(())
+    }
+
+    /// The first of these keys that has a result, which gc keeps for this run from now on.
+    async fn find(&self, keys: &[Digest]) -> Result<Option<KeyRecord>, Failure> {
+        let store = &self.place.store;
+        let _shared = store.share()?;
+        let found = store.first_record(keys).await?;
+        if let (Some(record), Some(attended)) = (&found, &self.attended) {
+            attended.stand_on([record.key].into_iter())?;
+        }
+        Ok(found)
     }
 
     /// Asks again for the keys that other runs were at.
@@ -643,6 +709,12 @@ fn planned_row<'a>(view: &'a StageView, plan: &Plan, index: usize) -> PlannedRow
         components,
         outputs: outputs.map(|(port, kind, _)| (port.clone(), kind.clone())).collect(),
     }
+}
+
+/// How many claims are held at once: each is an open file, and the rest of the run needs some, too.
+fn most_claims() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(256, |(soft, _)| soft);
+    usize::try_from(limit / 2).unwrap_or(usize::MAX).clamp(1, MOST_CLAIMS)
 }
 
 /// Two words, such as `quiet-otter`.

@@ -236,7 +236,7 @@ impl Engine {
         // The numbers of a rehearsal are nobody's to read as results.
         let report_to = paths.filter(|_| self.plan.pipeline.overrides.limit.is_none()).collect();
         let mut all = Published { report_to, ..Published::default() };
-        let _alone = self.place.home.alone("publish.lock")?; // runs of one pipeline publish to the same paths
+        let _alone = self.place.home.alone("publish")?; // runs of one pipeline publish to the same paths
         for path in self.not_given().into_iter().filter(|_| is_done) {
             if path.exists() && self.place.lineage.published(&path).await?.is_some() {
                 all.left.push(path);

@@ -9,7 +9,6 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
 };
 
 use llmflow_contract::{Digest, Entry, Hasher, Known, Machine, Registry, Role, Source};
@@ -18,11 +17,11 @@ use serde_json::Value;
 
 use crate::{
     home::Home,
-    owner,
+    lineage, owner,
     pipeline::{Overrides, SourceFile},
     plan::{Plan, files_of},
     remote,
-    store::Store,
+    store::{Stamp, Store},
 };
 
 /// What a run asked for, and where its proof lies.
@@ -36,7 +35,7 @@ pub(super) struct Question {
 struct Proof {
     question: Digest,
     epoch: Digest,
-    /// Of the database, by [`identity`].
+    /// Of the database, by [`lineage::identity`].
     history: Option<(u64, u64)>,
     pipeline: String,
     stages: usize,
@@ -45,8 +44,8 @@ struct Proof {
     read: Vec<(PathBuf, Digest)>,
     patterns: Vec<Pattern>,
     published: Vec<PathBuf>,
-    /// Each published file with its stamp: size, modification time in ns, inode.
-    files: Vec<(PathBuf, u64, i64, u64)>,
+    /// Each published file, and how it stood.
+    files: Vec<(PathBuf, Stamp)>,
     reports: Vec<PathBuf>,
 }
 
@@ -95,7 +94,8 @@ impl Question {
         let texts =
             overrides.set.iter().map(String::as_str).chain(overrides.params_file.as_ref().map(|file| &*file.text));
         for name in variables(&source.text).chain(texts.flat_map(variables)) {
-            hasher.part(name.as_bytes()).part(std::env::var(name).unwrap_or_default().as_bytes());
+            let value = std::env::var(name);
+            hasher.part(name.as_bytes()).part(&[u8::from(value.is_ok())]).part(value.unwrap_or_default().as_bytes());
         }
         let digest = hasher.finish();
         Self { path: path(home, source), digest }
@@ -112,7 +112,7 @@ impl Question {
     ) -> Option<Unchanged> {
         let proof: Proof = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
         // Without the history that tells of it there is something to do after all: to write that down.
-        let is_told = identity(&home.database()).is_some_and(|history| proof.history == Some(history));
+        let is_told = lineage::identity(&home.database()).is_some_and(|history| proof.history == Some(history));
         if proof.question != self.digest || store.epoch() != Some(proof.epoch) || !is_told {
             return None;
         }
@@ -122,11 +122,10 @@ impl Question {
             let entry = registry.find(&pattern.op);
             entry.and_then(|entry| find(entry, &pattern.with, base, machine)) == Some(pattern.found)
         };
-        let holds =
-            proof.files.iter().all(|(path, size, modified, inode)| stamp(path) == Some((*size, *modified, *inode)))
-                && proof.reports.iter().all(|path| path.exists())
-                && proof.read.iter().all(is_read)
-                && proof.patterns.iter().all(is_found);
+        let holds = proof.files.iter().all(|(path, stamp)| Stamp::of_file(path).is_ok_and(|now| now == *stamp))
+            && proof.reports.iter().all(|path| path.exists())
+            && proof.read.iter().all(is_read)
+            && proof.patterns.iter().all(is_found);
         let Proof { pipeline, stages, skipped, published, reports, .. } = proof;
         holds.then_some(Unchanged { pipeline, stages, skipped, published, reports })
     }
@@ -141,14 +140,14 @@ impl Question {
         let mut files = Vec::new();
         for path in &published {
             for file in files_below(path) {
-                let Some((size, modified, inode)) = stamp(&file) else { return };
-                files.push((file, size, modified, inode));
+                let Ok(stamp) = Stamp::of_file(&file) else { return };
+                files.push((file, stamp));
             }
         }
         let proof = Proof {
             question: self.digest,
             epoch,
-            history: identity(&home.database()),
+            history: lineage::identity(&home.database()),
             pipeline: plan.pipeline.name.clone(),
             stages: plan.stages.len(),
             skipped: plan.stages.len() - plan.records().count(),
@@ -178,13 +177,17 @@ fn find(entry: &Entry, with: &Value, base: &Path, machine: &Machine) -> Option<D
     let locks = Default::default(); // a pattern of remote files changes with the lock alone
     let known = Known { inputs: Default::default(), machine: machine.clone(), base: base.to_owned(), locks };
     let (_, plan) = entry.plan(with.clone(), &known).ok()?;
+    listed(&plan.sources, |path| Some(files_of(path).ok()?.into_iter().map(|(_, file)| file).collect()))
+}
+
+/// Stands for the files among these sources, and for what each names: itself, or what is in it.
+fn listed(sources: &[Source], files: impl Fn(&Path) -> Option<Vec<PathBuf>>) -> Option<Digest> {
     let mut hasher = Hasher::new();
-    for source in &plan.sources {
+    for source in sources {
+        let Source::File { path, .. } = source else { continue };
         hasher.part(serde_json::to_string(source).ok()?.as_bytes());
-        if let Source::File { path, .. } = source {
-            for (_, file) in files_of(path).ok()? {
-                hasher.part(file.as_os_str().as_encoded_bytes());
-            }
+        for file in files(path)? {
+            hasher.part(file.as_os_str().as_encoded_bytes());
         }
     }
     Some(hasher.finish())
@@ -206,31 +209,33 @@ fn patterns(plan: &Plan) -> Option<Vec<Pattern>> {
             value => vec![value],
         });
         if texts.any(|value| value.as_str().is_some_and(is_open)) {
-            let digest = find(&stage.entry, &with, &plan.base, &plan.machine)?;
+            // As it was read: what came since was not.
+            let digest = listed(&stage.settled.plan.sources, |path| {
+                Some(plan.read_at(path).map(|(file, _)| file.clone()).collect())
+            })?;
             found.push(Pattern { op: stage.entry.name.to_owned(), with: with.clone(), found: digest });
         }
     }
     Some(found)
 }
 
-/// Names of the environment variables that a text refers to.
+/// Names of the environment variables that a text refers to, or could.
 fn variables(text: &str) -> impl Iterator<Item = &str> {
-    text.split("${env.").skip(1).filter_map(|rest| rest.split_once('}').map(|(name, _)| name))
-}
-
-/// Which file it is, whatever is written to it: inode and time of birth in ns. None of an empty one.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let meta = fs::metadata(path).ok().filter(|meta| meta.len() > 0)?;
-    let born = meta.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
-    Some((meta.ino(), born.and_then(|born| u64::try_from(born.as_nanos()).ok()).unwrap_or(0)))
-}
-
-fn stamp(path: &Path) -> Option<(u64, i64, u64)> {
-    let meta = fs::metadata(path).ok()?;
-    Some((meta.len(), meta.mtime().wrapping_mul(1_000_000_000).wrapping_add(meta.mtime_nsec()), meta.ino()))
+    text.split("${").skip(1).filter_map(|rest| rest.split_once('}')?.0.trim().strip_prefix("env."))
 }
 
 fn files_below(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(path) else { return vec![path.to_owned()] };
     entries.flatten().flat_map(|entry| files_below(&entry.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_is_found_however_it_is_written() {
+        let names: Vec<_> = variables("a: ${env.A} ${ env.B }-${params.x} $${env.C} ${env.D").collect();
+        assert_eq!(names, ["A", "B", "C"], "one too many costs a plan, one too few a run");
+    }
 }

@@ -1,6 +1,7 @@
 //! A worker process: takes assignments, runs them, publishes what they give. It never plans and never writes lineage.
 
 use std::{
+    collections::HashSet,
     io::{BufRead, BufReader, Write},
     os::{
         linux::net::SocketAddrExt,
@@ -25,7 +26,7 @@ use super::message::{Assignment, FromWorker, Metrics, ToWorker};
 use crate::{
     event::{Effort, now_ms},
     owner, remote,
-    store::{Checkpoints, KeyRecord, Store},
+    store::{Checkpoints, KeyRecord, Stamp, Store},
 };
 
 /// Name of the socket (abstract, so that it leaves no file) and the token that opens it.
@@ -142,7 +143,11 @@ fn attempt(
     }
     let scratch = assignment.work.join("scratch").join(format!("{}{}", owner::prefix(), assignment.key.short()));
     std::fs::create_dir_all(&scratch).map_err(|error| Failure::io("making", &scratch, &error))?;
+    let read = Read::begin(&assignment.sources, store)?;
+    let files = assignment.sources.iter().map(|(path, _)| path.as_path()).collect();
     let host = WorkerHost {
+        read: &read,
+        files,
         link: link.clone(),
         checkpoints: store.checkpoints(&assignment.key, assignment.kin.as_ref(), &assignment.work.join("partial")),
         store: store.clone(),
@@ -172,28 +177,47 @@ fn attempt(
         return Err(Failure::cancelled());
     }
     let seconds = began.elapsed().as_secs_f64();
-    if let Err(failure) = unchanged(&assignment.sources, store) {
+    if !host.state().has_read
+        && let Err(failure) = read.is_as_it_was()
+    {
         return host.fail(failure);
     }
     runtime.block_on(host.commit(made, seconds))
 }
 
-/// What was read from outside is still what the key was made of.
-fn unchanged(sources: &[(PathBuf, Digest)], store: &Store) -> Result<(), Failure> {
-    for (path, expected) in sources {
-        let changed = |what: String| {
-            Failure::new(Class::Transient { after: None }, "source/changed", what)
-                .help("let nothing write to it during a run; run the same command again")
-        };
-        match store.vouched().digest_of(path) {
-            Ok((found, _)) if found == *expected => {}
-            Ok(_) => return Err(changed(format!("`{}` was edited while the stage read it", path.display()))),
-            Err(error) => {
-                return Err(changed(format!("`{}` went away while the stage read it", path.display())).cause(error));
+/// What a stage reads from outside: what the key was made of, from before the first look to after the last.
+struct Read<'a> {
+    sources: &'a [(PathBuf, Digest)],
+    store: &'a Store,
+    /// How each stood when the attempt began: one that was edited and put back in between is another file.
+    stamps: Vec<Option<Stamp>>,
+}
+
+impl<'a> Read<'a> {
+    fn begin(sources: &'a [(PathBuf, Digest)], store: &'a Store) -> Result<Self, Failure> {
+        let stamps = sources.iter().map(|(path, _)| Stamp::of_file(path).ok()).collect();
+        let read = Self { sources, store, stamps };
+        read.is_as_it_was()?;
+        Ok(read)
+    }
+
+    fn is_as_it_was(&self) -> Result<(), Failure> {
+        for ((path, expected), before) in self.sources.iter().zip(&self.stamps) {
+            let changed = |what: &str| {
+                let message = format!("`{}` {what} while the stage read it", path.display());
+                Failure::new(Class::Transient { after: None }, "source/changed", message)
+                    .help("let nothing write to it during a run; run the same command again")
+            };
+            let (found, _) = self.store.vouched().digest_of(path).map_err(|error| changed("went away").cause(error))?;
+            if found != *expected {
+                return Err(changed("was edited"));
+            }
+            if Stamp::of_file(path).ok() != *before {
+                return Err(changed("was written to"));
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
@@ -203,6 +227,8 @@ fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
 
 /// The engine as an operator's [`Context`] sees it.
 struct WorkerHost<'a> {
+    read: &'a Read<'a>,
+    files: HashSet<&'a Path>,
     link: Arc<Link>,
     store: Store,
     /// Carries the store's futures; an operator itself is no future.
@@ -217,6 +243,8 @@ struct HostState {
     metrics: Metrics,
     folders: Vec<(Port, PathBuf)>,
     last_progress: Option<Instant>,
+    /// All that comes from outside has been read.
+    has_read: bool,
 }
 
 impl WorkerHost<'_> {
@@ -345,6 +373,14 @@ impl Host for WorkerHost<'_> {
         self.link.say(&FromWorker::Checkpoint);
         Ok(())
     }
+    fn is_source(&self, path: &Path) -> bool {
+        self.files.contains(path)
+    }
+    fn sources_read(&self) -> Result<(), Failure> {
+        self.read.is_as_it_was()?;
+        self.state().has_read = true;
+        Ok(())
+    }
     fn secret(&self, name: &SecretName) -> Result<Secret, Failure> {
         self.assignment.secrets.find(name)
     }
@@ -364,17 +400,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_edited_while_it_was_read_fails_the_attempt_and_an_unchanged_one_does_not() {
+    fn a_source_edited_while_it_was_read_fails_the_attempt_even_if_it_was_put_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.jsonl");
         std::fs::write(&path, "one").unwrap();
         let sources = [(path.clone(), Digest::of(b"one"))];
         let store = Store::open("memory://unchanged").unwrap();
-        unchanged(&sources, &store).unwrap();
-        std::fs::write(&path, "two").unwrap();
-        let failure = unchanged(&sources, &store).unwrap_err();
-        assert_eq!((failure.class, failure.code.as_str()), (Class::Transient { after: None }, "source/changed"));
+        let read = Read::begin(&sources, &store).unwrap();
+        read.is_as_it_was().unwrap();
+        for (text, told) in [("two", "was edited"), ("one", "was written to")] {
+            std::fs::write(&path, text).unwrap();
+            let failure = read.is_as_it_was().unwrap_err();
+            assert_eq!((failure.class, failure.code.as_str()), (Class::Transient { after: None }, "source/changed"));
+            assert!(failure.message.contains(told), "{failure}");
+        }
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(unchanged(&sources, &store).unwrap_err().code, "source/changed");
+        assert_eq!(read.is_as_it_was().unwrap_err().code, "source/changed");
+        assert!(Read::begin(&sources, &store).is_err());
     }
 }

@@ -4,8 +4,9 @@
 //! what is claimed and removed while the lock is held, so none is left behind; one that is left means nothing.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Write},
     os::unix::fs::MetadataExt,
     path::PathBuf,
 };
@@ -18,7 +19,7 @@ use nix::{
 };
 
 use super::Store;
-use crate::event::RunId;
+use crate::event::{RunId, now_ms};
 
 /// Claims of runs begin so; those of keys are digests.
 const RUN: &str = "run-";
@@ -38,6 +39,18 @@ impl Drop for Claim {
     }
 }
 
+impl Claim {
+    /// Of a run: says that it stands on the results of these keys, too. Say so while gc is kept out ([`Store::share`]).
+    ///
+    /// # Errors
+    /// Of the environment if the store's folder cannot be written.
+    pub fn stand_on(&self, keys: impl Iterator<Item = Digest>) -> Result<(), Failure> {
+        let Some((file, path)) = &self.held else { return Ok(()) };
+        let text: String = keys.map(|key| format!("{}\n", key.hex())).collect();
+        (&*file).write_all(text.as_bytes()).map_err(|error| Failure::io("writing", path, &error))
+    }
+}
+
 impl Store {
     /// Claims a key. None: another process, or another holder in this one, works on it.
     ///
@@ -52,23 +65,39 @@ impl Store {
         self.is_name_claimed(&key.hex())
     }
 
-    /// Says that a run is in progress: until it is dropped, gc keeps whatever came since, because the run's record may not
-    /// name it yet. Held by the engine.
+    /// Says that a run is in progress, and that it stands on the results of these keys: until it is dropped, gc keeps those,
+    /// and whatever came since, because the run's record may not name them yet. Held by the engine.
     ///
     /// # Errors
     /// As [`Store::claim`].
-    pub fn attend(&self, run: &RunId) -> Result<Option<Claim>, Failure> {
-        self.claim_name(&format!("{RUN}{run}"))
+    pub fn attend(&self, run: &RunId, keys: impl Iterator<Item = Digest>) -> Result<Option<Claim>, Failure> {
+        let Some(claim) = self.claim_name(&format!("{RUN}{run}"))? else { return Ok(None) };
+        if let Some((file, path)) = &claim.held {
+            let begun = file.set_len(0).and_then(|()| writeln!(&*file, "{}", now_ms()));
+            begun.map_err(|error| Failure::io("writing", path, &error))?;
+            let _shared = self.share()?;
+            claim.stand_on(keys)?;
+        }
+        Ok(Some(claim))
+    }
+
+    /// The keys whose results the runs in progress stand on.
+    pub(super) fn attended(&self) -> BTreeSet<Digest> {
+        self.live_runs().iter().flat_map(|text| text.lines().skip(1)).filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// What the runs in progress say: when they began, then the keys that they stand on, a line each.
+    fn live_runs(&self) -> Vec<String> {
+        let listed = self.disk().and_then(|disk| disk.list("claims").ok()).unwrap_or_default();
+        let names = listed.iter().filter_map(|object| object.key.rsplit('/').next());
+        let live = names.filter(|name| name.starts_with(RUN) && self.is_name_claimed(name));
+        live.filter_map(|name| fs::read_to_string(self.claim_path(name)?).ok()).collect()
     }
 
     /// When the oldest run in progress began, in milliseconds since 1970.
     pub(super) fn oldest_run_ms(&self) -> Option<u64> {
-        let listed = self.disk()?.list("claims").ok()?;
-        let live = listed.iter().filter(|object| {
-            let name = object.key.rsplit('/').next().unwrap_or_default();
-            name.starts_with(RUN) && self.is_name_claimed(name)
-        });
-        live.map(|object| object.changed_ms).min()
+        // One that has not said yet when it began stands on nothing so far.
+        self.live_runs().iter().filter_map(|text| text.lines().next()?.parse().ok()).min()
     }
 
     /// Removes the files of claims whose holders were killed: they mean nothing any more.

@@ -130,6 +130,17 @@ impl Disk {
     /// Moves a file of this disk to where `key` belongs, over what is there. Durable once `unsynced` was waited for.
     pub(super) fn place(&self, file: &Path, key: &str, unsynced: &mut Unsynced) -> Result<(), Failure> {
         let path = self.path(key);
+        let failed = |doing: &str, error: &io::Error| {
+            let _ = fs::remove_file(file);
+            failed(doing, path.clone(), error)
+        };
+        if fs::symlink_metadata(&path).is_ok() {
+            // What stands there is lost with a new one that never comes to the disk: that one comes first.
+            let synced = File::open(file).and_then(|file| durable(|| file.sync_all()));
+            synced.and_then(|()| rename(file, &path)).map_err(|error| failed("storing", &error))?;
+            path.parent().into_iter().for_each(|folder| unsynced.folder(folder));
+            return Ok(());
+        }
         let mut renamed = rename(file, &path);
         let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
         if let (Err(error), Some(folder)) = (&renamed, path.parent())
@@ -138,10 +149,7 @@ impl Disk {
             make_folder(folder, unsynced)?; // the first blob with these two digits
             renamed = rename(file, &path);
         }
-        renamed.map_err(|error| {
-            let _ = fs::remove_file(file);
-            failed("storing", path.clone(), &error)
-        })?;
+        renamed.map_err(|error| failed("storing", &error))?;
         unsynced.file(path);
         Ok(())
     }

@@ -1,18 +1,10 @@
 //! The epoch: one digest that changes whenever something is put into a local store or taken out.
 
-use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path, time::SystemTime};
 
 use llmflow_contract::{Digest, Hasher};
 
-use super::Store;
-
-/// Two changes of a folder within this time may leave the same stamp: the longest tick of Linux's clock is 10 ms.
-const GRAIN: Duration = Duration::from_millis(20);
+use super::{Store, vouch::GRAIN};
 
 impl Store {
     /// What tells whether records, manifests or blobs came or went since: folders' inodes and times. Bytes that change in

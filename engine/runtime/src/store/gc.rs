@@ -144,6 +144,7 @@ impl Store {
             object.changed_ms >= young_ms || digest_in(&object.key).is_some_and(|key| self.is_claimed(&key))
         };
         marked.keys.extend(keys.iter().filter(at_work).filter_map(|object| digest_in(&object.key)));
+        marked.keys.extend(self.attended()); // after the claims: who gives one back has said what it stands on
         for key in &marked.keys {
             if let Some(record) = self.find_record(key).await? {
                 wanted.extend(record.outputs.values().chain(record.side.values()));

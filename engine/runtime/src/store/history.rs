@@ -54,6 +54,7 @@ impl Store {
     ///
     /// gc reads `run`, `pipeline`, `at_ms` or `started_ms`, and the `key` of each of `stages`.
     pub async fn put_run(&self, run: &RunId, json: &Value) -> Result<(), Failure> {
+        let _shared = self.share()?; // gc has read every root, or sees this one
         self.backend.put(&run_path(&run.0), seal::seal(json)?).await
     }
 
@@ -128,6 +129,7 @@ impl Store {
     /// such run.
     pub async fn tag(&self, run: &RunId, name: &str) -> Result<Option<RunId>, Failure> {
         let key = tag_path(name)?;
+        let _shared = self.share()?; // gc has read every root, or sees this one
         if self.backend.size(&run_path(&run.0)).await?.is_none() {
             let message = format!("the store has no record of run `{run}`, so nothing of it can be kept");
             return Err(Failure::input("tag/run", message).help("llmflow runs"));

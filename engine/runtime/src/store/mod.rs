@@ -33,6 +33,7 @@ mod vouch;
 
 use std::{
     fs,
+    fs::File,
     io::ErrorKind,
     path::{Path, PathBuf},
     sync::{
@@ -44,6 +45,7 @@ use std::{
 use backend::Backend;
 use disk::Disk;
 use llmflow_contract::{Digest, Failure};
+use nix::fcntl::{Flock, FlockArg};
 
 pub use checkpoint::Checkpoints;
 pub use claim::Claim;
@@ -58,7 +60,7 @@ pub use record::KeyRecord;
 pub use send::{is_sent, send};
 pub use stood::Stood;
 pub use verify::{Damage, Object, Verified, Wrong};
-pub use vouch::Vouched;
+pub use vouch::{Stamp, Vouched};
 
 use crate::owner;
 
@@ -107,6 +109,14 @@ impl Store {
         self.vouched = Arc::new(Vouched::open(&work.join("vouched")));
         self.work = Some(work.into());
         self
+    }
+
+    /// Keeps gc from deleting until it is dropped, as far as the store is a folder.
+    ///
+    /// # Errors
+    /// Of the environment if the store's folder cannot be written.
+    pub fn share(&self) -> Result<Option<Flock<File>>, Failure> {
+        self.disk().map(|disk| disk.lock(FlockArg::LockShared)).transpose()
     }
 
     /// What is known of files in this home. The planner asks it for sources.

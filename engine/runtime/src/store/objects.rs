@@ -11,7 +11,9 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::FuturesUnordered};
 use llmflow_contract::{Digest, Failure};
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path as Key};
+use object_store::{
+    Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path as Key,
+};
 
 use super::Listed;
 
@@ -23,8 +25,8 @@ const PARTS_AT_ONCE: usize = 4;
 /// Objects below a prefix of a bucket.
 pub(super) struct Objects {
     pub(super) store: Arc<dyn ObjectStore>,
-    /// Empty, or ends in `/`.
-    pub(super) prefix: String,
+    /// As object_store writes it: what of a URL cannot be in a key is escaped, and empty parts are none.
+    pub(super) prefix: Key,
     /// As people know it, without credentials.
     pub(super) url: String,
     /// Off only where a test shows that the check is what finds damage.
@@ -43,11 +45,9 @@ pub(super) enum Fetched {
 
 impl Objects {
     pub(super) fn new(store: Arc<dyn ObjectStore>, prefix: &str, url: String) -> Self {
-        let prefix = prefix.trim_matches('/');
-        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         Self {
             store,
-            prefix,
+            prefix: Key::from(prefix),
             url,
             #[cfg(test)]
             is_checked: true,
@@ -55,7 +55,7 @@ impl Objects {
     }
 
     fn key(&self, key: &str) -> Key {
-        Key::from(format!("{}{key}", self.prefix))
+        self.prefix.parts().chain(Key::from(key).parts()).collect()
     }
 
     /// `None` if there is none such.
@@ -188,15 +188,14 @@ impl Objects {
     /// Every object below `prefix`.
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Failure> {
         let failed = |error: Error| self.failure("listing", prefix, error);
-        let mut found: Vec<Listed> = (self.store.list(Some(&self.key(prefix))))
-            .map_err(failed)
-            .map_ok(|meta| Listed {
-                key: meta.location.as_ref().strip_prefix(&self.prefix).unwrap_or(meta.location.as_ref()).to_owned(),
-                size_bytes: meta.size,
-                changed_ms: u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or(0),
-            })
-            .try_collect()
-            .await?;
+        let listed = |meta: ObjectMeta| {
+            let key: Key = meta.location.prefix_match(&self.prefix)?.collect();
+            let changed_ms = u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or(0);
+            Some(Listed { key: key.to_string(), size_bytes: meta.size, changed_ms })
+        };
+        let found = self.store.list(Some(&self.key(prefix))).map_err(failed);
+        let mut found: Vec<Listed> =
+            found.try_filter_map(|meta| std::future::ready(Ok(listed(meta)))).try_collect().await?;
         found.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(found)
     }
@@ -276,6 +275,18 @@ mod tests {
     fn failure(text: &'static str) -> Failure {
         let objects = Objects::new(Arc::new(object_store::memory::InMemory::new()), "", "s3://bucket".into());
         objects.failure("reading", "keys/1", Error::PermissionDenied { path: "keys/1".into(), source: text.into() })
+    }
+
+    #[tokio::test]
+    async fn what_lies_under_a_prefix_that_is_written_otherwise_is_listed_by_its_key() {
+        for prefix in ["", "team", "team//proj/", "~ana/ü/100%"] {
+            let objects = Objects::new(Arc::new(object_store::memory::InMemory::new()), prefix, "s3://bucket".into());
+            objects.put("keys/1", b"one".to_vec()).await.unwrap();
+            let listed = objects.list("keys").await.unwrap();
+            assert_eq!(listed.iter().map(|object| object.key.as_str()).collect::<Vec<_>>(), ["keys/1"], "{prefix}");
+            objects.delete(&listed[0].key).await.unwrap();
+            assert!(objects.list("keys").await.unwrap().is_empty() && objects.list("").await.unwrap().is_empty());
+        }
     }
 
     #[test]

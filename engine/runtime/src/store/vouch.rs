@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use llmflow_contract::{Digest, Failure};
@@ -18,11 +19,12 @@ use nix::{
     fcntl::{Flock, FlockArg},
     sys::{stat::futimens, time::TimeSpec},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::owner;
 
 /// Two changes of a file within this time may leave the same stamp: the longest tick of Linux's clock is 10 ms.
-const GRAIN_NS: i64 = 20_000_000;
+pub(super) const GRAIN: Duration = Duration::from_millis(20);
 /// Bytes of a record: stamp, digest, check.
 const RECORD: usize = 80;
 /// Bytes of a record's check: a torn or overwritten one is found.
@@ -32,8 +34,9 @@ const COMPACT_BYTES: u64 = 1 << 20;
 /// How often a file that changes while it is read is read again.
 const TRIES: usize = 3;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+/// How a file stands: what tells whether it was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
     device: u64,
     inode: u64,
     size_bytes: u64,
@@ -42,6 +45,11 @@ struct Stamp {
 }
 
 impl Stamp {
+    /// Of the file at `path`, or where it links to.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|meta| Self::of(&meta))
+    }
+
     fn of(meta: &Metadata) -> Self {
         let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
         Self {
@@ -155,7 +163,7 @@ impl Vouched {
                 continue;
             }
             let newest = before.modified_ns.max(before.changed_ns);
-            if now.is_some_and(|now| newest < now.saturating_sub(GRAIN_NS)) {
+            if now.is_some_and(|now| newest < now.saturating_sub(GRAIN.as_nanos() as i64)) {
                 self.remember(&[(before, digest)]);
             }
             return Ok((digest, size_bytes));

@@ -84,6 +84,7 @@ impl Program {
         let folder = make_folder(&ctx.scratch().join("run"))?;
         make_folder(&ctx.scratch().join("tmp"))?;
         script::lay_out(files, &folder)?;
+        ctx.sources_read()?; // a script may be edited while it runs
         let secrets = secrets.iter().map(|(name, secret)| Ok((name.clone(), ctx.secret(secret)?)));
         Ok(Self {
             argv,

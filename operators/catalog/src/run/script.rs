@@ -6,7 +6,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use llmflow_contract::{Failure, Source};
+use llmflow_contract::{Context, Failure, Source};
 
 /// Most files of one stage: beyond, a folder was named that is no folder of scripts.
 const MAX_FILES: usize = 10_000;
@@ -44,6 +44,16 @@ pub(crate) fn find(files: &[String], base: &Path) -> Result<Vec<ScriptFile>, Fai
         let message = format!("two files would lie at `{}`", twice[0].name);
         return Err(Failure::input("files/twice", message).param("files").help("rename one of them"));
     }
+    Ok(found)
+}
+
+/// The same where the stage runs: those that were there when its key was made.
+///
+/// # Errors
+/// Those of [`find`].
+pub(crate) fn find_again(files: &[String], ctx: &Context) -> Result<Vec<ScriptFile>, Failure> {
+    let mut found = find(files, &ctx.resolve(""))?;
+    found.retain(|file| ctx.is_source(&file.path));
     Ok(found)
 }
 

@@ -100,6 +100,16 @@ fn started(stages: Vec<StageView>) -> What {
 }
 
 #[tokio::test]
+async fn who_has_the_history_open_that_is_replaced_can_tell() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::open(Some(&folder.path().join("home")), folder.path()).unwrap();
+    let before = Lineage::open(&home).await.unwrap();
+    assert!(before.is_in_place(&home));
+    rebuild(&home, &Store::open_local(&home.store()).unwrap()).await.unwrap();
+    assert!(!before.is_in_place(&home) && Lineage::open(&home).await.unwrap().is_in_place(&home));
+}
+
+#[tokio::test]
 async fn a_history_that_is_made_again_says_the_same() {
     let (_folder, home) = home();
     let store = Store::open_local(&home.store()).unwrap();

@@ -147,6 +147,12 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Takes back a stage that was added and has not started, if it is one.
+    pub fn withdraw(&mut self, index: usize) {
+        self.ready.withdraw(index);
+        self.foreseen = None;
+    }
+
     /// The next stage to start, and what it may use; call again until there is none. `now` runs from any fixed moment.
     ///
     /// Costs as much as there are kinds of ready stages, at most [`LOOK`], and stages that run: not as there are ready.

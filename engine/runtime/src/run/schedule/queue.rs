@@ -109,6 +109,15 @@ impl Ready {
         Some(candidate)
     }
 
+    /// Takes out one that does not start, wherever it is.
+    pub(super) fn withdraw(&mut self, index: usize) {
+        let Some(candidate) = self.all().find(|candidate| candidate.index == index).copied() else { return };
+        let Some(queue) = self.kinds.get(&kind(&candidate)).copied() else { return };
+        self.queues[queue].candidates.remove(&rank(&candidate));
+        self.for_gpus -= usize::from(candidate.gpus.max > 0);
+        self.show(queue, self.is_open(candidate.group));
+    }
+
     /// One of this group has ended.
     pub(super) fn left(&mut self, group: Option<usize>) {
         let was_open = self.is_open(group);

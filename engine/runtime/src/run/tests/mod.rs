@@ -96,6 +96,34 @@ async fn what_panics_in_a_thread_fails_its_stage_alone() {
     assert_eq!((outcome.exit_code, ended(&events).len()), (101, operators::STAGES));
 }
 
+/// Two find out while one of them waits for a place: all wait for what is made again.
+#[tokio::test]
+async fn a_damaged_input_of_many_readers_is_made_again_once_and_all_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let readers: String =
+        (0..6).map(|at| format!("  r{at}: {{op: test.join, in: one, with: {{text: t{at}}}}}\n")).collect();
+    let text = format!("name: many\nstages:\n  one: {{op: test.write, with: {{text: one}}}}\n{readers}");
+    std::fs::write(folder.path().join("pipeline.yaml"), text).unwrap();
+    let only = Selection { only: vec!["one".into()], ..Selection::default() };
+    assert_eq!(run_asked(folder.path(), only).await.0.unwrap().exit_code, 0);
+    let mut blobs = Vec::new();
+    for shelf in std::fs::read_dir(folder.path().join("home/store/blobs")).unwrap() {
+        blobs.extend(std::fs::read_dir(shelf.unwrap().path()).unwrap().map(|blob| blob.unwrap().path()));
+    }
+    for blob in blobs {
+        let text = std::fs::read(&blob).unwrap();
+        std::fs::remove_file(&blob).unwrap();
+        std::fs::write(&blob, vec![b'x'; text.len()]).unwrap();
+    }
+    let (outcome, events) = run_here(folder.path()).await;
+    assert_eq!(outcome.unwrap().exit_code, 0, "{events:?}");
+    let is_made = |event: &&Event| {
+        matches!(event.what, What::Finished(_)) && event.stage.as_ref().is_some_and(|it| *it == "one".into())
+    };
+    assert_eq!(events.iter().filter(is_made).count(), 1);
+    assert_eq!(ended(&events).len(), 8, "it was there, and is made; six read it");
+}
+
 /// Under the real clock: it is the engine's own that is tried.
 #[tokio::test]
 async fn a_stage_that_talks_all_the_time_has_its_limit_all_the_same() {

@@ -94,7 +94,7 @@ async fn a_remembered_answer_goes_only_when_asked_and_only_if_nothing_asks_for_i
 async fn what_a_live_run_or_claim_may_need_stays() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open_local(folder.path()).unwrap();
-    let attended = store.attend(&RunId("running".into())).unwrap().unwrap();
+    let attended = store.attend(&RunId("running".into()), std::iter::empty()).unwrap().unwrap();
     let key = Digest::of(b"of a run without a record");
     let (output, _) = publish(&store, &made(&store, "x", BTreeMap::new())).await.unwrap();
     store.commit(&record(&key, output, "x")).await.unwrap();
@@ -105,6 +105,17 @@ async fn what_a_live_run_or_claim_may_need_stays() {
     store.collect_older(KEEP_ONE, false, u64::MAX).await.unwrap();
     assert!(store.key_record(&key).await.unwrap().is_some());
     drop(claim);
+    std::thread::sleep(std::time::Duration::from_millis(20)); // the clock of files is coarse
+    let attended = store.attend(&RunId("later".into()), [key].into_iter()).unwrap().unwrap();
+    let found = Digest::of(b"found on the way");
+    let (output, _) = publish(&store, &made(&store, "y", BTreeMap::new())).await.unwrap();
+    store.commit(&record(&found, output, "y")).await.unwrap();
+    attended.stand_on([found].into_iter()).unwrap();
+    store.collect_older(KEEP_ONE, false, u64::MAX).await.unwrap();
+    for stood_on in [key, found] {
+        assert!(store.key_record(&stood_on).await.unwrap().is_some(), "a run began that stands on it");
+    }
+    drop(attended);
     store.collect_older(KEEP_ONE, false, u64::MAX).await.unwrap();
     assert!(store.key_record(&key).await.unwrap().is_none(), "nothing else kept it");
 }
@@ -172,7 +183,7 @@ async fn downloads_go_once_they_are_old_unless_a_run_is_in_progress() {
         report.freed_bytes
     };
     assert_eq!(sweep(now_ms() - 60_000), 0, "it is young");
-    let running = store.attend(&RunId("quiet-otter".into())).unwrap();
+    let running = store.attend(&RunId("quiet-otter".into()), std::iter::empty()).unwrap();
     assert_eq!(sweep(u64::MAX), 0, "a run may be about to read it");
     drop(running);
     assert_eq!(sweep(u64::MAX), 5);

@@ -9,7 +9,7 @@ use std::{
 use llmflow_contract::Digest;
 
 use super::{made, publish, record};
-use crate::store::Store;
+use crate::{event::RunId, store::Store};
 
 const FOLDER: &str = "LLMFLOW_TEST_CRASH_STORE";
 /// Commits before it publishes: what the order of the two is good for.
@@ -44,9 +44,22 @@ fn child() {
     });
 }
 
+/// As [`child`]: names a run, whatever had that name.
+#[test]
+#[ignore = "run by the tests below, in another process"]
+fn naming_child() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let store = Store::open_local(Path::new(&folder)).unwrap();
+    block_on(store.tag(&RunId("second".into()), "best")).unwrap();
+}
+
 fn run_child(folder: &Path, failpoint: Option<&str>, is_reversed: bool) -> ExitStatus {
+    run("child", folder, failpoint, is_reversed)
+}
+
+fn run(child: &str, folder: &Path, failpoint: Option<&str>, is_reversed: bool) -> ExitStatus {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "store::tests::crash::child", "--ignored", "--test-threads=1"]);
+    command.args(["--exact", &format!("store::tests::crash::{child}"), "--ignored", "--test-threads=1"]);
     command.env(FOLDER, folder).env_remove("LLMFLOW_FAILPOINT").stdout(Stdio::null()).stderr(Stdio::null());
     if let Some(failpoint) = failpoint {
         command.env("LLMFLOW_FAILPOINT", failpoint);
@@ -98,6 +111,28 @@ fn ended_or_failed_at_any_durable_call_a_stage_is_whole_or_not_at_all() {
         assert!(left.len() > 20, "only {} durable calls were broken by {action}", left.len());
         assert!(left.iter().all(Option::is_some), "{action}: half a stage after call {left:?}");
         assert_eq!(left.last(), Some(&Some(true)));
+    }
+}
+
+/// What stands in the store is not lost with what was to replace it.
+#[test]
+fn a_name_that_cannot_be_moved_stays_where_it_was() {
+    for number in 1.. {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_local(folder.path()).unwrap();
+        for run in ["first", "second"] {
+            let record = serde_json::json!({"run": run, "pipeline": "p", "at_ms": 1, "stages": {}});
+            block_on(store.put_run(&RunId(run.into()), &record)).unwrap();
+        }
+        block_on(store.tag(&RunId("first".into()), "best")).unwrap();
+        let status = run("naming_child", folder.path(), Some(&format!("store:{number}:eio")), false);
+        let best = block_on(store.find_tag("best")).unwrap().map(|tag| tag.run.0);
+        if status.success() {
+            assert_eq!(best.as_deref(), Some("second"));
+            assert!(number > 3, "only {number} durable calls were broken");
+            break;
+        }
+        assert!(best.is_some(), "it was lost at call {number}");
     }
 }
 

@@ -30,7 +30,11 @@ struct Bad {
 pub(super) fn find(params: &Params, ctx: &Context, hub: &Hub) -> Result<Vec<files::Found>, Failure> {
     match RemoteFiles::of(params)? {
         Some(remote) => remote.fetch(params, ctx, hub),
-        None => files::find(&params.path, &ctx.resolve("")),
+        None => {
+            let mut files = files::find(&params.path, &ctx.resolve(""))?;
+            files.retain(|file| ctx.is_source(&file.path));
+            Ok(files)
+        }
     }
 }
 

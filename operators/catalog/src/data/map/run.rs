@@ -25,7 +25,7 @@ const ANSWER_BYTES: usize = 512 << 20;
 pub(super) fn run(params: &Params, inputs: &In, ctx: &Context) -> Result<Out, Failure> {
     let dataset = Dataset::open(&inputs.data)?;
     let kind = params.kind(Some(dataset.kind()))?.unwrap_or(dataset.kind());
-    let files = script::find(&params.files, &ctx.resolve(""))?;
+    let files = script::find_again(&params.files, ctx)?;
     let asker = Asker::new(params, ctx, &files)?;
     let mut writer = DatasetWriter::create(ctx, "data", kind)?;
     let trace = TraceWriter::create(ctx)?;
@@ -61,8 +61,9 @@ impl<'a> Asker<'a> {
         };
         let argv: Vec<String> = params.command.iter().map(|word| placeholder::fill(word, value)).collect();
         let env = params.env.iter().map(|(name, text)| (name.clone(), placeholder::fill(text, value))).collect();
+        let about = about(params, ctx.seed(), files)?; // first: these are the files that the program is then given
         let program = Program::new(ctx, argv, env, &params.secrets, files)?;
-        Ok(Self { ctx, program, about: about(params, ctx.seed(), files)?, reuse: params.reuse })
+        Ok(Self { ctx, program, about, reuse: params.reuse })
     }
 
     /// What the program gives for these rows; with the question, if the answer is new.

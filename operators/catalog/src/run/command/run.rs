@@ -91,7 +91,7 @@ fn start(
     };
     let argv = params.command.iter().map(|word| placeholder::fill(word, value)).collect();
     let env = params.env.iter().map(|(name, text)| (name.clone(), placeholder::fill(text, value))).collect();
-    let files = script::find(&params.files, &ctx.resolve(""))?;
+    let files = script::find_again(&params.files, ctx)?;
     let program = Program::new(ctx, argv, env, &params.secrets, &files)?;
     let mut hear = |line: crate::run::heard::Line| {
         let text = line.text();

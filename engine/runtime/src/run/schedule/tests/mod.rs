@@ -127,6 +127,17 @@ fn nothing_passes_on_what_is_reserved_while_the_wait_is_for_a_stage_never_timed(
 }
 
 #[test]
+fn what_is_taken_back_does_not_start_and_may_come_again() {
+    let mut scheduler = scheduler(machine(1, &[]), &[candidate(0, 2.0), candidate(1, 1.0)]);
+    scheduler.withdraw(0);
+    scheduler.withdraw(7); // of one that is not there
+    assert_eq!(starts(&mut scheduler, 0), [1]);
+    scheduler.push(candidate(0, 2.0)).unwrap();
+    scheduler.finished(1);
+    assert_eq!(starts(&mut scheduler, 1), [0]);
+}
+
+#[test]
 fn a_group_at_its_limit_holds_up_nobody_else() {
     let of_group = |index| Candidate { group: Some(0), ..candidate(index, 9.0) };
     let capacity = Capacity { groups: vec![2], ..machine(4, &[]) };
