@@ -97,11 +97,15 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn a_missing_pipeline_is_named() {
+fn a_missing_pipeline_and_a_missing_file_of_params_are_named() {
     let project = Project::with("");
     let done = project.llmflow("run other.yaml");
     assert_eq!(done.code, Some(2));
     assert!(done.err.contains("other.yaml"), "{}", done.err);
+    let done = project.llmflow("check pipeline.yaml --params-file absent.yaml");
+    assert_eq!(done.code, Some(2));
+    assert!(done.err.contains("`absent.yaml` does not exist (reading the params)"), "{}", done.err);
+    assert!(done.err.contains("--params-file FILE.yaml"), "{}", done.err);
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn a_result_that_is_gone_is_not_called_a_first_run() {
 #[test]
 fn what_this_machine_can_never_give_is_refused_before_the_first_stage() {
     for (stage, said) in [
-        ("resources: {gpus: 1}", "demands 1 GPUs"),
+        ("resources: {gpus: 1}", "demands 1 GPU;"),
         ("resources: {cores: 4000}", "demands 4000 cores"),
         ("resources: {memory: 900T}", "of memory"),
     ] {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jsonschema::Validator;
-use llmflow_runtime::pipeline::{Node, SourceFile};
+use llmflow_runtime::pipeline::{Node, Overrides, SourceFile};
 use serde_json::Value;
 
 use crate::project::repository;
@@ -68,6 +68,62 @@ fn what_a_schema_can_see_is_refused_where_it_stands() {
         let places: Vec<String> =
             validator.iter_errors(&pipeline).map(|error| error.instance_path().to_string()).collect();
         assert!(places.iter().any(|found| found.starts_with(place)), "{name}: {places:?}");
+    }
+}
+
+/// Whole files, and whether they are right: LLMflow and the schema say the same.
+const AGREED: [(bool, &str); 33] = [
+    (true, "params: {a: data.load}\nstages: {rows: {op: \"${params.a}\", with: {path: x}}}"),
+    (true, "params: {l: [lost]}\nstages: {rows: {ROWS, retry: {on: \"${params.l}\"}}}"),
+    (true, "params: {l: lost}\nstages: {rows: {ROWS, retry: {on: [\"${params.l}\"]}}}"),
+    (
+        true,
+        "params: {p: [{n: y}]}\nstages: {rows: {op: data.load, matrix: {n: [x], include: \"${params.p}\"}, with: {path: \"${matrix.n}\"}}}",
+    ),
+    (
+        true,
+        "profiles: {a: {params: , stages: }, b: {stages: {rows: }}, c: {stages: {rows: {with: , resources: }}}}\nstages: {rows: {ROWS}}",
+    ),
+    (true, "store: 5\nstages: {rows: {ROWS}}"),
+    (true, "store: a/b\nstages: {rows: {ROWS}}"),
+    (true, "store: file:///tmp/x\nstages: {rows: {ROWS}}"),
+    (true, "stages: {rows: {ROWS, resources: {memory: \" 2GiB \"}}}"),
+    (true, "stages: {rows: {ROWS, resources: {memory: .5G, cores: 1, gpus: auto}}}"),
+    (true, "stages: {rows: {ROWS, timeout: 1h 30m, retry: {backoff: 1.5s}}}"),
+    (true, "stages: {rows: {ROWS, seed: 18446744073709551615}}"),
+    (false, "name: \"\"\nstages: {rows: {ROWS}}"),
+    (false, "store: s3//x\nstages: {rows: {ROWS}}"),
+    (false, "store: s3:/x\nstages: {rows: {ROWS}}"),
+    (false, "store: ftp://x/y\nstages: {rows: {ROWS}}"),
+    (false, "store: ~/x\nstages: {rows: {ROWS}}"),
+    (false, "store: file://x\nstages: {rows: {ROWS}}"),
+    (false, "store: s3://key:secret@b/x\nstages: {rows: {ROWS}}"),
+    (false, "stages: {rows: {ROWS, when: \"\"}}"),
+    (false, "stages: {rows: {ROWS, require: [1]}}"),
+    (false, "stages: {rows: {ROWS, require: \"\"}}"),
+    (false, "stages: {rows: {ROWS, timeout: 0s}}"),
+    (false, "stages: {rows: {ROWS, timeout: -5m}}"),
+    (false, "stages: {rows: {ROWS, timeout: 1:30:00}}"),
+    (false, "stages: {rows: {ROWS, retry: {backoff: 5}}}"),
+    (false, "stages: {rows: {ROWS, resources: {memory: .G}}}"),
+    (false, "stages: {rows: {ROWS, resources: {memory: 0G}}}"),
+    (false, "stages: {rows: {ROWS, resources: {gpus: 99999999999999999999}}}"),
+    (false, "stages: {rows: {ROWS, resources: {cores: 0}}}"),
+    (false, "stages: {rows: {ROWS, resources: {cores: 1, gpus: 4097}}}"),
+    (false, "stages: {rows: {ROWS, seed: 99999999999999999999}}"),
+    (false, "seed: 99999999999999999999\nstages: {rows: {ROWS}}"),
+];
+
+#[test]
+fn the_schema_and_the_check_say_the_same() {
+    let (validator, registry) = (validator(), llmflow_catalog::registry());
+    for (is_right, text) in AGREED {
+        let source = SourceFile::new("p.yaml", text.replace("ROWS", "op: data.load, with: {path: x}"));
+        let (node, _) = Node::parse(&source).unwrap();
+        let wrong: Vec<String> = validator.iter_errors(&node.to_json()).map(|error| error.to_string()).collect();
+        assert_eq!(wrong.is_empty(), is_right, "the schema: {text}: {wrong:?}");
+        let loaded = llmflow_runtime::pipeline::load(source, &Overrides::default(), &registry);
+        assert_eq!(loaded.diagnostics.is_empty(), is_right, "the check: {text}: {}", loaded.diagnostics);
     }
 }
 

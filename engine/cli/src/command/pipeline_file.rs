@@ -64,7 +64,7 @@ pub fn options(args: &PipelineArgs, remote: RemoteArgs, home: Option<&Path>) -> 
 /// # Errors
 /// A file of params that cannot be read.
 pub fn overrides(args: &PipelineArgs) -> Result<Overrides, Failure> {
-    let params_file = args.params_file.as_deref().map(SourceFile::read).transpose()?;
+    let params_file = args.params_file.as_deref().map(SourceFile::read_params).transpose()?;
     let (set, profile, limit) = (args.set.clone(), args.profile.clone(), args.limit);
     Ok(Overrides { set, params_file, profile, limit, ..Overrides::default() })
 }

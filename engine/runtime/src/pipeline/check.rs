@@ -28,14 +28,14 @@ pub const SIDE_PORTS: [&str; 2] = ["report", "trace"];
 pub(super) fn check(read: &Read, registry: &Registry, diagnostics: &mut Diagnostics) -> (Vec<StageDef>, Vec<Publish>) {
     let mut found = Diagnostics::new(Arc::clone(&diagnostics.source));
     let names = Names::new(&read.stages, registry, &mut found);
-    let mut checker = Checker { registry, names, gathered: 0, diagnostics: found };
+    let mut checker = Checker { registry, names, shared: Vec::new(), gathered: 0, diagnostics: found };
+    checker.shared = (0..read.stages.len()).map(|group| checker.shared(group)).collect();
     let mut stages = Vec::with_capacity(checker.names.ids.len());
     for group in 0..read.stages.len() {
         checker.expand(group, &mut stages);
     }
     checker.cycles(&mut stages);
-    let source = Arc::clone(&diagnostics.source);
-    let publish = checker.publish(&read.publish, &source);
+    let publish = checker.publish(read);
     diagnostics.extend(checker.diagnostics);
     (stages, publish)
 }
@@ -43,9 +43,18 @@ pub(super) fn check(read: &Read, registry: &Registry, diagnostics: &mut Diagnost
 pub(super) struct Checker<'a> {
     pub registry: &'a Registry,
     pub names: Names<'a>,
+    /// Of each entry of `stages`: what a reference means may depend on the params of the stage it names.
+    pub shared: Vec<Shared>,
     /// Outputs of matrices that the file's references name together.
     pub gathered: usize,
     pub diagnostics: Diagnostics,
+}
+
+/// What the stages of one entry have in common.
+pub(super) struct Shared {
+    pub stages: Arc<StageShared>,
+    /// Whether none of its params was refused.
+    is_sound: bool,
 }
 
 /// What the stages of one entry wait for.
@@ -64,9 +73,10 @@ impl Checker<'_> {
         let before = self.diagnostics.raw_len();
         let stage = self.names.groups[group].stage;
         let (first, len) = (self.names.groups[group].first, self.names.groups[group].len);
-        let shared = Arc::new(self.shared(group));
+        let shared = Arc::clone(&self.shared[group].stages);
         let edges = self.edges(group, stage);
-        let sound = stage.sound && self.diagnostics.raw_len() == before && self.names.groups[group].entry.is_some();
+        let is_known = self.names.groups[group].entry.is_some() && self.shared[group].is_sound;
+        let sound = stage.sound && is_known && self.diagnostics.raw_len() == before;
         // What all combinations, or all with one value, have in common is made once.
         let mut wired: Vec<Option<Wired>> = vec![None; edges.ports.values().len()];
         let after = edges.after.map_ref(|targets| is_fixed(targets).then(|| self.order(targets, 0)));
@@ -132,8 +142,8 @@ impl Checker<'_> {
         Some(self.when(condition, reads, combination))
     }
 
-    fn shared(&mut self, group: usize) -> StageShared {
-        let stage = self.names.groups[group].stage;
+    fn shared(&mut self, group: usize) -> Shared {
+        let (stage, before) = (self.names.groups[group].stage, self.diagnostics.raw_len());
         let (mut with, mut places) = (Vec::new(), Places::default());
         match self.names.groups[group].entry {
             Some(entry) => {
@@ -142,7 +152,7 @@ impl Checker<'_> {
             None => self.unknown_op(stage),
         }
         let fills = self.fills(group, stage);
-        StageShared {
+        let stages = StageShared {
             fills,
             name: stage.name.value.clone(),
             span: stage.name.span,
@@ -158,7 +168,8 @@ impl Checker<'_> {
             with,
             resources: stage.resources.clone(),
             seed: stage.seed.clone(),
-        }
+        };
+        Shared { stages: Arc::new(stages), is_sound: self.diagnostics.raw_len() == before }
     }
 
     fn unknown_op(&mut self, stage: &Stage) {

@@ -5,8 +5,9 @@
 use super::{
     diagnostic::{Diagnostic, Diagnostics},
     expression::{Expr, Operand},
-    fields::{form, texts},
+    fields::{form, truth_meant},
     node::{Node, Value},
+    params::Param,
     reference::Scope,
     source::{At, SourceFile, Span},
     stage::Require,
@@ -24,13 +25,45 @@ const WHEN_HELP: &str = "a condition is of params and of metrics of other stages
 
 /// Reads `require`: one condition or a list.
 pub(super) fn require(node: &Node, diagnostics: &mut Diagnostics) -> Vec<Require> {
-    let conditions = texts(node, "`require`", diagnostics);
-    let read = conditions.into_iter().filter_map(|text| {
+    let conditions = match &node.value {
+        Value::List(items) if !items.is_empty() => items.as_slice(),
+        _ => std::slice::from_ref(node),
+    };
+    let read = conditions.iter().filter_map(|node| {
+        let Some(text) = node.as_str().filter(|text| !text.trim().is_empty()) else {
+            let given = if node.as_str().is_some() { "empty text" } else { node.describe() };
+            let message = format!("`require` is a condition or a list of them, not {given}");
+            diagnostics.push(Diagnostic::new("pipeline/form", message, node.span).help(REQUIRE_HELP));
+            return None;
+        };
+        let text = At::new(text.to_owned(), node.span);
         let expr = parse("require/syntax", &text, REQUIRE_HELP, diagnostics)?;
+        let before = diagnostics.raw_len();
+        for name in expr.names() {
+            refuse_value(name, "no metric of this stage", false, &text, diagnostics);
+        }
+        (diagnostics.raw_len() == before).then_some(())?;
         check_types("require/type", &expr, text.span, diagnostics)?;
         Some(Require { expr, span: text.span })
     });
     read.collect()
+}
+
+/// Reports a name that stands for a value as references do, without their sign.
+fn refuse_value(name: &str, is: &str, can_vary: bool, text: &At<String>, diagnostics: &mut Diagnostics) {
+    let help = match name.split_once('.') {
+        Some(("matrix", _)) if !can_vary => {
+            "`require` is the same for every combination: compare with a number".to_owned()
+        }
+        Some(("params" | "matrix", _)) => {
+            format!("write `${{{name}}}` in its place; a text in quotes: `'${{{name}}}'`")
+        }
+        Some(("env", _)) => format!("write `'${{{name}}}'` in its place"),
+        Some(("secret", _)) => "a secret is compared with nothing: its value is known to the stage alone".to_owned(),
+        _ => return,
+    };
+    let at = place_within(&diagnostics.source, text, name);
+    diagnostics.push(Diagnostic::new("condition/value", format!("`{name}` is {is}"), at).help(help));
 }
 
 /// Reads `when`: one condition.
@@ -43,8 +76,11 @@ pub(super) fn when(node: &Node, scope: &Scope<'_>, diagnostics: &mut Diagnostics
     let mut expr = parse("when/syntax", &text, WHEN_HELP, diagnostics)?;
     let before = diagnostics.raw_len();
     for name in expr.names() {
-        let Some(param) = name.strip_prefix("params.") else { continue };
         let at = place_within(&diagnostics.source, &text, name);
+        let Some(param) = name.strip_prefix("params.") else {
+            refuse_value(name, "neither a param nor a metric of a stage", true, &text, diagnostics);
+            continue;
+        };
         match scope.param(param) {
             None => {
                 let unknown = Diagnostic::new("when/unknown", format!("there is no param `{param}`"), at)
@@ -52,6 +88,7 @@ pub(super) fn when(node: &Node, scope: &Scope<'_>, diagnostics: &mut Diagnostics
                 let help = format!("give it a default at the top of the file: `params: {{{param}: false}}`");
                 diagnostics.push(unknown.help(help));
             }
+            Some(Param { refused: Some(refused), .. }) => diagnostics.push(refused.clone()),
             Some(found) if operand(&found.value).is_none() => {
                 let message = format!("`params.{param}` is {}: it cannot be compared", found.value.describe());
                 let help = "compare a number, a text, or true and false";
@@ -61,10 +98,21 @@ pub(super) fn when(node: &Node, scope: &Scope<'_>, diagnostics: &mut Diagnostics
         }
     }
     expr.bind(&|name| operand(&scope.param(name.strip_prefix("params.")?)?.value));
-    if diagnostics.raw_len() == before {
+    // A name without a dot is reported where the others are looked up.
+    if diagnostics.raw_len() == before && expr.names().iter().all(|name| name.contains('.')) {
         check_types("when/type", &expr, node.span, diagnostics)?;
     }
     (diagnostics.raw_len() == before).then_some(ReadWhen { expr, text })
+}
+
+/// A word that names nothing: a truth as other languages write it, or a text without its quotes.
+pub(super) fn refuse_bare(name: &str, at: Span, diagnostics: &mut Diagnostics) {
+    let help = match truth_meant(name) {
+        Some(truth) => format!("write `{truth}`"),
+        None => format!("write `params.{name}`, or `STAGE.{name}`; a text in quotes: `'{name}'`"),
+    };
+    let message = format!("`{name}` is neither a param nor a metric of a stage");
+    diagnostics.push(Diagnostic::new("when/unknown", message, at).help(help));
 }
 
 fn operand(node: &Node) -> Option<Operand> {

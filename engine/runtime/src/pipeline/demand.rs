@@ -11,6 +11,8 @@ use super::{
 
 /// Classes of failure that may pass by themselves; bad input and bugs never do.
 pub(super) const RETRIED: [&str; 5] = ["lost", "transient", "memory", "timeout", "environment"];
+/// More cores or GPUs than any machine has.
+pub(super) const MAX_UNITS: u64 = 4096;
 /// Longest pause before another attempt.
 pub const LONGEST_BACKOFF: Duration = Duration::from_secs(24 * 3600);
 
@@ -58,7 +60,8 @@ pub(super) fn resources(node: &Node, diagnostics: &mut Diagnostics) -> Resources
         if node.as_str() == Some("auto") {
             continue;
         }
-        let mut number = |least| whole(node, &format!("`{}`", name.value), least, 4096, diagnostics).map(|n| n as u32);
+        let mut number =
+            |least| whole(node, &format!("`{}`", name.value), least, MAX_UNITS, diagnostics).map(|n| n as u32);
         match name.value.as_str() {
             "cores" => found.cores = number(1).map_or(Demand::Auto, Demand::Exactly),
             "gpus" => found.gpus = number(0).map_or(Demand::Auto, Demand::Exactly),

@@ -142,12 +142,27 @@ impl Diagnostics {
     pub fn extend(&mut self, other: Self) {
         self.items.extend(other.items);
     }
+    /// Adds what is wrong with the same file under a profile, and is not without it. Another machine may have other
+    /// variables: those that are lacking here do not count.
+    pub(super) fn add_of_profile(&mut self, profile: &str, found: &Self) {
+        let is_new = |item: &&Diagnostic| item.code != "reference/env" && !self.items.contains(item);
+        let named = |item: &Diagnostic| {
+            let message = format!("with `--profile {profile}`: {}", item.message);
+            Diagnostic { message, ..item.clone() }
+        };
+        let found: Vec<Diagnostic> = found.iter().filter(is_new).map(named).collect();
+        self.items.extend(found);
+    }
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
     /// How many were pushed: grows by one for each.
     pub(super) fn raw_len(&self) -> usize {
         self.items.len()
+    }
+    /// The one that was pushed at this position.
+    pub(super) fn get(&self, at: usize) -> Option<&Diagnostic> {
+        self.items.get(at)
     }
     /// How many there are, each counted once.
     pub fn len(&self) -> usize {

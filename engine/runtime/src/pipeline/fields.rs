@@ -19,13 +19,25 @@ pub(super) fn refuse_unknown_keys(
         if known.contains(&name) {
             continue;
         }
-        diagnostics.push(if not_yet.contains(&name) {
-            Diagnostic::new("pipeline/not-yet", format!("`{name}` is not supported yet"), key.span).help("remove it")
-        } else {
-            Diagnostic::new("pipeline/unknown-key", format!("{owner} has no key `{name}`"), key.span)
-                .nearest(name, known.iter().copied())
-                .help(format!("it takes {}", known.join(", ")))
+        let unknown = Diagnostic::new("pipeline/unknown-key", format!("{owner} has no key `{name}`"), key.span);
+        let unspaced = name.split_once(':').filter(|(before, _)| known.contains(before));
+        diagnostics.push(match unspaced {
+            _ if not_yet.contains(&name) => {
+                Diagnostic::new("pipeline/not-yet", format!("`{name}` is not supported yet"), key.span)
+                    .help("remove it")
+            }
+            Some((before, after)) => unknown.help(format!("a space stands after the colon: `{before}: {after}`")),
+            None => unknown.nearest(usual(name), known.iter().copied()).help(format!("it takes {}", known.join(", "))),
         });
+    }
+}
+
+/// Our word for what other tools call otherwise.
+fn usual(name: &str) -> &str {
+    match name {
+        "cpu" | "cpus" | "threads" => "cores",
+        "ram" | "mem" => "memory",
+        name => name,
     }
 }
 
@@ -53,10 +65,21 @@ pub(super) fn truth(node: &Node, what: &str, diagnostics: &mut Diagnostics) -> O
     if let Value::Bool(truth) = node.value {
         return Some(truth);
     }
-    let is_no = node.as_str().is_some_and(|text| ["no", "off", "n"].contains(&text.to_lowercase().as_str()));
-    let help = format!("{}: {}", what.trim_matches('`'), !is_no);
+    let help = match truth_meant(&node.to_string()) {
+        Some(truth) => format!("{}: {truth}", what.trim_matches('`')),
+        None => "write `true` or `false`".to_owned(),
+    };
     diagnostics.push(form(&format!("{what} is true or false"), node).help(help));
     None
+}
+
+/// What a text says that is meant as a truth.
+pub(super) fn truth_meant(text: &str) -> Option<bool> {
+    match text.to_lowercase().as_str() {
+        "true" | "yes" | "on" | "y" | "1" => Some(true),
+        "false" | "no" | "off" | "n" | "0" => Some(false),
+        _ => None,
+    }
 }
 
 /// One name or a list of names.
@@ -86,7 +109,11 @@ pub(super) fn whole(node: &Node, what: &str, least: u64, greatest: u64, diagnost
     if found.is_none() {
         let bounds = if greatest == u64::MAX { format!("from {least} on") } else { format!("{least} to {greatest}") };
         let message = format!("{what} is a whole number, {bounds}");
-        let help = format!("{}: {}", what.trim_matches('`'), least.max(1));
+        let fits = |number: &u64| (least..=greatest).contains(number);
+        let help = match node.as_str().and_then(|text| text.trim().parse().ok()).filter(fits) {
+            Some(number) => format!("without quotes: {number}"),
+            None => format!("{}: {}", what.trim_matches('`'), least.max(1)),
+        };
         diagnostics.push(Diagnostic::new("pipeline/form", message, node.span).help(help));
     }
     found

@@ -16,6 +16,7 @@ use super::{
     reference::Scope,
     source::{At, SourceFile},
     stage::Stage,
+    store_place,
 };
 
 const KEYS: [&str; 7] = ["name", "seed", "store", "params", "profiles", "stages", "publish"];
@@ -31,6 +32,8 @@ pub struct Pipeline {
     pub seed: u64,
     /// Where artifacts lie, if not in the home: a URL, or a path relative to the file.
     pub store: Option<At<String>>,
+    /// Names of the overlays that it has.
+    pub profiles: Vec<String>,
     pub params: IndexMap<String, Param>,
     pub publish: Vec<Publish>,
     /// What was asked in place of what the file says.
@@ -60,6 +63,7 @@ impl Read {
             source: source.clone(),
             seed: 0,
             store: None,
+            profiles: Vec::new(),
             params: IndexMap::new(),
             publish: Vec::new(),
             overrides,
@@ -103,18 +107,12 @@ impl Read {
         let mut take =
             |name: &str| entries.iter().position(|(key, _)| key.value == name).map(|at| entries.swap_remove(at).1);
         let [name, seed, store, params, profiles, mut stages, mut publish] = KEYS.map(&mut take);
-        if let Some(node) = name {
-            let name = text(&node, "`name`", diagnostics);
-            self.pipeline.is_named = name.is_some();
-            self.pipeline.name = name.map_or_else(|| std::mem::take(&mut self.pipeline.name), |name| name.value);
-        }
         if let Some(node) = seed {
             self.pipeline.seed = whole(&node, "`seed`", 0, u64::MAX, diagnostics).unwrap_or(0);
         }
         let source = self.pipeline.source.clone();
-        // A param may read the environment; it may not refer to another param.
         let none = IndexMap::new();
-        let scope = Scope::new(&none, environment, &source);
+        let scope = Scope::new(&none, environment, &source).of_params();
         let mut params = params.map(|node| params::read(&node, &scope, diagnostics)).unwrap_or_default();
         let mut changes = overrides::Changes {
             scope: &scope,
@@ -122,13 +120,23 @@ impl Read {
             stages: stages.as_mut(),
             diagnostics: &mut *diagnostics,
         };
+        self.pipeline.profiles = profile::names(profiles.as_ref());
         profile::apply(profiles, self.pipeline.overrides.profile.as_deref(), &mut changes);
         changes.apply(&self.pipeline.overrides);
         let names = stages.as_ref().and_then(Node::as_map).into_iter().flatten().map(|(name, _)| name.value.clone());
         let scope = Scope::new(&params, environment, &source).with_stages(names);
-        if let Some(mut node) = store {
+        if let Some(mut node) = name {
             scope.fill(&mut node, diagnostics);
-            self.pipeline.store = text(&node, "`store`", diagnostics);
+            let name = text(&node, "`name`", diagnostics);
+            self.pipeline.is_named = name.is_some();
+            self.pipeline.name = name.map_or_else(|| std::mem::take(&mut self.pipeline.name), |name| name.value);
+        }
+        if let Some(mut node) = store {
+            let before = diagnostics.raw_len();
+            scope.fill(&mut node, diagnostics);
+            if diagnostics.raw_len() == before {
+                self.pipeline.store = store_place::read(&node, diagnostics);
+            }
         }
         self.read_stages(stages, spoilt, &scope, diagnostics);
         if let Some(node) = &mut publish {

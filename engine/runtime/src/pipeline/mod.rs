@@ -28,8 +28,10 @@ mod quantity;
 mod recover;
 mod reference;
 mod schema;
+mod slips;
 mod source;
 mod stage;
+mod store_place;
 mod varied;
 mod wiring;
 mod with;
@@ -55,6 +57,8 @@ pub use schema::schema;
 pub use source::{At, MAX_FILE_BYTES, SourceFile, Span};
 pub use stage::{RESERVED, Require};
 
+use std::sync::Arc;
+
 use file::Read;
 use llmflow_contract::Registry;
 
@@ -70,6 +74,18 @@ pub struct Loaded {
 /// Reads and checks a pipeline. Never fails: so the planner adds what it finds, and all is shown at once.
 pub fn load(source: SourceFile, overrides: &Overrides, registry: &Registry) -> Loaded {
     load_in(source, overrides, registry, &|name| std::env::var(name).ok())
+}
+
+/// As [`load`], and what is wrong with it under each profile that is not chosen.
+pub fn load_with_profiles(source: SourceFile, overrides: &Overrides, registry: &Registry) -> Loaded {
+    let mut loaded = load(source, overrides, registry);
+    let source = Arc::clone(&loaded.pipeline.source);
+    for profile in loaded.pipeline.profiles.iter().filter(|name| overrides.profile.as_ref() != Some(name)) {
+        let overrides = Overrides { profile: Some(profile.clone()), ..overrides.clone() };
+        let found = load((*source).clone(), &overrides, registry).diagnostics;
+        loaded.diagnostics.add_of_profile(profile, &found);
+    }
+    loaded
 }
 
 /// As [`load`], in a given environment.

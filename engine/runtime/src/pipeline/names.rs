@@ -154,7 +154,7 @@ impl<'a> Names<'a> {
             return Some(Target::All(group.first..group.first + group.len));
         }
         let name = &group.stage.name.value;
-        let message = format!("`{name}` is {} stages, and {reader} takes one", group.len);
+        let message = format!("`{name}` is {}, and {reader} takes one", counted(group.len));
         let axes = group.matrix().into_iter().flat_map(|matrix| &matrix.axes);
         let axes: Vec<String> = axes.map(|axis| format!("{}: […]", axis.name)).collect();
         let help =
@@ -203,6 +203,11 @@ impl<'a> Names<'a> {
         let more = if names.len() > 2 * LISTED { ", …" } else { "" };
         diagnostics.push(diagnostic.help(format!("the file has {shown}{more}")));
     }
+}
+
+/// How a message counts the stages of a matrix.
+pub(super) fn counted(stages: u32) -> String {
+    if stages == 1 { "a matrix of 1 stage".to_owned() } else { format!("{stages} stages") }
 }
 
 impl<'a> Group<'a> {

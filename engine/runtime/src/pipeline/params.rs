@@ -12,6 +12,7 @@ use super::{
     origin::Given,
     reference::Scope,
     source::At,
+    with::{CUT_OFF, is_cut_off},
 };
 
 /// A value that stages refer to as `${params.name}`.
@@ -25,6 +26,8 @@ pub struct Param {
     pub doc: String,
     /// What changed it.
     pub given: Option<Given>,
+    /// What is wrong with the default: whoever refers to it is told that, and it is shown once.
+    pub(super) refused: Option<Diagnostic>,
 }
 
 /// Reads `params`.
@@ -41,6 +44,9 @@ pub(super) fn read(node: &Node, scope: &Scope<'_>, diagnostics: &mut Diagnostics
         if !is_name(&key.value) {
             let message = format!("`{}` cannot name a param: use letters, digits and `_`", key.value);
             diagnostics.push(Diagnostic::new("param/name", message, key.span).help("params: {learning_rate: 2e-4}"));
+        } else if is_cut_off(&key.value, value) {
+            let diagnostic = Diagnostic::new("param/name", format!("`{}` is no param", key.value), key.span);
+            diagnostics.push(diagnostic.label("the comma ends the number before it").help(CUT_OFF));
         } else if let Some(param) = read_one(key, value, scope, diagnostics) {
             params.insert(key.value.clone(), param);
         }
@@ -48,16 +54,18 @@ pub(super) fn read(node: &Node, scope: &Scope<'_>, diagnostics: &mut Diagnostics
     params
 }
 
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
 fn read_one(key: &At<String>, value: &Node, scope: &Scope<'_>, diagnostics: &mut Diagnostics) -> Option<Param> {
     let plain = |default: &Node, diagnostics: &mut Diagnostics| {
         let mut default = default.clone();
+        let before = diagnostics.raw_len();
         scope.fill(&mut default, diagnostics);
+        let refused = diagnostics.get(before).cloned();
         default.read_variable();
-        Param { value: default.clone(), default, range: None, doc: String::new(), given: None }
+        Param { value: default.clone(), default, range: None, doc: String::new(), given: None, refused }
     };
     let Some(entries) = value.as_map() else { return Some(plain(value, diagnostics)) };
     let Some(default) = value.get("default") else {

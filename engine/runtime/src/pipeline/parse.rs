@@ -14,6 +14,7 @@ use serde_yaml::{DuplicateKeyPolicy, Location, NonFiniteFloatPolicy, Options, Sp
 use super::{
     diagnostic::Diagnostic,
     node::{Node, Value},
+    slips,
     source::{At, SourceFile, Span},
 };
 
@@ -187,9 +188,11 @@ fn refusal(error: &serde_yaml::Error, text: &str) -> Diagnostic {
                 .label(words.to_owned())
                 .help("write the stages out instead of aliases of aliases")
         }
-        E::UnknownAnchor { .. } => Diagnostic::new("yaml/alias", "this alias has no anchor before it", span)
-            .help("give the value a name where it stands first: `with: &name {…}`"),
-        _ => {
+        E::UnknownAnchor { .. } => slips::glob(text, span).unwrap_or_else(|| {
+            Diagnostic::new("yaml/alias", "this alias has no anchor before it", span)
+                .help("give the value a name where it stands first: `with: &name {…}`")
+        }),
+        _ => slips::explained(words, text, span).unwrap_or_else(|| {
             let diagnostic = Diagnostic::new("yaml/syntax", format!("this is no YAML: {words}"), span);
             let line = text[..start].rsplit('\n').next().unwrap_or_default();
             match line.contains('\t') || rest.starts_with('\t') {
@@ -197,7 +200,7 @@ fn refusal(error: &serde_yaml::Error, text: &str) -> Diagnostic {
                 false => diagnostic
                     .help("close every bracket and quote; a text with `: `, ` #` or a bracket in it stands in quotes"),
             }
-        }
+        }),
     }
 }
 

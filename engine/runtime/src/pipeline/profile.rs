@@ -14,6 +14,12 @@ use super::{
 
 const HELP: &str = "profiles: {gpu: {params: {rank: 64}, stages: {sft: {with: {…}, resources: {gpus: 1}}}}}";
 
+/// The names of all profiles.
+pub(super) fn names(profiles: Option<&Node>) -> Vec<String> {
+    let entries = profiles.and_then(Node::as_map).unwrap_or_default();
+    entries.iter().map(|(name, _)| name.value.clone()).collect()
+}
+
 /// Lays the chosen profile over params and stages.
 pub(super) fn apply(profiles: Option<Node>, chosen: Option<&str>, changes: &mut Changes<'_>) {
     let entries = match profiles {

@@ -11,8 +11,11 @@ use super::{
     check::Checker,
     diagnostic::{Diagnostic, Diagnostics},
     fields::texts,
+    file::Read,
+    names::counted,
     node::{Node, Value},
     source::{At, SourceFile, Span},
+    store_place,
 };
 
 /// What to put where at the end of a run.
@@ -71,11 +74,16 @@ pub(super) fn read(node: &Node, diagnostics: &mut Diagnostics) -> Vec<ReadPublis
 struct Taken {
     paths: HashMap<PathBuf, Span>,
     above: HashMap<PathBuf, Span>,
+    /// The pipeline's own store, if that is a folder below the file's.
+    store: Option<PathBuf>,
 }
 
 impl Checker<'_> {
-    pub(super) fn publish(&mut self, items: &[ReadPublish], source: &SourceFile) -> Vec<Publish> {
-        let mut taken = Taken::default();
+    pub(super) fn publish(&mut self, read: &Read) -> Vec<Publish> {
+        let (items, source): (&[ReadPublish], &SourceFile) = (&read.publish, &read.pipeline.source);
+        let store = read.pipeline.store.as_ref();
+        let store = store.and_then(|store| store_place::folder_within(&store.value, source));
+        let mut taken = Taken { store, ..Taken::default() };
         if let Some(own) = source.path.file_name() {
             taken.paths.insert(PathBuf::from(own), Span::default());
         }
@@ -99,10 +107,10 @@ impl Checker<'_> {
             return Some(Target::Report);
         }
         let found = self.names.find(what, &mut self.diagnostics)?;
-        self.output(found.group, found.rest, what)?;
+        self.output(&found, what)?;
         let Some(one) = found.one else {
             let group = &self.names.groups[found.group];
-            let message = format!("`{}` is {} stages: which of them?", group.stage.name.value, group.len);
+            let message = format!("`{}` is {}: which of them?", group.stage.name.value, counted(group.len));
             let help = format!("name one of {}", self.names.listed(found.group));
             self.diagnostics.push(Diagnostic::new("matrix/many", message, what.span).help(help));
             return None;
@@ -141,6 +149,12 @@ impl Checker<'_> {
             self.diagnostics.push(Diagnostic::new("publish/path", message, path.span).help(help));
             return;
         }
+        if taken.store.as_ref().is_some_and(|store| clean.starts_with(store) || store.starts_with(&clean)) {
+            let message = format!("`{}` and the pipeline's own store lie one inside the other", path.value);
+            let help = "publish beside it: `out/model.gguf`";
+            self.diagnostics.push(Diagnostic::new("publish/path", message, path.span).help(help));
+            return;
+        }
         let around = clean.ancestors().skip(1).find_map(|above| taken.paths.get(above));
         let other = around.or_else(|| taken.above.get(&clean)).filter(|_| !is_remote(&path.value));
         if let Some(first) = other.copied() {
@@ -165,7 +179,7 @@ impl Checker<'_> {
 }
 
 /// The path without `.` and `..`, if it stays inside the folder and names something in it.
-fn inside(path: &str) -> Result<PathBuf, String> {
+pub(super) fn inside(path: &str) -> Result<PathBuf, String> {
     if is_remote(path) {
         let (scheme, rest) = path.split_once("://").unwrap_or_default();
         let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));

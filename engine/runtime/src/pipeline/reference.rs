@@ -13,7 +13,7 @@ use super::{
     matrix::Cell as MatrixCell,
     node::{Node, Value},
     origin::{Given, Origin},
-    params::Param,
+    params::{Param, is_name},
     source::{SourceFile, Span},
 };
 
@@ -30,6 +30,8 @@ pub(super) struct Scope<'a> {
     cell: Option<MatrixCell<'a>>,
     /// Whether `${matrix.x}` stays, to be filled once for each combination.
     is_swept: bool,
+    /// Whether params are read: none refers to another.
+    is_of_params: bool,
     /// Whether `${secret.X}` may stand here: which params take it, the check of params says.
     takes_secrets: bool,
     /// Names of stages: each has metrics that a param may name.
@@ -46,7 +48,13 @@ impl<'a> Scope<'a> {
     ) -> Self {
         let budget = Rc::new(Cell::new((1 << 20) + 16 * source.text.len()));
         let stages = Rc::default();
-        Self { params, environment, source, cell: None, is_swept: false, takes_secrets: false, stages, budget }
+        let (is_swept, is_of_params, takes_secrets) = (false, false, false);
+        Self { params, environment, source, cell: None, is_swept, is_of_params, takes_secrets, stages, budget }
+    }
+
+    /// For the params themselves.
+    pub fn of_params(self) -> Self {
+        Self { is_of_params: true, ..self }
     }
 
     /// With stages whose metrics a param may name.
@@ -173,6 +181,18 @@ impl<'a> Scope<'a> {
             Some(Arc::new(Origin { name: Some(format!("{family}.{key}")), span, given, metric: None }))
         };
         let (value, origin) = match family {
+            "params" | "env" | "matrix" if !is_name(key) => {
+                let message = format!("`{reference}` is no reference");
+                let help = match key.contains("${") {
+                    true => "references do not nest: name one value",
+                    false => "a reference is the name of one value: no arithmetic, no default, no part of a map",
+                };
+                return Err(error("reference/form", message).help(help));
+            }
+            "params" if self.is_of_params => {
+                let help = "write the value out here; stages refer to params";
+                return Err(error("reference/params", "a param cannot refer to another".to_owned()).help(help));
+            }
             "params" => {
                 let Some(param) = self.params.get(key) else {
                     let unknown = error("reference/unknown", format!("there is no param `{key}`"));
@@ -180,6 +200,9 @@ impl<'a> Scope<'a> {
                         .nearest(key, self.param_names())
                         .help(format!("give it a default at the top of the file: `params: {{{key}: …}}`")));
                 };
+                if let Some(refused) = &param.refused {
+                    return Err(refused.clone());
+                }
                 let value = param.value.value.clone_within(&self.budget);
                 (value, named(Some(param.default.span), param.given.clone()))
             }

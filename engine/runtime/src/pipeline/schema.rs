@@ -5,7 +5,7 @@
 use llmflow_contract::{Entry, ParamInfo, ParamType, Registry, Role};
 use serde_json::{Map, Value, json};
 
-use super::demand::RETRIED;
+use super::demand::{MAX_UNITS, RETRIED};
 
 /// The schema of a pipeline file whose stages use these operators.
 pub fn schema(registry: &Registry) -> Value {
@@ -20,9 +20,9 @@ pub fn schema(registry: &Registry) -> Value {
         "additionalProperties": false,
         "patternProperties": { "^x-": {} },
         "properties": {
-            "name": { "type": ["string", "integer"], "description": "Default: the file's name." },
-            "seed": { "type": "integer", "minimum": 0, "default": 0 },
-            "store": { "type": "string", "description": "Where artifacts lie: a folder, s3://…, gs://…, az://…. Default: the home." },
+            "name": { "$ref": "#/definitions/name", "description": "Default: the file's name." },
+            "seed": { "type": "integer", "minimum": 0, "maximum": u64::MAX, "default": 0 },
+            "store": { "anyOf": store(), "description": "Where artifacts lie: a folder, s3://…, gs://…, az://…. Default: the home." },
             "params": {
                 "type": ["object", "null"],
                 "propertyNames": { "pattern": "^[A-Za-z0-9_-]+$" },
@@ -54,22 +54,30 @@ pub fn schema(registry: &Registry) -> Value {
             },
         },
         "definitions": {
-            "name": { "type": ["string", "integer"] },
+            "name": { "type": ["string", "integer"], "pattern": "\\S" },
             "names": { "anyOf": [
                 { "$ref": "#/definitions/name" },
                 { "type": "array", "items": { "$ref": "#/definitions/name" }, "minItems": 1 },
             ] },
             "reference": { "type": "string", "pattern": REFERENCE },
             "truth": { "anyOf": [{ "type": "boolean" }, { "$ref": "#/definitions/reference" }] },
-            "whole": { "anyOf": [{ "type": "integer", "minimum": 0 }, { "$ref": "#/definitions/reference" }] },
+            "seed": { "anyOf": [
+                { "type": "integer", "minimum": 0, "maximum": u64::MAX },
+                { "$ref": "#/definitions/reference" },
+            ] },
+            "duration": { "anyOf": [
+                { "type": "string", "pattern": "^\\s*([0-9.]+\\s*[A-Za-zµ]+\\s*)+$", "not": { "pattern": "^[^1-9]*$" } },
+                { "$ref": "#/definitions/reference" },
+            ] },
+            "condition": { "type": "string", "pattern": "\\S" },
             "resources": resources(),
             "matrix": matrix(),
             "profile": { "type": "object", "additionalProperties": false, "properties": {
-                "params": { "type": "object" },
-                "stages": { "type": "object", "additionalProperties": {
-                    "type": "object", "additionalProperties": false, "properties": {
+                "params": { "type": ["object", "null"] },
+                "stages": { "type": ["object", "null"], "additionalProperties": {
+                    "type": ["object", "null"], "additionalProperties": false, "properties": {
                         "with": { "type": ["object", "null"] },
-                        "resources": { "$ref": "#/definitions/resources" },
+                        "resources": { "anyOf": [{ "type": "null" }, { "$ref": "#/definitions/resources" }] },
                     },
                 } },
             } },
@@ -78,29 +86,54 @@ pub fn schema(registry: &Registry) -> Value {
     })
 }
 
+/// `20G`, `1.5 TiB`
+const SIZE: &str = "^\\s*([0-9]+\\.?[0-9]*|\\.[0-9]+)\\s*([kKmMgGtTpP]([iI]?[bB])?|[bB])\\s*$";
+
 /// A text with a reference in it, which may stand for a value of any type.
 const REFERENCE: &str = "\\$\\{.+\\}";
 
+/// A text that names a place, as far as a pattern can tell.
+fn store() -> Value {
+    json!([
+        { "type": "integer" },
+        { "$ref": "#/definitions/reference" },
+        { "type": "string", "pattern": "^((s3|gs|az)://[^/@]+(/.*)?|file:///.*|memory://.*)$" },
+        { "type": "string", "pattern": "\\S", "not": { "pattern": "^(~|[^/:]*:/|(s3|gs|az|file)(:|//))" } },
+    ])
+}
+
 fn resources() -> Value {
-    let demand = json!({ "anyOf": [{ "const": "auto" }, { "$ref": "#/definitions/whole" }] });
-    let cores = json!({ "allOf": [demand, { "not": { "const": 0 } }] });
+    let demand = |least: u64| {
+        json!({ "anyOf": [
+            { "const": "auto" },
+            { "type": "integer", "minimum": least, "maximum": MAX_UNITS },
+            { "$ref": "#/definitions/reference" },
+        ] })
+    };
     json!({
         "type": "object",
         "additionalProperties": false,
         "description": "A number is a demand: exit 3 without it. `auto` is what the operator can use here.",
         "properties": {
-            "cores": cores,
+            "cores": demand(1),
             "memory": { "anyOf": [
-                { "type": "string", "pattern": "^(auto|[0-9.]+ *([kKmMgGtTpP]([iI]?[bB])?|[bB]))$" },
+                { "const": "auto" },
+                { "type": "string", "pattern": SIZE, "not": { "pattern": "^[^1-9]*$" } },
                 { "$ref": "#/definitions/reference" },
             ] },
-            "gpus": demand,
+            "gpus": demand(0),
         },
     })
 }
 
 fn matrix() -> Value {
-    let entries = json!({ "type": "array", "minItems": 1, "items": { "type": "object", "minProperties": 1 } });
+    let entries = json!({ "anyOf": [
+        { "type": "array", "minItems": 1, "items": { "anyOf": [
+            { "type": "object", "minProperties": 1 },
+            { "$ref": "#/definitions/reference" },
+        ] } },
+        { "$ref": "#/definitions/reference" },
+    ] });
     json!({
         "type": "object",
         "description": "A sweep: one stage for each combination, its values read as ${matrix.name}.",
@@ -119,12 +152,13 @@ fn matrix() -> Value {
 }
 
 fn stage(operators: &[Value], cases: &[Value]) -> Value {
+    let class = json!({ "anyOf": [{ "enum": RETRIED }, { "$ref": "#/definitions/reference" }] });
     json!({
         "type": "object",
         "required": ["op"],
         "additionalProperties": false,
         "properties": {
-            "op": { "description": "The operator.", "oneOf": operators },
+            "op": { "description": "The operator.", "anyOf": [{ "oneOf": operators }, { "$ref": "#/definitions/reference" }] },
             "in": { "description": "A stage, stage.port, a list, or a map from ports to them; where a port takes many, a map from labels too.", "anyOf": [
                 { "type": "null" },
                 { "$ref": "#/definitions/names" },
@@ -142,6 +176,7 @@ fn stage(operators: &[Value], cases: &[Value]) -> Value {
             "matrix": { "$ref": "#/definitions/matrix" },
             "when": {
                 "type": ["string", "boolean"],
+                "pattern": "\\S",
                 "description": "Runs only if this holds, of params and metrics of other stages: params.use_dpo and eval.acc > 0.4",
             },
             "after": { "description": "Stages to wait for without reading them.", "$ref": "#/definitions/names" },
@@ -152,14 +187,17 @@ fn stage(operators: &[Value], cases: &[Value]) -> Value {
                     { "$ref": "#/definitions/reference" },
                 ] },
                 "on": { "anyOf": [
-                    { "enum": RETRIED },
-                    { "type": "array", "items": { "enum": RETRIED }, "minItems": 1 },
+                    class,
+                    { "type": "array", "items": class, "minItems": 1 },
                 ] },
-                "backoff": { "type": "string" },
+                "backoff": { "$ref": "#/definitions/duration" },
             } },
-            "timeout": { "type": "string", "description": "Of one attempt: 90s, 30m, 2h." },
-            "seed": { "$ref": "#/definitions/whole" },
-            "require": { "description": "Conditions on this stage's metrics; else it is refused.", "$ref": "#/definitions/names" },
+            "timeout": { "description": "Of one attempt: 90s, 30m, 2h.", "$ref": "#/definitions/duration" },
+            "seed": { "$ref": "#/definitions/seed" },
+            "require": { "description": "Conditions on this stage's metrics; else it is refused.", "anyOf": [
+                { "$ref": "#/definitions/condition" },
+                { "type": "array", "items": { "$ref": "#/definitions/condition" }, "minItems": 1 },
+            ] },
             "cache": { "description": "false: run it every time.", "$ref": "#/definitions/truth" },
             "frozen": { "description": "true: never run it again while its result exists.", "$ref": "#/definitions/truth" },
         },

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 /// Larger files are refused before they are parsed: 10,000 stages are about 1 MB.
 pub const MAX_FILE_BYTES: u64 = 8 << 20;
 
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// A pipeline file in memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceFile {
@@ -51,8 +53,13 @@ impl<T> Deref for At<T> {
 }
 
 impl SourceFile {
+    /// Without the mark of byte order that some editors put in front: it would be a column.
     pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
-        Self { path: path.into(), text: text.into() }
+        let mut text = text.into();
+        if text.starts_with(BYTE_ORDER_MARK) {
+            text.remove(0);
+        }
+        Self { path: path.into(), text }
     }
 
     /// Stands for the file's place, whatever it holds: what a home remembers of it lies under this name.
@@ -66,19 +73,31 @@ impl SourceFile {
         crate::plan::absolute(self.base()).join(self.file_name())
     }
 
-    /// Reads a file.
+    /// Reads a pipeline file.
     ///
     /// # Errors
     /// Class `input` if it is missing, over [`MAX_FILE_BYTES`] or not UTF-8.
     pub fn read(path: &Path) -> Result<Self, Failure> {
+        Self::read_as("the pipeline", "name the file: `llmflow run FILE.yaml`", path)
+    }
+
+    /// Reads a file of params.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_params(path: &Path) -> Result<Self, Failure> {
+        Self::read_as("the params", "name a file of params: `--params-file FILE.yaml`", path)
+    }
+
+    fn read_as(what: &str, help: &str, path: &Path) -> Result<Self, Failure> {
         let failed = |error| {
-            let failure = Failure::io("reading the pipeline", path, &error);
-            if failure.help.is_some() { failure } else { failure.help("name the file: `llmflow run FILE.yaml`") }
+            let failure = Failure::io(&format!("reading {what}"), path, &error);
+            if failure.help.is_some() { failure } else { failure.help(help) }
         };
         let size_bytes = std::fs::metadata(path).map_err(failed)?.len();
         if size_bytes > MAX_FILE_BYTES {
             let message =
-                format!("`{}` has {size_bytes} bytes; a pipeline file has at most {MAX_FILE_BYTES}", path.display());
+                format!("`{}` has {size_bytes} bytes; such a file has at most {MAX_FILE_BYTES}", path.display());
             return Err(Failure::input("pipeline/too-big", message)
                 .help("keep data in files of its own and name them: `with: {path: data.jsonl}`"));
         }
@@ -123,7 +142,7 @@ impl SourceFile {
         let before = &self.text[..offset];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = 1 + before.bytes().filter(|byte| *byte == b'\n').count();
-        (line, 1 + before[line_start..].trim_start_matches('\u{feff}').chars().count())
+        (line, 1 + before[line_start..].chars().count())
     }
 
     pub fn place(&self, span: Span) -> Place {
@@ -159,6 +178,12 @@ mod tests {
         assert_eq!(source.position(7), (1, 7), "inside é is at é");
         assert_eq!(source.position(12), (2, 1));
         assert_eq!(source.position(9_999), (3, 1));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_column() {
+        let source = SourceFile::new("p.yaml", "\u{feff}nam: x\n");
+        assert_eq!((source.text.as_str(), source.position(4)), ("nam: x\n", (1, 5)));
     }
 
     #[test]

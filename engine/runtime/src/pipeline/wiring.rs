@@ -9,10 +9,10 @@ use llmflow_contract::{Arity, Entry, Port, StageId};
 
 use super::{
     check::{Checker, SIDE_PORTS},
-    condition::{ReadWhen, place_within},
+    condition::{ReadWhen, place_within, refuse_bare},
     def::{Fill, InputRef, MetricRef, StageRef, When, Wired},
     diagnostic::{Diagnostic, nearest},
-    names::Target,
+    names::{Found, Target},
     source::{At, Span},
     stage::{Reads, Ref, Stage, Wiring, check_label},
     varied::Varied,
@@ -238,21 +238,29 @@ impl Checker<'_> {
         }
     }
 
-    /// The output that a reference names. One of a stage whose operator is unknown is taken on trust.
+    /// The output that a reference names.
     fn piece(&mut self, from: usize, reference: &Ref, reader: &str, gathers: bool) -> Option<Piece> {
         let found = self.names.find(reference, &mut self.diagnostics)?;
-        let port = self.output(found.group, found.rest, reference)?;
+        let port = self.output(&found, reference)?;
         let target = self.names.target(from, &found, reader, gathers, reference.span, &mut self.diagnostics)?;
         self.count_gathered(&target, reference.span)?;
         Some(Piece { target, port, span: reference.span, label: None })
     }
 
-    /// The port that a reference names: the main one without a name.
-    pub(super) fn output(&mut self, group: usize, port: Option<&str>, reference: &Ref) -> Option<Port> {
-        let group = &self.names.groups[group];
+    /// The port that a reference names: the main one without a name. What a stage gives that was refused is unknown: its
+    /// ports are taken on trust.
+    pub(super) fn output(&mut self, found: &Found<'_>, reference: &Ref) -> Option<Port> {
+        let (group, port) = (&self.names.groups[found.group], found.rest);
         let name = &group.stage.name.value;
-        let Some(entry) = group.entry else { return Some(Port::from(port.unwrap_or("unknown"))) };
-        let named = if entry.outputs_by_name { Some(named_outputs(group.stage, entry)?) } else { None };
+        let on_trust = || Some(Port::from(port.unwrap_or("unknown")));
+        let Some(entry) = group.entry else { return on_trust() };
+        let named = match entry.outputs_by_name {
+            false => None,
+            true => match self.named_outputs(found, entry) {
+                None => return on_trust(),
+                named => named,
+            },
+        };
         let outputs: Vec<&str> = match &named {
             Some(ports) => ports.iter().map(Port::as_str).collect(),
             None => entry.outputs.iter().map(|spec| spec.port.as_str()).collect(),
@@ -276,6 +284,18 @@ impl Checker<'_> {
         let all = outputs.iter().copied().chain(SIDE_PORTS).collect::<Vec<_>>().join(", ");
         self.diagnostics.push(diagnostic.help(format!("it gives {all}")));
         None
+    }
+
+    /// The outputs of a stage whose params name them, read from the values that it runs with; nothing where those are
+    /// refused.
+    fn named_outputs(&self, found: &Found<'_>, entry: &Entry) -> Option<Vec<Port>> {
+        let shared = &self.shared[found.group].stages;
+        let combination = found.one.map_or(0, |one| one - self.names.groups[found.group].first);
+        // A metric has no value yet, and is no name of an output.
+        let has_value = |name: &str| !shared.fills.iter().any(|fill| fill.param == name);
+        let with = shared.with.iter().filter(|(name, _)| has_value(name));
+        let with = with.map(|(name, value)| (name.clone(), value.get(combination).clone()));
+        entry.named_outputs(&serde_json::Value::Object(with.collect()))
     }
 
     /// The stages that `after` names, for each combination.
@@ -339,9 +359,7 @@ impl Checker<'_> {
         for name in when.expr.names() {
             let at = place_within(&self.diagnostics.source, &when.text, name);
             if !name.contains('.') {
-                let message = format!("`{name}` is neither a param nor a metric of a stage");
-                let diagnostic = Diagnostic::new("when/unknown", message, at);
-                self.diagnostics.push(diagnostic.help(format!("write `params.{name}`, or `STAGE.{name}`")));
+                refuse_bare(name, at, &mut self.diagnostics);
                 continue;
             }
             let reference = At::new(name.to_owned(), at);
@@ -418,15 +436,6 @@ fn are_labels(ports: &[(At<Port>, Reads)], entry: &Entry) -> bool {
         _ => ports.iter().any(|(name, _)| name.value == spec.port),
     };
     spec.arity == Arity::Many && !is_meant
-}
-
-/// The outputs of a stage whose params name them; nothing where those are refused, which is reported.
-fn named_outputs(stage: &Stage, entry: &Entry) -> Option<Vec<Port>> {
-    let with = stage.with.iter().filter_map(|(name, value)| {
-        let first = value.as_ref()?.values().first()?;
-        Some((name.value.clone(), first.to_json()))
-    });
-    entry.named_outputs(&serde_json::Value::Object(with.collect()))
 }
 
 fn indices(target: &Target, combination: u32) -> impl Iterator<Item = u32> + use<> {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{
     diagnostic::{Diagnostic, Diagnostics},
+    fields::truth_meant,
     node::{Node, Value, int_json},
     origin::Origin,
     places::Places,
@@ -136,8 +137,11 @@ impl Checker<'_> {
             if path.is_empty() { format!("`{}`", self.operator) } else { format!("`{path}` of `{}`", self.operator) };
         let message = format!("{}{owner} has no param `{}`", node.map(Node::blame).unwrap_or_default(), key.value);
         let span = node.is_none_or(|node| node.place().is_some()).then_some(key.span);
-        let diagnostic = Diagnostic::new("param/unknown", message, span).nearest(&key.value, names);
-        self.found.push(diagnostic.help(format!("llmflow operators {}", self.operator)));
+        let diagnostic = Diagnostic::new("param/unknown", message, span);
+        self.found.push(match node.is_some_and(|node| is_cut_off(&key.value, node)) {
+            true => diagnostic.label("the comma ends the number before it").help(CUT_OFF),
+            false => diagnostic.nearest(&key.value, names).help(format!("llmflow operators {}", self.operator)),
+        });
     }
 
     fn doubled(&mut self, info: &ParamInfo, first: &At<String>, second: &At<String>) {
@@ -316,18 +320,24 @@ impl Checker<'_> {
     }
 
     fn refuse_type(&mut self, kind: &ParamType, node: &Node, name: &str) {
-        let message = format!("`{name}` is {}, not {}", kind.describe(), node.describe());
+        let message = match (kind, &node.value) {
+            (ParamType::Integer, Value::Float(number)) if number.fract() == 0.0 => {
+                format!("`{name}` is too large for a whole number")
+            }
+            (ParamType::Integer, Value::Float(number)) => format!("`{name}` is {}, not {number}", kind.describe()),
+            _ => format!("`{name}` is {}, not {}", kind.describe(), node.describe()),
+        };
         let diagnostic = self.refuse("param/type", message, node);
         let is_scalar = matches!(node.value, Value::Bool(_) | Value::Int(_) | Value::Float(_));
         let diagnostic = match (kind, &node.value) {
             (ParamType::String | ParamType::Choice(_), _) if is_scalar => {
                 diagnostic.help(format!("quote it: \"{node}\""))
             }
-            (ParamType::Bool, Value::String(text)) if ["yes", "on", "y"].contains(&text.to_lowercase().as_str()) => {
-                diagnostic.help("write `true`")
-            }
-            (ParamType::Bool, Value::String(text)) if ["no", "off", "n"].contains(&text.to_lowercase().as_str()) => {
-                diagnostic.help("write `false`")
+            (ParamType::Bool, Value::String(_) | Value::Int(_)) => {
+                diagnostic.help(match truth_meant(&node.to_string()) {
+                    Some(truth) => format!("write `{truth}`"),
+                    None => "write `true` or `false`".to_owned(),
+                })
             }
             (ParamType::List(_), _) if !matches!(node.value, Value::Map(_)) => {
                 diagnostic.help(format!("write `[{node}]`"))
@@ -349,6 +359,13 @@ impl Checker<'_> {
             _ => diagnostic,
         }
     }
+}
+
+pub(super) const CUT_OFF: &str = "a number has a decimal point, and no comma: `0.5`, `1000`";
+
+/// Whether a key is what a comma in a number leaves behind: `{x: 0,5}` is an `x` of 0 and a `5` of nothing.
+pub(super) fn is_cut_off(key: &str, node: &Node) -> bool {
+    node.value == Value::Null && !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Whether `${secret.X}` stands anywhere in a value.

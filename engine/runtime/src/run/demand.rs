@@ -97,7 +97,11 @@ fn unmet(stage: &StageId, wanted: &Resources, compute: &Compute) -> Option<Failu
         Demand::Exactly(gpus) if gpus > compute.usable_gpus => Some(
             Failure::environment(
                 "resources/gpus",
-                format!("`{stage}` demands {gpus} GPUs; this build can use {}", compute.usable_gpus),
+                format!(
+                    "`{stage}` demands {gpus} {}; this build can use {}",
+                    if gpus == 1 { "GPU" } else { "GPUs" },
+                    compute.usable_gpus
+                ),
             )
             .help("write `gpus: auto`, or see README: GPU"),
         ),

@@ -478,7 +478,7 @@ pub struct Checked {
 /// Checks a file without a home.
 pub async fn check(pipeline: &std::path::Path, overrides: &Overrides, registry: &Registry) -> Result<Checked, Error> {
     let source = SourceFile::read(pipeline)?;
-    let loaded = crate::pipeline::load(source, overrides, registry);
+    let loaded = crate::pipeline::load_with_profiles(source, overrides, registry);
     let (store, machine) = (Store::open("memory://check")?, machine_of(&device::limits()));
     let mut remotes = Remotes::locked_only(loaded.pipeline.source.base())?;
     let ground = Ground { registry, store: &store, stood: &mut Stood::nothing(), lineage: None, machine };

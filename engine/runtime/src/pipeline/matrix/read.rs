@@ -20,6 +20,8 @@ const MAX_COMPARISONS: usize = 1 << 26;
 const INCLUDE: &str = "include";
 const EXCLUDE: &str = "exclude";
 const MAX_PARALLEL: &str = "max_parallel";
+/// Letters that a name may differ in from one of these keys and still be taken for it.
+const SLIPS: usize = 2;
 
 impl Matrix {
     /// Reads `matrix`.
@@ -42,7 +44,10 @@ impl Matrix {
                     matrix.max_parallel =
                         whole(node, "`max_parallel`", 1, MAX_STAGES as u64, diagnostics).map(|number| number as u32);
                 }
-                _ => matrix.axes.extend(Axis::read(name, node, diagnostics)),
+                _ => match mistaken(name, node, entries) {
+                    Some(diagnostic) => diagnostics.push(diagnostic),
+                    None => matrix.axes.extend(Axis::read(name, node, diagnostics)),
+                },
             }
         }
         let mut listed =
@@ -195,6 +200,27 @@ impl Matrix {
             Diagnostic::new("matrix/unknown-axis", message, name.span).nearest(&name.value, names.iter().copied());
         diagnostics.push(diagnostic.help(format!("it has {}", names.join(", "))));
     }
+}
+
+/// What is wrong with an axis that is hardly meant as one: its name is a slip of a key's, or it lists combinations.
+fn mistaken(name: &At<String>, node: &Node, entries: &[(At<String>, Node)]) -> Option<Diagnostic> {
+    let keys = [INCLUDE, EXCLUDE, MAX_PARALLEL];
+    if let Some(key) = keys.into_iter().find(|key| strsim::osa_distance(&name.value, key) <= SLIPS) {
+        let message = format!("`{}` is too close to `{key}` to name an axis", name.value);
+        let diagnostic = Diagnostic::new("matrix/name", message, name.span).label(format!("the nearest is `{key}`"));
+        return Some(diagnostic.help(format!("write `{key}`, or give the axis another name")));
+    }
+    let Value::List(items) = &node.value else { return None };
+    let is_other =
+        |key: &At<String>| key.value != name.value && entries.iter().any(|(axis, _)| axis.value == key.value);
+    let is_combination = |item: &Node| {
+        item.as_map().is_some_and(|entry| !entry.is_empty() && entry.iter().all(|(key, _)| is_other(key)))
+    };
+    (!items.is_empty() && items.iter().all(is_combination)).then(|| {
+        let message = format!("`{}` lists combinations of other axes, an axis lists values", name.value);
+        let help = "`exclude: […]` leaves combinations out, `include: […]` adds some";
+        Diagnostic::new("matrix/form", message, name.span).help(help)
+    })
 }
 
 /// One entry of `include` or `exclude`, and its place.

@@ -3,7 +3,9 @@
 mod invalid;
 mod matrix;
 mod mutation;
+mod named;
 pub(crate) mod operators;
+mod refused;
 mod speed;
 mod valid;
 

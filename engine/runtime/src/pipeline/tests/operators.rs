@@ -1,13 +1,15 @@
-//! Four operators that do nothing, to check pipelines against.
+//! A few operators that do nothing, to check pipelines against.
+
+use std::collections::BTreeMap;
 
 use llmflow_contract::{
-    Artifact, Context, Failure, Made, Operator, Registry, inputs, kinds, outputs,
+    Artifact, Bound, Context, Failure, Made, Named, Operator, Port, Registry, inputs, kinds, outputs,
     schemars::{self, JsonSchema},
 };
 use serde::{Deserialize, Serialize};
 
 pub fn registry() -> Registry {
-    Registry::new().with::<Load>().with::<Dedup>().with::<Split>().with::<Sft>().with::<Compare>()
+    Registry::new().with::<Load>().with::<Dedup>().with::<Split>().with::<Sft>().with::<Compare>().with::<Command>()
 }
 
 macro_rules! operator {
@@ -144,3 +146,35 @@ operator!(Dedup, "data.dedup", DedupParams, Many, Rows);
 operator!(Split, "data.split", SplitParams, One, Parts);
 operator!(Sft, "train.sft", SftParams, Training, Adapter);
 operator!(Compare, "eval.compare", NoParams, Pair, ());
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub struct CommandParams {
+    /// The program and its arguments.
+    command: Vec<String>,
+    /// What it leaves, with their kinds.
+    outputs: BTreeMap<String, String>,
+    /// Variables of its environment.
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    /// Most bytes that it may leave.
+    #[serde(default)]
+    max_output_bytes: u64,
+}
+
+/// An operator whose params name its outputs.
+pub struct Command;
+
+impl Operator for Command {
+    const NAME: &'static str = "run.command";
+    const VERSION: u32 = 1;
+    const DOC: &'static str = "Stands in for run.command.";
+    type Params = CommandParams;
+    type Inputs = Bound;
+    type Outputs = Named;
+    fn named_outputs(params: &Self::Params) -> Vec<Port> {
+        params.outputs.keys().map(|name| Port::from(name.as_str())).collect()
+    }
+    fn run(_: Self::Params, _: Self::Inputs, _: &Context) -> Result<Self::Outputs, Failure> {
+        Err(Failure::bug("never run"))
+    }
+}
