@@ -1,5 +1,7 @@
 //! What `publish` puts where the user wants it, in a form that other tools read.
 
+use std::os::unix::fs::PermissionsExt;
+
 use llmflow_contract::Digest;
 use serde_json::Value;
 
@@ -26,6 +28,15 @@ fn rows_are_published_in_the_form_that_the_ending_names() {
     let csv = project.llmflow("export @/rows exported.csv");
     assert!(csv.code == Some(2) && csv.err.contains("llmflow export @/rows exported.jsonl"), "{}", csv.err);
     assert!(!project.path("exported.csv").exists());
+    let mode = |path: &str| std::fs::metadata(project.path(path)).unwrap().permissions().mode();
+    project.succeeds("export @/rows exported.parquet");
+    assert_eq!(
+        [mode("exported.jsonl"), mode("exported.parquet")],
+        [mode("rows.jsonl"); 2],
+        "as any file of the user's"
+    );
+    let trace = project.llmflow("export @/rows.trace trace.jsonl");
+    assert!(trace.code == Some(2) && trace.err.contains("llmflow export @/rows.trace trace.parquet"), "{}", trace.err);
     for parquet in ["out/rows.parquet", "out/rows/part-00000.parquet"] {
         assert!(std::fs::read(project.path(parquet)).unwrap().starts_with(b"PAR1"), "{parquet}");
     }

@@ -44,7 +44,7 @@ fn a_secret_reaches_its_worker_and_no_file_screen_or_key() {
     let project = Project::with(PIPELINE);
     let first = run(&project, "run pipeline.yaml --json", Some(canary));
     assert_eq!(first.code, Some(0), "{}{}", first.out, first.err);
-    let length = fs::read_to_string(project.path("out/answer")).unwrap();
+    let length = fs::read_to_string(project.path("out/answer/length")).unwrap();
     assert_eq!(length.trim(), canary.len().to_string(), "the program knew it");
     let failed = run(&project, "run pipeline.yaml --set ends=3", Some(canary));
     assert_eq!(failed.code, Some(1), "{}", failed.err);
@@ -94,7 +94,7 @@ fn no_worker_inherits_a_secret_or_a_key_to_a_hub() {
     let done = Done::of(&done.unwrap());
     assert_eq!(done.code, Some(0), "{}", done.err);
     for stage in ["caller", "other"] {
-        let environ = fs::read_to_string(project.path(&format!("out/{stage}"))).unwrap();
+        let environ = fs::read_to_string(project.path(&format!("out/{stage}/environ"))).unwrap();
         assert!(environ.contains("PLAIN=canary-3"), "the program saw its worker: {environ}");
         assert!(!environ.contains("canary-1") && !environ.contains("canary-2"), "{stage}: {environ}");
     }
@@ -131,6 +131,6 @@ fn a_program_does_not_read_a_secret_out_of_the_engine() {
         let mut command = as_anyone(&project, "run pipeline.yaml");
         let done = Done::of(&command.env("CANARY_VARIABLE", "a-canary").output().unwrap());
         assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
-        assert_eq!(fs::read_to_string(project.path("out/answer")).unwrap().trim(), found, "{with}");
+        assert_eq!(fs::read_to_string(project.path("out/answer/it")).unwrap().trim(), found, "{with}");
     }
 }

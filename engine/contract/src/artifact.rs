@@ -63,6 +63,16 @@ pub struct FileEntry {
     pub path: String,
     pub digest: Digest,
     pub size_bytes: u64,
+    /// Whether it may be executed; of kind `files` alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
+}
+
+impl FileEntry {
+    /// A file that is read only.
+    pub fn new(path: impl Into<String>, digest: Digest, size_bytes: u64) -> Self {
+        Self { path: path.into(), digest, size_bytes, executable: false }
+    }
 }
 
 /// An artifact's whole content by digest: no time, no run, no stage.
@@ -189,5 +199,20 @@ impl<K: PortKind> Made<K> {
     }
     pub fn into_any(self) -> AnyMade {
         self.any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_executed_is_another_artifact_and_nothing_else_changes() {
+        let file = FileEntry::new("a", Digest::of(b"a"), 1);
+        let text = serde_json::to_string(&file).unwrap();
+        assert!(!text.contains("executable"), "{text}");
+        let executable = FileEntry { executable: true, ..file.clone() };
+        let back: FileEntry = serde_json::from_str(&serde_json::to_string(&executable).unwrap()).unwrap();
+        assert!(back == executable && back != file);
     }
 }

@@ -37,7 +37,7 @@ pub use registry::{Entry, Registry, Served};
 pub use remote::{FileDigest, Locked, LockedFile, Locks, Remote};
 pub use report::{Chart, Funnel, Interval, Report, Sample, Series, Table};
 pub use rng::{CounterRng, counter_rng};
-pub use secret::{Secret, SecretName};
+pub use secret::{Scrubber, Secret, SecretName};
 
 #[doc(hidden)]
 pub use ports::{InputField, OutputField};

@@ -71,6 +71,51 @@ impl Secret {
     }
 }
 
+/// Takes the values of secrets out of texts: each whole, each long line of one, and both as JSON writes them.
+#[derive(Clone, Default)]
+pub struct Scrubber(Vec<String>);
+
+impl Scrubber {
+    /// Characters of a line that is hidden alone: a shorter one says nothing and stands in much else.
+    const LINE_CHARS: usize = 8;
+
+    pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut hidden = Vec::new();
+        for value in values.into_iter().map(str::trim).filter(|value| !value.is_empty()) {
+            let lines = value.lines().map(str::trim).filter(|line| line.chars().count() >= Self::LINE_CHARS);
+            for part in std::iter::once(value).chain(lines) {
+                let json = Value::from(part).to_string();
+                let json = json[1..json.len() - 1].to_owned(); // without its quotes
+                hidden.extend([in_ascii(&json), json, part.to_owned()]);
+            }
+        }
+        // The longest first: what is left of one whose part was hidden would show.
+        hidden.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        hidden.dedup();
+        Self(hidden)
+    }
+
+    /// The text with `***` in the place of every value.
+    pub fn scrub(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, hidden| match text.contains(hidden.as_str()) {
+            true => text.replace(hidden.as_str(), "***"),
+            false => text,
+        })
+    }
+}
+
+/// As those write JSON who keep to ASCII: Python, for one.
+fn in_ascii(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character.is_ascii() {
+            true => text.push(character),
+            false => character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}")),
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +128,24 @@ mod tests {
         for text in ["hf_abcdefgh", "${secret.}", "${secret.A B}", "${secret.9}", "x${secret.A}"] {
             let error = serde_json::from_value::<SecretName>(text.into()).unwrap_err().to_string();
             assert!(!error.contains(text), "{error}");
+        }
+    }
+    #[test]
+    fn a_secret_shows_neither_line_by_line_nor_as_json_writes_it() {
+        let key = "-----BEGIN KEY-----\nMIIEvAIBADAN\r\nx9==\n-----END KEY-----\n";
+        let scrubber = Scrubber::new([key, "s3cr3t\"vä\\l", "s3cr3t", "", " \n"]);
+        let json = |text: &str| Value::from(text).to_string();
+        for (text, expected) in [
+            ("-----BEGIN KEY-----".to_owned(), "***"),
+            ("> MIIEvAIBADAN <".to_owned(), "> *** <"),
+            (key.trim().to_owned(), "***"),
+            (json(key), "\"***\\n\""),
+            ("x9== is short".to_owned(), "x9== is short"),
+            (json("s3cr3t\"vä\\l"), "\"***\""),
+            (r#"{"a": "s3cr3t\"v\u00e4\\l"}"#.to_owned(), r#"{"a": "***"}"#),
+            ("s3cr3t\"vä\\l and s3cr3t".to_owned(), "*** and ***"),
+        ] {
+            assert_eq!(scrubber.scrub(&text), expected, "{text}");
         }
     }
 }

@@ -54,9 +54,11 @@ impl RowFile {
         }
     }
 
-    /// Does the ending of a path ask for rows in a form that they are not written in?
+    /// Does the ending of a path ask for rows in a form that they are not written in? A trace has one form, Parquet.
     pub fn is_other(kind: &Kind, path: &Path) -> bool {
-        kind.is_dataset() && ending(path).is_some_and(|ending| OTHERS.contains(&ending.as_str()))
+        let is_trace = kind.as_str() == "trace";
+        let is_other = |ending: &str| OTHERS.contains(&ending) || is_trace && ending == "jsonl";
+        (kind.is_dataset() || is_trace) && ending(path).is_some_and(|ending| is_other(&ending))
     }
 
     /// Writes all rows at `path`, over what is there.
@@ -94,6 +96,8 @@ mod tests {
             assert!(!is_other(&RowKind::Text.kind(), path), "{path}");
         }
         assert!(!is_other(&Kind::new("files"), "table.csv"));
+        let trace = Kind::new("trace");
+        assert!(is_other(&trace, "t.jsonl") && !is_other(&trace, "t.parquet") && !is_other(&trace, "t"));
     }
 
     #[test]

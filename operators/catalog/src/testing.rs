@@ -192,7 +192,7 @@ fn list(folder: &Path, prefix: &str, files: &mut Vec<FileEntry>) {
             list(&entry.path(), &format!("{path}/"), files);
         } else {
             let (digest, size_bytes) = Digest::of_file(&entry.path()).expect("a readable file");
-            files.push(FileEntry { path, digest, size_bytes });
+            files.push(FileEntry::new(path, digest, size_bytes));
         }
     }
 }

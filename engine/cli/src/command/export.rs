@@ -2,12 +2,13 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use llmflow_contract::{AnyArtifact, Digest, Failure};
 use llmflow_dataset::{Dataset, RowFile};
-use llmflow_runtime::{run as engine, run::Error};
+use llmflow_runtime::{run as engine, run::Error, store::is_one_file};
 use serde_json::json;
 
 use super::{DONE, Setting, block_on, history::History, ro_crate};
@@ -46,8 +47,12 @@ pub fn export(args: ExportArgs, setting: &Setting) -> Result<u8, Error> {
         let artifact = history.store.artifact(&digest, &history.home.work()).await?;
         let path = place(&artifact, &path);
         if RowFile::is_other(artifact.kind(), &path) {
-            let message = format!("`{}`: rows are exported as JSONL or Parquet, as the ending says", path.display());
-            let help = typed(&format!("{} {}", args.address, path.with_extension("jsonl").display()));
+            let (what, ending) = match artifact.kind().is_dataset() {
+                true => ("rows are exported as JSONL or Parquet, as the ending says", "jsonl"),
+                false => ("a trace is exported as Parquet", "parquet"),
+            };
+            let message = format!("`{}`: {what}", path.display());
+            let help = typed(&format!("{} {}", args.address, path.with_extension(ending).display()));
             return Err(Failure::input("export/rows", message).help(help).into());
         }
         let wrote = match RowFile::of(artifact.kind(), &path) {
@@ -67,12 +72,10 @@ pub fn export(args: ExportArgs, setting: &Setting) -> Result<u8, Error> {
     })
 }
 
-/// A single file that is sent to an empty folder keeps its name there. A folder that holds something is left as it is.
+/// What is one file keeps its name in an empty folder. A folder that holds something is left as it is.
 fn place(artifact: &AnyArtifact, path: &Path) -> PathBuf {
-    match artifact.manifest.files.as_slice() {
-        [file] if is_empty_folder(path) => path.join(Path::new(&file.path).file_name().unwrap_or_default()),
-        _ => path.to_owned(),
-    }
+    let named = artifact.manifest.files.first().filter(|_| is_empty_folder(path)).map(|file| path.join(&file.path));
+    named.filter(|named| is_one_file(&artifact.manifest, named)).unwrap_or_else(|| path.to_owned())
 }
 
 /// Whether anything was written.
@@ -80,7 +83,10 @@ fn export_rows(artifact: &AnyArtifact, path: &Path, form: RowFile) -> Result<boo
     let failed = |error: std::io::Error| Failure::io("exporting", path, &error);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(failed)?;
-    let aside = tempfile::Builder::new().prefix(".llmflow-export-").tempfile_in(folder).map_err(failed)?;
+    // With the mode that the user's umask leaves of it, as any other file of theirs.
+    let mode = fs::Permissions::from_mode(0o666);
+    let aside = tempfile::Builder::new().prefix(".llmflow-export-").permissions(mode).tempfile_in(folder);
+    let aside = aside.map_err(failed)?;
     form.write(&Dataset::open(artifact)?, aside.path())?;
     aside.as_file().sync_all().map_err(failed)?;
     if path.exists() {

@@ -69,11 +69,15 @@ pub fn rehearsed(run: &RunId, limit: u64) -> String {
     format!("note  {run} is a rehearsal, {}", limited(limit))
 }
 
-/// A measured value in about three digits: `2.31`, `142`, `1.9e-5`.
+/// From here on a figure is written with its power of ten.
+const HUGE: f64 = 1e15;
+
+/// A measured value in about three digits: `2.31`, `142`, `1.9e-5`, `1.0e308`.
 pub fn number(value: f64) -> String {
     match value.abs() {
         _ if !value.is_finite() => "–".to_owned(),
         0.0 => "0".to_owned(),
+        size if size >= HUGE => format!("{value:.1e}"),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 0.01 => format!("{value:.2}"),
         _ => format!("{value:.1e}"),
@@ -82,7 +86,7 @@ pub fn number(value: f64) -> String {
 
 /// Whole numbers whole, others in about three digits.
 pub fn figure(value: f64) -> String {
-    if value.fract() == 0.0 && (0.0..1e15).contains(&value) { count(value as u64) } else { number(value) }
+    if value.fract() == 0.0 && (0.0..HUGE).contains(&value) { count(value as u64) } else { number(value) }
 }
 
 /// A difference, with its sign: `+0.27`, `-3`.
@@ -187,6 +191,8 @@ mod tests {
         assert_eq!([duration(0.03), duration(832.0), duration(41.0)], ["0.03 s", "13m52s", "41 s"]);
         assert_eq!([bytes(512), bytes(2_576_980_378), bytes(212 << 30)], ["512 B", "2.4 GiB", "212 GiB"]);
         assert_eq!((counted(1, "stage"), counted(1_200, "run")), ("1 stage".to_owned(), "1,200 runs".to_owned()));
+        assert_eq!([number(142.4), number(-1e308), figure(1e308)], ["142", "-1.0e308", "1.0e308"]);
+        assert_eq!([figure(999_999_999_999_999.0), figure(1e15)], ["999,999,999,999,999", "1.0e15"]);
         assert_eq!([count(7), count(320), count(51_204), count(1_000_000)], ["7", "320", "51,204", "1,000,000"]);
     }
 

@@ -110,7 +110,7 @@ fn numbered(folder: &Path, rows: usize, edited: Option<usize>) -> AnyArtifact {
     let made = writer.finish::<kinds::AnyDataset>(Facts::default()).unwrap().into_any();
     let files = files_of(folder).into_iter().map(|path| {
         let (digest, size_bytes) = Digest::of_file(&folder.join(&path)).unwrap();
-        FileEntry { path, digest, size_bytes }
+        FileEntry::new(path, digest, size_bytes)
     });
     let manifest = Manifest { kind: made.kind, files: files.collect(), facts: made.facts, references: made.references };
     AnyArtifact {

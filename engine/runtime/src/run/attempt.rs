@@ -38,7 +38,7 @@ impl Engine {
                     Some(class) => ended_by(class),
                     None => self.pool.autopsy(worker).await,
                 };
-                self.fail(index, failure);
+                self.fail(index, self.with_prospect(index, failure));
                 Ok(())
             }
             Report::Said(message) => self.heed(index, worker, message).await,
@@ -51,8 +51,14 @@ impl Engine {
             FromWorker::Metric { name, value, step, reproducible } => {
                 self.emit(Some(index), What::Metric { name, value, step, reproducible });
             }
-            FromWorker::Checkpoint => self.emit(Some(index), What::Checkpoint),
-            FromWorker::Restored => self.emit(Some(index), What::Restored),
+            FromWorker::Checkpoint => {
+                self.note_saved(index);
+                self.emit(Some(index), What::Checkpoint);
+            }
+            FromWorker::Restored => {
+                self.note_saved(index);
+                self.emit(Some(index), What::Restored);
+            }
             FromWorker::Hello(_) | FromWorker::Serving(_) => {}
             FromWorker::Done(record) => {
                 self.note_time(index);
@@ -66,7 +72,7 @@ impl Engine {
                     return Ok(());
                 }
                 let failure = match (failure.class, ending) {
-                    (Class::Cancelled, Some(class)) => ended_by(class),
+                    (Class::Cancelled, Some(class)) => self.with_prospect(index, ended_by(class)),
                     _ => failure,
                 };
                 self.fail(index, failure);
@@ -108,6 +114,22 @@ impl Engine {
         }
     }
 
+    fn note_saved(&mut self, index: usize) {
+        if let State::Running(attempt) = &mut self.states[index] {
+            attempt.has_saved = true;
+        }
+    }
+
+    /// The failure of a running attempt that was cut short; its help says what the next one can go on from.
+    fn with_prospect(&self, index: usize, mut failure: Failure) -> Failure {
+        let prospect = match &self.states[index] {
+            State::Running(attempt) if attempt.has_saved => "the next attempt goes on from the checkpoint",
+            _ => "it saved no checkpoint to go on from",
+        };
+        failure.help = failure.help.map(|help| format!("{help}; {prospect}"));
+        failure
+    }
+
     fn note_time(&mut self, index: usize) {
         if let State::Running(attempt) = &self.states[index] {
             self.seconds[index] += attempt.since.elapsed().as_secs_f64();
@@ -129,8 +151,9 @@ impl Engine {
         let doublings = self.attempts[index].saturating_sub(1).min(10);
         let pause = match failure.class {
             Class::Transient { after: Some(after) } => after,
-            _ => retry.backoff.saturating_mul(2u32.pow(doublings)).min(LONGEST_BACKOFF),
+            _ => retry.backoff.saturating_mul(2u32.pow(doublings)),
         };
+        let pause = pause.min(LONGEST_BACKOFF);
         self.set(index, State::Ready);
         self.pausing.insert((Instant::now() + pause, index));
         self.emit(Some(index), What::Failed { failure, retry_in_ms: Some(pause.as_millis() as u64) });
@@ -167,7 +190,7 @@ impl Engine {
             match attempt.ending {
                 Some((asked, class)) if asked.elapsed() > GRACE => {
                     self.pool.end(worker).await;
-                    self.fail(index, ended_by(class));
+                    self.fail(index, self.with_prospect(index, ended_by(class)));
                 }
                 None if self.plan.stages[index]
                     .def
@@ -193,8 +216,9 @@ impl Engine {
 /// The failure of an attempt that was asked to end.
 fn ended_by(class: Class) -> Failure {
     match class {
-        Class::Timeout => Failure::new(Class::Timeout, "stage/timeout", "it ran longer than its `timeout`")
-            .help("raise `timeout`; the next attempt goes on from the checkpoint"),
+        Class::Timeout => {
+            Failure::new(Class::Timeout, "stage/timeout", "it ran longer than its `timeout`").help("raise `timeout`")
+        }
         _ => Failure::cancelled(),
     }
 }

@@ -664,7 +664,7 @@ impl Engine {
             marks_eval,
             replaces: stage.is_forced(),
             // Another attempt goes on, and so does a run that goes on with another.
-            is_afresh: stage.forced && self.attempts[index] == 1 && self.ask.resumes.is_none(),
+            is_afresh: stage.is_forced() && self.attempts[index] == 1 && self.ask.resumes.is_none(),
             sources: self.plan.sources_of(index),
             secrets,
             is_foreign: stage.entry.is_foreign,
@@ -673,7 +673,7 @@ impl Engine {
         };
         let worker = self.pool.assign(assignment, &visible, credentials).await?;
         self.working.insert(worker, index);
-        self.set(index, State::Running(Attempt { worker, since: Instant::now(), ending: None }));
+        self.set(index, State::Running(Attempt { worker, since: Instant::now(), ending: None, has_saved: false }));
         Ok(())
     }
 }

@@ -164,12 +164,12 @@ impl Pool {
             Ok(status) => match status.signal() {
                 Some(9) if self.memory_kills > before => {
                     Failure::new(Class::Memory, "worker/memory", "the kernel killed the worker process: memory ran out")
-                        .help("lower the batch size or `max_length`; the next attempt goes on from the checkpoint")
+                        .help("lower the batch size or `max_length`")
                 }
                 Some(signal) => {
                     let name = nix::sys::signal::Signal::try_from(signal).map_or("a signal", |signal| signal.as_str());
                     Failure::new(Class::Lost, "worker/lost", format!("the worker process was killed by {name}"))
-                        .help("run the same command again: it goes on from the last checkpoint")
+                        .help("run the same command again")
                 }
                 None => Failure::bug(format!("the worker process ended by itself: {status}")),
             },

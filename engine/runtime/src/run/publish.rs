@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -11,6 +12,8 @@ use llmflow_contract::{AnyArtifact, Digest, Failure, FileEntry, Manifest};
 use llmflow_dataset::{Dataset, RowFile};
 use rustix::fs::XattrFlags;
 use serde::{Deserialize, Serialize};
+
+use crate::store::is_one_file;
 
 /// Name of the small file that says which artifact a published folder holds.
 const MARK: &str = ".llmflow-artifact";
@@ -28,12 +31,12 @@ pub fn shaped(artifact: AnyArtifact, path: &Path, scratch: &Path) -> Result<AnyA
     form.write(&Dataset::open(&artifact)?, &file)?;
     let (digest, size_bytes) = Digest::of_file(&file).map_err(|error| Failure::io("reading", &file, &error))?;
     let mut shaped = artifact;
-    shaped.manifest.files = vec![FileEntry { path: name, digest, size_bytes }];
+    shaped.manifest.files = vec![FileEntry::new(name, digest, size_bytes)];
     shaped.root = scratch.to_owned();
     Ok(shaped)
 }
 
-/// Copies an artifact to `path`: rows in no form of their own, and what has several files, as a folder; else its one file.
+/// Copies an artifact to `path`, as one file or as a folder; see [`is_one_file`].
 /// Whole or not at all. A link is followed. `is_known`: LLMflow published there before; `before`: what it published, where the
 /// folder itself does not say which files that were.
 ///
@@ -43,10 +46,7 @@ pub fn shaped(artifact: AnyArtifact, path: &Path, scratch: &Path) -> Result<AnyA
 /// # Errors
 /// `publish/occupied` if something else lies there.
 pub fn publish(artifact: &AnyArtifact, path: &Path, is_known: bool, before: Option<&Manifest>) -> Result<(), Failure> {
-    let wants_folder = path.to_string_lossy().ends_with('/');
-    let path = &followed(path);
-    let is_rows = artifact.kind().is_dataset() && RowFile::of(artifact.kind(), path).is_none();
-    let is_single = artifact.manifest.files.len() == 1 && !is_rows && !wants_folder && !path.is_dir();
+    let (asked, path) = (path, &followed(path));
     let parent = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|| "published".into());
     let (fresh, old) = (parent.join(format!(".{name}.llmflow-new")), parent.join(format!(".{name}.llmflow-old")));
@@ -56,7 +56,7 @@ pub fn publish(artifact: &AnyArtifact, path: &Path, is_known: bool, before: Opti
     let found = check_is_ours(artifact, path, is_known, before)?;
     fs::create_dir_all(parent).map_err(|error| Failure::io("making", parent, &error))?;
     remove(&fresh)?;
-    let built = match is_single {
+    let built = match is_one_file(&artifact.manifest, asked) {
         true => build_file(artifact, &fresh),
         false => build_folder(artifact, &fresh, path, &found),
     };
@@ -79,7 +79,7 @@ pub fn publish(artifact: &AnyArtifact, path: &Path, is_known: bool, before: Opti
 }
 
 fn build_file(artifact: &AnyArtifact, fresh: &Path) -> Result<(), Failure> {
-    copy(&artifact.root.join(&artifact.manifest.files[0].path), fresh)?;
+    copy(artifact, &artifact.manifest.files[0], fresh)?;
     let _ = rustix::fs::setxattr(fresh, ATTRIBUTE, artifact.digest.hex().as_bytes(), XattrFlags::empty());
     Ok(())
 }
@@ -88,7 +88,7 @@ fn build_folder(artifact: &AnyArtifact, fresh: &Path, path: &Path, found: &Found
     let failed = |error: std::io::Error| Failure::io("making", fresh, &error);
     fs::create_dir_all(fresh).map_err(failed)?;
     for file in &artifact.manifest.files {
-        copy(&artifact.root.join(&file.path), &within(fresh, Path::new(&file.path))?)?;
+        copy(artifact, file, &within(fresh, Path::new(&file.path))?)?;
     }
     for folder in &found.theirs.folders {
         fs::create_dir_all(fresh.join(folder)).map_err(failed)?;
@@ -160,9 +160,10 @@ pub fn holds(artifact: &AnyArtifact, path: &Path) -> std::io::Result<bool> {
     let is = |file: &FileEntry, path: &Path| -> std::io::Result<bool> {
         Ok(path.is_file() && Digest::of_file(path)?.0 == file.digest)
     };
-    match artifact.manifest.files.as_slice() {
-        [file] if !path.is_dir() => is(file, path),
-        files => files.iter().try_fold(true, |all, file| Ok(all && is(file, &path.join(&file.path))?)),
+    let mut files = artifact.manifest.files.iter();
+    match is_one_file(&artifact.manifest, path) {
+        true => files.try_fold(true, |all, file| Ok(all && is(file, path)?)),
+        false => files.try_fold(true, |all, file| Ok(all && is(file, &path.join(&file.path))?)),
     }
 }
 
@@ -256,7 +257,10 @@ fn keep(from: &Path, to: &Path) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::io("keeping", from, &error);
     match fs::read_link(from) {
         Ok(target) => std::os::unix::fs::symlink(target, to).map_err(failed),
-        Err(_) => fs::hard_link(from, to).or_else(|_| copy(from, to).map_err(std::io::Error::other)).map_err(failed),
+        Err(_) => {
+            let copied = |_| fs::copy(from, to).and_then(|_| fs::File::open(to)?.sync_all());
+            fs::hard_link(from, to).or_else(copied).map_err(failed)
+        }
     }
 }
 
@@ -268,12 +272,17 @@ fn remove(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// A copy that the user may change: writable, and a reflink where the file system can.
-fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
+/// A copy that the user may change: writable, and a reflink where the file system can. Whoever may read what may be executed
+/// may execute it.
+fn copy(artifact: &AnyArtifact, file: &FileEntry, to: &Path) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::io("publishing", to, &error);
-    let mut source = fs::File::open(from).map_err(failed)?;
+    let mut source = fs::File::open(artifact.root.join(&file.path)).map_err(failed)?;
     let mut target = fs::File::create(to).map_err(failed)?;
     std::io::copy(&mut source, &mut target).map_err(failed)?;
+    if file.executable {
+        let mode = target.metadata().map_err(failed)?.permissions().mode();
+        target.set_permissions(fs::Permissions::from_mode(mode | (mode & 0o444) >> 2)).map_err(failed)?;
+    }
     target.sync_all().map_err(failed)
 }
 
@@ -281,11 +290,10 @@ fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
 /// an artifact's files. None if one is missing.
 pub fn stamp(manifest: &Manifest, path: &Path) -> Option<(u64, i64, u64)> {
     use std::os::unix::fs::MetadataExt;
-    let mut files = vec![path.to_owned()];
-    if path.is_dir() {
-        files = manifest.files.iter().map(|file| path.join(&file.path)).collect();
-        files.push(path.join(MARK));
-    }
+    let files = match is_one_file(manifest, path) {
+        true => vec![path.to_owned()],
+        false => manifest.files.iter().map(|file| path.join(&file.path)).chain([path.join(MARK)]).collect(),
+    };
     let (mut bytes, mut newest, mut inodes) = (0, i64::MIN, 0_u64);
     for file in files {
         let found = fs::metadata(file).ok()?;
@@ -305,16 +313,49 @@ mod tests {
     use super::*;
 
     fn artifact(root: &Path, text: &str) -> AnyArtifact {
+        artifact_of("model", &["a.txt", "b.txt"], root, text)
+    }
+
+    fn artifact_of(kind: &'static str, names: &[&str], root: &Path, text: &str) -> AnyArtifact {
         fs::create_dir_all(root).unwrap();
         let file = |name: &str| {
             fs::write(root.join(name), text).unwrap();
-            FileEntry { path: name.into(), digest: Digest::of(text.as_bytes()), size_bytes: text.len() as u64 }
+            FileEntry::new(name, Digest::of(text.as_bytes()), text.len() as u64)
         };
-        let files = vec![file("a.txt"), file("b.txt")];
+        let files = names.iter().map(|name| file(name)).collect();
         let facts = Facts::default();
-        let manifest = Manifest { kind: Kind::new("model"), files, facts, references: BTreeMap::new() };
+        let manifest = Manifest { kind: Kind::new(kind), files, facts, references: BTreeMap::new() };
         let (digest, root) = (manifest.digest(), root.to_owned());
         AnyArtifact { digest, manifest, root, references: BTreeMap::new(), label: None }
+    }
+
+    #[test]
+    fn what_is_a_folder_by_its_kind_is_one_whatever_it_holds_and_what_lay_there() {
+        let scratch = tempfile::tempdir().unwrap();
+        let out = scratch.path().join("out");
+        let one = artifact_of("files", &["a.txt"], &scratch.path().join("one"), "one");
+        let two = artifact_of("files", &["a.txt", "b.txt"], &scratch.path().join("two"), "two");
+        // As an older LLMflow published its one file.
+        build_file(&one, &out).unwrap();
+        assert_eq!(stamp(&one.manifest, &out), None, "it is published anew");
+        for (artifact, expected) in [(&one, 1), (&two, 2), (&one, 1)] {
+            publish(artifact, &out, true, None).unwrap();
+            assert!(stamp(&artifact.manifest, &out).is_some() && holds(artifact, &out).unwrap());
+            let files = fs::read_dir(&out).unwrap().count() - 1; // less the mark
+            assert_eq!((files, out.join("a.txt").is_file()), (expected, true));
+        }
+    }
+
+    #[test]
+    fn what_may_be_executed_may_be_where_it_is_published() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut tool = artifact_of("files", &["run.sh", "data.txt"], &scratch.path().join("tool"), "true");
+        tool.manifest.files[0].executable = true;
+        let out = scratch.path().join("out");
+        publish(&tool, &out, false, None).unwrap();
+        let mode = |name: &str| fs::metadata(out.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode("run.sh"), mode("data.txt") | (mode("data.txt") & 0o444) >> 2);
+        assert!(mode("run.sh") & 0o200 != 0, "and its owner may change it");
     }
 
     #[test]

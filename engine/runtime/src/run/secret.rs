@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use llmflow_contract::{Failure, Registry, Secret, SecretName};
+use llmflow_contract::{Failure, Registry, Scrubber, Secret, SecretName};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
@@ -38,12 +38,9 @@ impl Secrets {
 
     /// A failure without any of the values in it, whoever wrote its text.
     pub fn scrub(&self, mut failure: Failure) -> Failure {
-        for value in self.0.values() {
-            let texts = [Some(&mut failure.message), failure.help.as_mut()].into_iter().flatten();
-            for text in texts.chain(&mut failure.causes).filter(|text| text.contains(value.as_str())) {
-                *text = text.replace(value.as_str(), "***");
-            }
-        }
+        let scrubber = Scrubber::new(self.0.values().map(String::as_str));
+        let texts = [Some(&mut failure.message), failure.help.as_mut()].into_iter().flatten();
+        texts.chain(&mut failure.causes).for_each(|text| *text = scrubber.scrub(text));
         failure
     }
 

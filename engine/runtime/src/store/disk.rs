@@ -371,6 +371,11 @@ pub(super) fn detach(file: &Path) -> io::Result<()> {
     fs::set_permissions(file, Permissions::from_mode(0o444))
 }
 
+/// May its owner execute it?
+pub(super) fn is_executable(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o100 != 0)
+}
+
 /// Every file below a folder, by its `/`-separated path, sorted. Symbolic links are followed, other things refused.
 pub(super) fn files_below(root: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
     let mut files = Vec::new();

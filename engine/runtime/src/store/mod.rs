@@ -16,6 +16,7 @@ mod epoch;
 mod frozen;
 mod gc;
 mod history;
+mod layout;
 mod location;
 mod memo;
 mod objects;
@@ -53,6 +54,7 @@ pub(crate) use disk::rename_where_nothing_is;
 pub use frozen::Frozen;
 pub use gc::{Collected, Keep};
 pub use history::Tag;
+pub use layout::is_one_file;
 #[cfg(test)]
 pub(crate) use location::put_memory;
 pub use read::is_damage;

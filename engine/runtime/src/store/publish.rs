@@ -148,9 +148,11 @@ impl Store {
 fn pack(made: &AnyMade) -> Result<Outgoing, Failure> {
     let (mut entries, mut files) = (Vec::new(), Vec::new());
     for (path, file) in disk::files_below(&made.folder)? {
+        // Read before it is protected. Elsewhere the bit says nothing: a model may come from a file system that sets it on all.
+        let executable = made.kind.as_str() == "files" && disk::is_executable(&file);
         disk::detach(&file).map_err(|error| Failure::io("protecting", &file, &error))?;
         let (digest, size_bytes) = Digest::of_file(&file).map_err(|error| Failure::io("hashing", &file, &error))?;
-        entries.push(FileEntry { path, digest, size_bytes });
+        entries.push(FileEntry { path, digest, size_bytes, executable });
         files.push(file);
     }
     let manifest = Manifest {

@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt,
     path::{Component, Path, PathBuf},
 };
 
@@ -128,7 +130,8 @@ impl Store {
         self.whole(&manifest_path(digest), |bytes| manifest_of(bytes, digest)).await
     }
 
-    /// An artifact whose files can be read under its root, with everything it refers to: links below `work/inputs/`.
+    /// An artifact whose files can be read under its root, with everything it refers to: links below `work/inputs/`, and
+    /// copies of what may be executed.
     ///
     /// Every file's bytes are checked, unless the home vouches for them.
     ///
@@ -147,6 +150,9 @@ impl Store {
                 blobs.push(self.at_hand(file, work).await?);
             }
             lay_out(&manifest, &blobs, &root)?;
+            for file in manifest.files.iter().filter(|file| file.executable) {
+                self.vouched.note(&inside(&root, &file.path)?, &file.digest); // a copy, made of bytes just checked
+            }
         }
         let mut references = BTreeMap::new();
         for (name, referred) in &manifest.references {
@@ -257,9 +263,20 @@ fn lay_out(manifest: &Manifest, blobs: &[PathBuf], root: &Path) -> Result<(), Fa
         {
             fs::create_dir_all(folder).map_err(failed)?;
         }
-        std::os::unix::fs::symlink(blob, &path).map_err(failed)?;
+        let laid = match file.executable {
+            true => copy_executable(blob, &path),
+            false => std::os::unix::fs::symlink(blob, &path),
+        };
+        laid.map_err(failed)?;
     }
     swap_in(&built, root).map_err(failed)
+}
+
+/// A blob has one mode, whoever names it; a copy has its own. It is on the disk before anybody vouches for it.
+fn copy_executable(blob: &Path, path: &Path) -> io::Result<()> {
+    fs::copy(blob, path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o555))?;
+    fs::File::open(path)?.sync_all()
 }
 
 /// Puts a folder into its place; one that is there, ours or another's, is exchanged without a moment of none.

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use llmflow_contract::{AnyArtifact, Failure, Manifest};
 
-use super::{backend::Backend, location, objects::Objects};
+use super::{backend::Backend, is_one_file, location, objects::Objects};
 
-/// Copies an artifact to a URL: its one file, or all of them below it, where the URL ends with `/` or there are several.
+/// Copies an artifact to a URL: its one file, or all of them below it; see [`is_one_file`].
 ///
 /// # Errors
 /// Class `input` for a URL that is no place in an object store; of the environment if that does not answer.
@@ -34,8 +34,8 @@ pub async fn is_sent(manifest: &Manifest, url: &str) -> Result<bool, Failure> {
 
 /// The object store, and each file's name in it.
 fn open(manifest: &Manifest, url: &str) -> Result<(Objects, Vec<String>), Failure> {
-    let is_file = manifest.files.len() == 1 && !url.ends_with('/');
     let place = Path::new(url);
+    let is_file = is_one_file(manifest, place);
     let folder = if is_file { place.parent().and_then(Path::to_str).unwrap_or(url) } else { url.trim_end_matches('/') };
     let Backend::Objects(objects) = location::open(folder)? else {
         return Err(Failure::input("publish/url", format!("`{url}` is no place in an object store"))
@@ -60,7 +60,7 @@ mod tests {
     async fn what_is_sent_lies_under_the_name_that_was_asked_for() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("model.gguf"), "bytes").unwrap();
-        let files = vec![FileEntry { path: "model.gguf".into(), digest: Digest::of(b"bytes"), size_bytes: 5 }];
+        let files = vec![FileEntry::new("model.gguf", Digest::of(b"bytes"), 5)];
         let manifest =
             Manifest { kind: Kind::new("gguf"), files, facts: Facts::default(), references: BTreeMap::new() };
         let (digest, root) = (manifest.digest(), folder.path().to_owned());

@@ -17,6 +17,8 @@ const CONNECT: Duration = Duration::from_secs(15);
 pub(super) const TRIES: u32 = 5;
 /// A server that asks for a longer pause is left to the stage's own `retry`.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Nor does any server keep a stage waiting for longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// Runs what waits, until it ends or the stage is asked to stop.
 pub(super) fn block_on<T>(ctx: &Context, future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -216,14 +218,24 @@ pub(super) fn host(url: &Url) -> String {
     url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
 }
 
-/// How long the other side asks us to wait; dates are not read.
+/// How long the other side asks us to wait, an hour at most; dates are not read.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_server_keeps_us_waiting_for_more_than_an_hour() {
+        let after = |text: &'static str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
+        assert_eq!(after(" 30 "), Some(Duration::from_secs(30)));
+        assert_eq!(after("31536000"), Some(LONGEST_WAIT));
+        assert_eq!(after("18446744073709551615"), Some(LONGEST_WAIT));
+        assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), None);
+    }
 
     #[test]
     fn a_redirect_never_goes_from_https_to_http_and_not_to_another_host_in_the_open() {

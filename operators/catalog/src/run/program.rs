@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use llmflow_contract::{Class, Context, Failure, Secret, SecretName};
+use llmflow_contract::{Class, Context, Failure, Scrubber, Secret, SecretName};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, poll},
@@ -55,6 +55,7 @@ pub(crate) struct Program {
     argv: Vec<String>,
     env: BTreeMap<String, String>,
     secrets: BTreeMap<String, Secret>,
+    scrubber: Scrubber,
     /// Where it runs; its files lie here.
     folder: PathBuf,
     home: PathBuf,
@@ -86,10 +87,12 @@ impl Program {
         script::lay_out(files, &folder)?;
         ctx.sources_read()?; // a script may be edited while it runs
         let secrets = secrets.iter().map(|(name, secret)| Ok((name.clone(), ctx.secret(secret)?)));
+        let secrets: BTreeMap<String, Secret> = secrets.collect::<Result<_, Failure>>()?;
         Ok(Self {
             argv,
             env,
-            secrets: secrets.collect::<Result<_, Failure>>()?,
+            scrubber: Scrubber::new(secrets.values().map(Secret::expose)),
+            secrets,
             folder,
             home: ctx.scratch().to_owned(),
             gpus: visible_gpus(ctx),
@@ -170,9 +173,14 @@ impl Program {
                     .help("install it, or name a file of yours in `files` and start it as `./NAME`")
             }
             std::io::ErrorKind::PermissionDenied => {
+                // What another stage gave is nobody's to change: that stage says what may be executed.
+                let help = match Path::new(program).is_absolute() {
+                    true => format!("start it with its interpreter: `[sh, {program}]`"),
+                    false => format!("chmod +x {program}, or start it with its interpreter: `[python3, {program}]`"),
+                };
                 Failure::input("command/not-executable", format!("`{program}` may not be executed"))
                     .param("command")
-                    .help(format!("chmod +x {program}, or start it with its interpreter: `[python3, {program}]`"))
+                    .help(help)
             }
             std::io::ErrorKind::InvalidInput => {
                 Failure::input("command/invalid", "a word of the command or of its environment holds a zero byte")
@@ -208,8 +216,7 @@ impl Program {
 
     /// A text without the values of secrets.
     pub fn scrub(&self, line: &str) -> String {
-        let hidden = self.secrets.values().map(Secret::expose).filter(|value| !value.is_empty());
-        hidden.fold(line.to_owned(), |line, value| line.replace(value, "***"))
+        self.scrubber.scrub(line)
     }
 
     fn judge(&self, status: ExitStatus, tail: VecDeque<String>) -> Result<(), Failure> {

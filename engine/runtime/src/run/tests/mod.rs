@@ -11,6 +11,7 @@ use tokio::{sync::mpsc::unbounded_channel, task::JoinHandle};
 use super::{Cancel, Error, Options, Outcome, Workers, run};
 use crate::{
     event::{Event, What},
+    pipeline::LONGEST_BACKOFF,
     plan::{Selection, Will},
     store::Store,
 };
@@ -133,6 +134,28 @@ async fn a_stage_that_talks_all_the_time_has_its_limit_all_the_same() {
     let outcome = run_here(folder.path()).await.0.unwrap();
     let failure = outcome.stages[0].failure.as_ref().unwrap();
     assert_eq!((failure.class, failure.code.as_str()), (Class::Timeout, "stage/timeout"));
+    assert_eq!(failure.help.as_deref(), Some("raise `timeout`; it saved no checkpoint to go on from"));
+}
+
+#[tokio::test]
+async fn no_pause_is_longer_than_the_longest_that_may_be_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "name: busy\nstages:\n  it: {op: test.busy, retry: {attempts: 2, on: [transient]}}\n";
+    std::fs::write(folder.path().join("pipeline.yaml"), text).unwrap();
+    let (registry, cancel) = (operators::registry(), Cancel::new());
+    let (readers, mut told) = unbounded_channel::<Event>();
+    let mut pause_ms = None;
+    let listen = async {
+        while let Some(event) = told.recv().await {
+            if let What::Failed { retry_in_ms, .. } = event.what {
+                pause_ms = pause_ms.or(retry_in_ms);
+                cancel.request();
+            }
+        }
+    };
+    let asked = options(folder.path(), Selection::default(), &registry);
+    let (outcome, ()) = tokio::join!(run(asked, &registry, readers, cancel.clone()), listen);
+    assert_eq!((outcome.unwrap().exit_code, pause_ms), (130, Some(LONGEST_BACKOFF.as_millis() as u64)));
 }
 
 #[tokio::test]
@@ -179,6 +202,13 @@ async fn what_goes_further_goes_on_from_what_ended_before_where_the_plan_allows_
         _ => None,
     });
     assert_eq!(forced, Some(5.0), "what is forced is done, not taken over");
+    let uncached = stage.replace("op:", "cache: false, op:");
+    let (_, events) = run_text(folder.path(), &uncached, Selection::default()).await;
+    let made_anew = events.iter().find_map(|event| match &event.what {
+        What::Finished(finished) => finished.metrics.get("taken").copied(),
+        _ => None,
+    });
+    assert_eq!(made_anew, Some(5.0), "and so is what is never cached");
     assert_eq!(taken(3, true).await, Some(3.0));
     assert_eq!(taken(5, true).await, Some(5.0), "every step depends on how many there are");
 }

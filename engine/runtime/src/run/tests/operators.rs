@@ -1,9 +1,9 @@
 //! Operators that write and join text, a pipeline of them; one that talks until it is stopped, one that computes on a device
-//! of the user's choice, one that goes on from where a shorter one ended.
+//! of the user's choice, one that goes on from where a shorter one ended, one that asks for a pause without end.
 
 use llmflow_contract::{
-    Artifact, Context, Device, Facts, Failure, Known, Made, Numerics, Operator, Registry, StagePlan, inputs, kinds,
-    outputs,
+    Artifact, Class, Context, Device, Facts, Failure, Known, Made, Numerics, Operator, Registry, StagePlan, inputs,
+    kinds, outputs,
     schemars::{self, JsonSchema},
 };
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub const STAGES: usize = 5;
 const FILE: &str = "text";
 
 pub fn registry() -> Registry {
-    Registry::new().with::<Write>().with::<Join>().with::<Talk>().with::<Compute>().with::<Count>()
+    Registry::new().with::<Write>().with::<Join>().with::<Talk>().with::<Compute>().with::<Count>().with::<Busy>()
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -179,5 +179,22 @@ impl Operator for Count {
         }
         ctx.metric("taken", (params.steps - first) as f64, None);
         write(&params.steps.to_string(), ctx)
+    }
+}
+
+/// `test.busy`
+pub struct Busy;
+
+impl Operator for Busy {
+    const NAME: &'static str = "test.busy";
+    const VERSION: u32 = 1;
+    const DOC: &'static str = "Fails, and asks to be left alone for ever.";
+    type Params = Nothing;
+    type Inputs = ();
+    type Outputs = Text;
+
+    fn run(_: Nothing, (): (), _: &Context) -> Result<Text, Failure> {
+        let after = Some(std::time::Duration::from_secs(u64::MAX));
+        Err(Failure::new(Class::Transient { after }, "test/busy", "busy"))
     }
 }

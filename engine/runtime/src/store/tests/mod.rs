@@ -7,7 +7,12 @@ mod damage;
 pub(crate) mod faults;
 mod figures;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+};
 
 use llmflow_contract::{AnyMade, Digest, Facts, Failure, Kind, Manifest, Port};
 
@@ -58,6 +63,30 @@ fn furthest(checkpoints: &Checkpoints, most: u64) -> Option<String> {
     let step = |folder: &Path| fs::read_to_string(folder.join("step")).unwrap();
     let reach = |folder: &Path| step(folder).parse().ok().filter(|step| *step <= most);
     checkpoints.furthest(&reach).unwrap().map(|found| step(&found.folder))
+}
+
+#[tokio::test]
+async fn what_may_be_executed_when_it_is_stored_may_be_when_it_is_read() {
+    let is_executable = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o111 != 0;
+    for url in ["", "memory://executable"] {
+        let work = tempfile::tempdir().unwrap();
+        let local = || Store::open_local(&work.path().join("store"));
+        let store = if url.is_empty() { local() } else { Store::open(url) }.unwrap();
+        let mut digests = Vec::new();
+        for (kind, mode, expected) in [("files", 0o755, true), ("files", 0o644, false), ("model", 0o755, false)] {
+            let made = AnyMade { kind: Kind::of(kind), ..made(&store, "true", BTreeMap::new()) };
+            fs::set_permissions(made.folder.join("b.txt"), fs::Permissions::from_mode(mode)).unwrap();
+            let (digest, manifest) = publish(&store, &made).await.unwrap();
+            assert_eq!(manifest.files[0].executable, expected);
+            let first = store.artifact(&digest, work.path()).await.unwrap().file("b.txt").unwrap();
+            let inode = fs::metadata(&first).unwrap().ino();
+            assert_eq!(is_executable(&first), expected, "{kind} {mode:o}");
+            let again = store.artifact(&digest, work.path()).await.unwrap().file("b.txt").unwrap();
+            assert_eq!(fs::metadata(again).unwrap().ino(), inode, "a copy is vouched for");
+            digests.push(digest);
+        }
+        assert_ne!(digests[0], digests[1]);
+    }
 }
 
 #[test]

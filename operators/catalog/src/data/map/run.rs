@@ -97,7 +97,8 @@ impl<'a> Asker<'a> {
     }
 }
 
-/// All that an answer depends on, rows aside: words, variables, files by content, the seed where it is used.
+/// All that an answer depends on, rows aside: words, variables, files by content, the seed where it is used, and the names
+/// under which the program finds secrets.
 fn about(params: &Params, seed: u64, files: &[ScriptFile]) -> Result<Digest, Failure> {
     let mut hasher = Hasher::new();
     let is_seeded =
@@ -113,6 +114,12 @@ fn about(params: &Params, seed: u64, files: &[ScriptFile]) -> Result<Digest, Fai
         let path: &Path = &file.path;
         let (digest, _) = Digest::of_file(path).map_err(|error| Failure::io("reading", path, &error))?;
         hasher.part(file.name.as_bytes()).part(digest.bytes());
+    }
+    if !params.secrets.is_empty() {
+        hasher.part(b"secrets"); // their values are nowhere, not even hashed
+    }
+    for name in params.secrets.keys() {
+        hasher.part(name.as_bytes());
     }
     Ok(hasher.finish())
 }

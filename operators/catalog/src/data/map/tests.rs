@@ -63,6 +63,11 @@ fn answers_are_remembered_and_rows_that_were_appended_are_the_only_ones_asked_an
     assert_eq!(starts(), 4, "another environment is another question");
     map(&host, does(json!({"batch": 2, "reuse": false})), &["a", "b"]).unwrap();
     assert_eq!(starts(), 5);
+    host.set_secret("PAID", "one");
+    for (name, expected) in [("KEY", 6), ("KEY", 6), ("TOKEN", 7)] {
+        map(&host, does(json!({"batch": 2, "secrets": {name: "${secret.PAID}"}})), &["a", "b"]).unwrap();
+        assert_eq!(starts(), expected, "a secret under another name is another question");
+    }
 }
 
 #[test]

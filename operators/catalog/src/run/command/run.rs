@@ -95,8 +95,8 @@ fn start(
     let program = Program::new(ctx, argv, env, &params.secrets, &files)?;
     let mut hear = |line: crate::run::heard::Line| {
         let text = line.text();
-        if !listener.hear(&text, &|name| program.scrub(name)) {
-            program.log(&text);
+        if let Some(said) = listener.hear(&text, &|name| program.scrub(name)) {
+            program.log(&said);
         }
         Ok(())
     };

@@ -198,7 +198,6 @@ fn progress_and_metrics_are_heard_and_a_declared_metric_must_be_told() {
         echo 'LLMFLOW {"metric": ["loss", 0.5, 1]}'
         echo 'LLMFLOW {"metric": ["loss", 0.25, 2]}'
         echo 'LLMFLOW {"metric": ["speed", 9]}'
-        echo 'LLMFLOW {"metric": ["loss", NaN]}'
         echo 'LLMFLOW nonsense'
         head -c 100000 /dev/zero"#;
     let mut told = script(does, &["{out.x}"], json!({"x": "files"}));
@@ -210,6 +209,32 @@ fn progress_and_metrics_are_heard_and_a_declared_metric_must_be_told() {
     assert_eq!((report.summary.as_str(), report.series[0].points.len()), ("loss 0.2500 · x: 1 file", 2));
     told.metrics.push("accuracy".into());
     assert_eq!(run(&host, told, &[]).unwrap_err().code, "command/no-metric");
+}
+
+#[test]
+fn a_figure_that_is_no_number_is_a_metric_and_a_line_that_is_not_understood_is_told() {
+    let host = TestHost::new();
+    let told = |line: &str| {
+        let mut told = script("echo a > \"$1/a\"; printf '%s\\n' \"$2\"", &["{out.x}", line], json!({"x": "files"}));
+        told.metrics = vec!["a NaN \\\" Infinity".into()];
+        run(&host, told, &[])
+    };
+    for (value, expected) in [("NaN", "NaN"), ("Infinity", "inf"), ("-Infinity", "-inf"), ("0.5", "0.5")] {
+        told(&format!(r#"LLMFLOW {{"metric": ["a NaN \\\" Infinity", {value}, 2]}}"#)).unwrap();
+        let last = host.metric("a NaN \\\" Infinity").unwrap();
+        assert_eq!(last.to_string(), expected);
+    }
+    for (wrong, why) in [
+        (r#"["loss", "0.5"]"#, r#""0.5" is no number"#),
+        (r#"["loss", null]"#, "null is no number"),
+        (r#"["loss", 0.5, -1]"#, "invalid value: integer `-1`"),
+        (r#"["loss", 0.5, 1.5]"#, "invalid type: floating point `1.5`"),
+        (r#"["loss""#, "EOF"),
+    ] {
+        let failure = told(&format!("LLMFLOW {{\"metric\": {wrong}}}")).unwrap_err();
+        assert_eq!(failure.code, "command/no-metric");
+        assert!(failure.causes[0].contains("was not understood") && failure.causes[0].contains(why), "{failure}");
+    }
 }
 
 #[test]
