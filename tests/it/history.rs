@@ -56,6 +56,20 @@ fn diff_names_what_was_changed_and_the_rows_that_went() {
     assert_eq!(first.code, Some(2), "{}", first.err);
 }
 
+#[test]
+fn diff_names_outputs_without_rows_that_are_not_the_same() {
+    let project = Project::with(
+        r#"stages: {rnd: {op: run.command, with: {command: [sh, -c, "date +%N > {out.o}/x"], outputs: {o: files}}}}"#,
+    );
+    project.succeeds("run");
+    project.succeeds("run --force");
+    let told = project.succeeds("diff").out;
+    assert!(told.contains("bytes     rnd.o ") && !told.contains("the same, to the last bit"), "{told}");
+    let told = json(&project, "diff --json");
+    assert_eq!((&told["artifacts"][0]["name"], &told["identical"]), (&"rnd.o".into(), &false.into()));
+    assert!(project.succeeds("diff @ @").out.contains("the same, to the last bit"));
+}
+
 /// What no key knows: a condition, and how a stage ended.
 #[test]
 fn diff_names_a_condition_that_changed_and_the_stages_that_ended_otherwise() {

@@ -22,4 +22,5 @@ mod schema;
 mod secrets;
 mod store;
 mod tiny;
+mod whereabouts;
 mod with_your_trainer;

@@ -65,10 +65,10 @@ pub struct PipelineArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub struct SelectionArgs {
     /// Only these stages and what they need; a name means all of a matrix
-    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    #[arg(long, value_name = "STAGE")]
     pub only: Vec<String>,
     /// Only these stages, what depends on them, and what those need
-    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    #[arg(long, value_name = "STAGE")]
     pub from: Vec<String>,
     /// Run what is named, or everything, although its result is there
     #[arg(long)]
@@ -80,9 +80,26 @@ pub struct SelectionArgs {
 
 impl SelectionArgs {
     pub fn selection(&self) -> Selection {
-        let Self { only, from, force, exact } = self.clone();
-        Selection { only, from, force, exact, ..Selection::default() }
+        let (only, from) = (names(&self.only), names(&self.from));
+        Selection { only, from, force: self.force, exact: self.exact, ..Selection::default() }
     }
+}
+
+/// Names that commas keep apart; one of a matrix has commas of its own: `sft@lr=0.1,rank=8`.
+fn names(given: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for text in given {
+        let mut is_first = true;
+        for piece in text.split(',') {
+            let goes_on = !is_first && piece.contains('=') && !piece.contains('@');
+            match names.last_mut().filter(|_| goes_on) {
+                Some(name) => name.extend([",", piece]),
+                None => names.push(piece.to_owned()),
+            }
+            is_first = false;
+        }
+    }
+    names
 }
 
 /// How remote sources are pinned.
@@ -236,7 +253,7 @@ pub struct ResumeArgs {
 #[derive(Args, Clone, Debug)]
 pub struct RunsArgs {
     /// How many
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
     /// Only runs of this pipeline
     #[arg(long, value_name = "NAME")]
@@ -252,7 +269,7 @@ pub struct ShowArgs {
     #[arg(default_value = "@")]
     pub address: String,
     /// Print the first N rows of a dataset
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "5")]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "5", value_parser = at_least_one)]
     pub rows: Option<usize>,
     /// Print only rows that contain this text
     #[arg(long, value_name = "TEXT")]
@@ -417,6 +434,10 @@ pub struct StoreArgs {
     pub store: Option<String>,
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "write a number from 1 on".to_owned())
+}
+
 /// Reads `5%` as 0.05.
 fn share(text: &str) -> Result<f64, String> {
     let percent = text.strip_suffix('%').unwrap_or(text).parse::<f64>().ok();
@@ -478,6 +499,13 @@ mod tests {
             text.push_str(&format!("\n--- {}\n{help}", command.get_name()));
         }
         insta::assert_snapshot!("help", text);
+    }
+
+    #[test]
+    fn a_comma_ends_a_stage_unless_it_stands_in_the_name_of_one_of_a_matrix() {
+        let cli = Cli::try_parse_from(["llmflow", "run", "a.yaml", "--only", "a,t@a=1,b=2,c", "--only", "t@a=1,b=3"]);
+        let Command::Run(run) = cli.unwrap().command else { panic!("another command") };
+        assert_eq!(run.selection.selection().only, ["a", "t@a=1,b=2", "c", "t@a=1,b=3"]);
     }
 
     #[test]

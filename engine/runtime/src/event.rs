@@ -148,10 +148,15 @@ impl What {
     pub fn reason(self) -> Option<String> {
         match self {
             Self::Skipped { because } => Some(because),
-            Self::Refused { why, expression } => Some(format!("`{expression}` is false ({why})")),
+            Self::Refused { why, expression } => Some(refusal(&expression, &why)),
             _ => None,
         }
     }
+}
+
+/// Why a `require` does not hold, in one sentence: the reason names the expression already, or is joined to it.
+pub fn refusal(expression: &str, why: &str) -> String {
+    if why.starts_with('`') { why.to_owned() } else { format!("`{expression}`: {why}") }
 }
 
 impl Compute {
@@ -233,6 +238,13 @@ pub fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_names_its_expression_once() {
+        let refused = |why: &str| What::Refused { expression: "kept > 100".into(), why: why.into() }.reason().unwrap();
+        assert_eq!(refused("`kept > 100` is false (kept = 12)"), "`kept > 100` is false (kept = 12)");
+        assert_eq!(refused("no such metric"), "`kept > 100`: no such metric");
+    }
 
     #[test]
     fn a_gpu_recorded_by_its_name_alone_is_read() {

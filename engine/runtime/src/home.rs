@@ -70,9 +70,17 @@ impl Home {
             return Self::make(root);
         }
         let root = root.canonicalize().map_err(|error| Failure::io("opening", &root, &error))?;
+        Self { root, aside: None }.left_alone()
+    }
+
+    /// The same home, of which nothing is written: it is looked at elsewhere.
+    ///
+    /// # Errors
+    /// Of the environment if there is no room for that.
+    pub fn left_alone(&self) -> Result<Self, Failure> {
         let aside = tempfile::Builder::new().prefix("llmflow-").tempdir();
         let aside = aside.map_err(|error| Failure::io("making", std::env::temp_dir(), &error))?;
-        Ok(Self { root, aside: Some(Arc::new(aside)) })
+        Ok(Self { root: self.root.clone(), aside: Some(Arc::new(aside)) })
     }
 
     /// Where the home is, or would be made.
@@ -130,6 +138,19 @@ impl Home {
     /// Of the environment if the list is there and cannot be read.
     pub fn places(&self) -> Result<Vec<PathBuf>, Failure> {
         Ok(self.listed(PLACES)?.into_iter().map(PathBuf::from).collect())
+    }
+
+    /// Where something lies now that was noted with this path: what lay below the folder of this home before that was copied or
+    /// moved lies below it still, if it is there.
+    ///
+    /// # Errors
+    /// Those of [`Home::places`].
+    pub fn here(&self, noted: &Path) -> Result<PathBuf, Failure> {
+        let Some(project) = self.root.parent() else { return Ok(noted.to_owned()) };
+        let former = self.places()?.into_iter().filter(|place| *place != self.root);
+        let below = former.filter_map(|place| Some(project.join(noted.strip_prefix(place.parent()?).ok()?)));
+        let found = if noted.starts_with(project) { None } else { below.into_iter().find(|path| path.exists()) };
+        Ok(found.unwrap_or_else(|| noted.to_owned()))
     }
 
     pub fn root(&self) -> &Path {
@@ -291,6 +312,23 @@ mod tests {
         fs::write(named.join("notes.md"), "mine").unwrap();
         assert_eq!(open().err().unwrap().code, "home/occupied");
         assert!(!named.join(TAG).exists());
+    }
+
+    #[test]
+    fn what_lay_beside_a_home_that_was_moved_lies_beside_it_still() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        let [old, new] = ["old", "new"].map(|name| folder.join(name));
+        for place in [&old, &new] {
+            fs::create_dir_all(place.join("data")).unwrap();
+        }
+        Home::open(None, &old).unwrap();
+        fs::rename(old.join(FOLDER), new.join(FOLDER)).unwrap();
+        let home = Home::open(None, &new).unwrap();
+        assert_eq!(home.here(&old.join("data")).unwrap(), new.join("data"));
+        assert_eq!(home.here(&new.join("data")).unwrap(), new.join("data"));
+        assert_eq!(home.here(&old.join("gone")).unwrap(), old.join("gone"));
+        assert_eq!(home.here(&folder.join("data")).unwrap(), folder.join("data"));
     }
 
     #[test]

@@ -53,17 +53,21 @@ async fn explained(
 ) -> Result<Explained, Failure> {
     let components = lineage.components_of(&run, &stage.stage).await?;
     let before = lineage.success_before(&run, &stage.stage).await?;
-    let mut changes = match (&components, &before) {
-        (Some(now), Some(before)) => key::valued_changes(&before.components, now, setting.registry),
-        _ => Vec::new(),
-    };
-    let mut culprits = match &before {
-        Some(before) => culprits(lineage, &run, before, &stage, &changes, setting).await?,
-        None => Vec::new(),
-    };
     let limit = lineage.limit_of(&run).await?;
     let mut origins =
         Origins { lineage, run: &run, setting, is_limited: limit.is_some(), recorded: None, loaded: None };
+    let is_frozen = stage.status == "cached" && origins.is_frozen(&stage.stage).await?;
+    let (compared, mut culprits) = match (&components, &before) {
+        _ if is_frozen => (lineage.because_of(&run, &stage.stage).await?, Vec::new()),
+        (Some(now), Some(before)) => {
+            let changes = key::valued_changes(&before.components, now, setting.registry);
+            let culprits = culprits(lineage, &run, before, &stage, &changes, setting).await?;
+            (Some(changes), culprits)
+        }
+        _ => (None, Vec::new()),
+    };
+    let is_compared = compared.is_some();
+    let mut changes = compared.unwrap_or_default();
     for change in &mut changes {
         change.origin = match change.part.strip_prefix("in.") {
             Some(slot) => makers(lineage, &run, &stage, slot).await?,
@@ -76,11 +80,11 @@ async fn explained(
     let own = changes.iter().filter(|change| !change.part.starts_with("in.")).map(|change| (&stage.stage, change));
     let all: Vec<(&StageId, &Change)> =
         own.chain(culprits.iter().map(|culprit| (&culprit.stage, &culprit.change))).collect();
-    let back = way_back(&all);
+    let back = if is_frozen { Vec::new() } else { way_back(&all) };
     let (then, same) = following(lineage.following(&run, &stage.stage).await?);
-    let is_frozen = stage.status == "cached" && origins.is_frozen(&stage.stage).await?;
     Ok(Explained {
         is_frozen,
+        is_compared,
         asked: lineage.asked_of(&run, &stage.stage).await?,
         was_tried: stage.attempts > 0,
         reason: reason(lineage, &run, &stage).await?,
@@ -150,7 +154,7 @@ impl Origins<'_> {
     async fn of(&mut self, stage: &StageId, change: &Change) -> Result<Option<String>, Failure> {
         let Some(param) = change.part.strip_prefix("with.") else { return Ok(None) };
         let noted = self.lineage.because_of(self.run, stage).await?;
-        let noted = noted.into_iter().find(|noted| noted.part == change.part && noted.now == change.now);
+        let noted = noted.into_iter().flatten().find(|noted| noted.part == change.part && noted.now == change.now);
         if let Some(noted) = noted.filter(|_| !self.is_limited) {
             return Ok(noted.origin);
         }

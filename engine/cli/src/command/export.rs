@@ -23,6 +23,7 @@ pub fn export(args: ExportArgs, setting: &Setting) -> Result<u8, Error> {
         let history = History::open(setting.home.as_deref()).await?;
         let address = history.address(&args.address).await?;
         let run = history.lineage.find_run(&address.run).await?;
+        let history = history.of_run(&run).await?;
         let limit = history.lineage.limit_of(&run).await?;
         let note = limit.map(|limit| format::rehearsed(&run, limit));
         let typed = |words: &str| history.typed(&format!("llmflow export {words}"));

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, path::Path};
 
 use llmflow_contract::Failure;
-use llmflow_runtime::{address::Address, home::Home, lineage::Lineage, store::Store};
+use llmflow_runtime::{address::Address, event::RunId, home::Home, lineage::Lineage, store::Store};
 
 use crate::render::{format, typed};
 
@@ -60,7 +60,10 @@ impl History {
                 )));
             }
         }
-        let lineage = Lineage::open(&home).await?;
+        let lineage = match Lineage::open(&home).await {
+            Err(full) if full.code == "disk/full" => copied(&home).await.map_err(|_| home.with_free_space(full))?,
+            opened => opened?,
+        };
         let store = lineage.store_of_newest(&home).await?;
         Ok(Self { home, lineage, store })
     }
@@ -85,7 +88,35 @@ impl History {
     /// # Errors
     /// `address/form`; those of history and store.
     pub async fn address(&self, text: &str) -> Result<Address, Failure> {
-        self.lineage.address(text, &self.store).await
+        self.lineage.address(text, &self.stores()?).await
+    }
+
+    /// The run that words point at: [`Lineage::run_at`].
+    ///
+    /// # Errors
+    /// Those of [`Lineage::run_at`].
+    pub async fn run_at(&self, text: &str) -> Result<RunId, Failure> {
+        self.lineage.run_at(text, &self.stores()?).await
+    }
+
+    /// The same with the store that a run used: its results are there.
+    ///
+    /// # Errors
+    /// Those of history and store.
+    pub async fn of_run(mut self, run: &RunId) -> Result<Self, Failure> {
+        self.store = self.lineage.store_of(run, &self.home).await?;
+        Ok(self)
+    }
+
+    /// The store that is open, then every other that the home knows.
+    ///
+    /// # Errors
+    /// Those of [`Store::all_of`].
+    pub fn stores(&self) -> Result<Vec<Store>, Failure> {
+        let mut stores = Store::all_of(&self.home)?;
+        stores.retain(|store| store.url() != self.store.url());
+        stores.insert(0, self.store.clone());
+        Ok(stores)
     }
 
     /// The words of a command that looks back, as they find this home from here.
@@ -97,6 +128,11 @@ impl History {
     pub fn with_home(&self) -> String {
         self.typed("")
     }
+}
+
+/// The history of a home whose disk is full, as a copy elsewhere: who frees that disk must be able to look.
+async fn copied(home: &Home) -> Result<Lineage, Failure> {
+    Lineage::open(&home.left_alone()?).await
 }
 
 /// The home and its store, whatever the state of its history.

@@ -17,7 +17,7 @@ const SCHEMA: &str = "llmflow.schema.json";
 
 /// Writes a pipeline, its data and the schema for editors into a folder. What is there already stays as it is.
 pub fn init(args: InitArgs, setting: &Setting) -> Result<u8, Error> {
-    let template = find(args.template.as_deref(), setting.templates)?;
+    let template = find(args.template.as_deref(), setting.templates, setting.screen.width.saturating_sub(8))?;
     let folder = args.folder.unwrap_or_else(|| PathBuf::from("."));
     let schema = serde_json::to_string_pretty(&pipeline::schema(setting.registry)).unwrap_or_default() + "\n";
     let (name, text) = (template.file(), template.text());
@@ -33,20 +33,20 @@ pub fn init(args: InitArgs, setting: &Setting) -> Result<u8, Error> {
         out.print_json(&serde_json::json!({ "folder": folder, "template": template.name, "files": paths }));
     } else {
         let written = screen::Written { template, folder: &folder, schema: SCHEMA, others: setting.templates };
-        out.say(&screen::written(&written));
+        out.say(&screen::written(&written, out.width));
     }
     Ok(DONE)
 }
 
 /// The template of that name; the first one where none is named.
-fn find<'a>(name: Option<&str>, templates: &'a [Template]) -> Result<&'a Template, Failure> {
+fn find<'a>(name: Option<&str>, templates: &'a [Template], width: usize) -> Result<&'a Template, Failure> {
     let found = match name {
         Some(name) => templates.iter().find(|template| template.name == name),
         None => templates.first(),
     };
     found.ok_or_else(|| {
         let name = name.unwrap_or_default();
-        Failure::input("cli/template", format!("there is no template `{name}`")).help(screen::list(templates))
+        Failure::input("cli/template", format!("there is no template `{name}`")).help(screen::list(templates, width))
     })
 }
 
@@ -106,8 +106,8 @@ mod tests {
     #[test]
     fn an_unknown_template_names_the_others() {
         let templates = [Template { name: "tiny", pipeline: "# What it is for.\nname: x\n", data: &[] }];
-        assert_eq!(find(None, &templates).unwrap().name, "tiny");
-        let failure = find(Some("huge"), &templates).unwrap_err();
+        assert_eq!(find(None, &templates, 80).unwrap().name, "tiny");
+        let failure = find(Some("huge"), &templates, 80).unwrap_err();
         assert_eq!(failure.help.as_deref(), Some("the templates are\n  tiny  What it is for."));
     }
 }

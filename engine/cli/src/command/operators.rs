@@ -1,7 +1,7 @@
 //! `operators`
 
 use llmflow_contract::{Entry, Failure, ParamInfo};
-use llmflow_runtime::run::Error;
+use llmflow_runtime::{pipeline::nearest, run::Error};
 use serde_json::json;
 
 use super::{DONE, Setting};
@@ -39,7 +39,11 @@ pub fn operators(args: OperatorsArgs, setting: &Setting) -> Result<u8, Error> {
 fn unknown<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Failure {
     let failure = Failure::input("cli/operator", format!("there is no operator or family `{name}`"));
     let verb = name.rsplit('.').next().unwrap_or(name);
-    let near: Vec<&str> = names.filter(|known| known.contains(verb)).take(3).collect();
+    let names: Vec<&str> = names.collect();
+    let mut near: Vec<&str> = names.iter().copied().filter(|known| known.contains(verb)).take(3).collect();
+    if near.is_empty() {
+        near.extend(nearest(name, names));
+    }
     if near.is_empty() || verb.is_empty() {
         failure.help("llmflow operators lists them")
     } else {
@@ -53,4 +57,17 @@ fn described(entry: &Entry) -> serde_json::Value {
         "name": entry.name, "version": entry.version, "doc": entry.doc, "inputs": entry.inputs,
         "outputs": entry.outputs, "serves": entry.serves, "params": params, "schema": entry.schema(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_operator_is_told_with_the_nearest() {
+        let help = |name: &str| unknown(name, ["data.load", "model.load", "train.sft"].into_iter()).help.unwrap();
+        assert_eq!(help("train.sfx"), "llmflow operators train.sft");
+        assert_eq!(help("load"), "llmflow operators data.load\nllmflow operators model.load");
+        assert_eq!(help("nothing.like.it"), "llmflow operators lists them");
+    }
 }

@@ -18,11 +18,12 @@ pub fn rebuild(setting: &Setting) -> Result<u8, Error> {
             out.print_json(&rebuilt);
             return Ok(DONE);
         }
-        let count = |count: usize| format::count(count as u64);
+        let (runs, stages) = (rebuilt.runs as u64, rebuilt.stages as u64);
         out.say(&format!(
-            "{} runs with {} stages are in the history again",
-            count(rebuilt.runs),
-            count(rebuilt.stages)
+            "{} with {} {} in the history again",
+            format::counted(runs, "run"),
+            format::counted(stages, "stage"),
+            if runs == 1 { "is" } else { "are" }
         ));
         out.say(
             "the points of curves, and runs that left no record in the store, are not: the store does not know them",

@@ -14,21 +14,27 @@ pub fn resume(args: ResumeArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
         let history = History::open(setting.home.as_deref()).await?;
         let run = match args.run {
-            Some(text) => history.lineage.run_at(&text, &history.store).await?,
+            Some(text) => history.run_at(&text).await?,
             None => history.lineage.newest_unfinished().await?.ok_or_else(|| {
                 Failure::input("lineage/run", "every run here is finished; there is nothing to resume")
                     .help(format!("{} lists them", history.typed("llmflow runs")))
             })?,
         };
         let recorded = history.lineage.pipeline_of(&run).await?;
-        let now = std::fs::read_to_string(&recorded.path).unwrap_or_default();
-        if now != recorded.text {
-            let place = Place::here();
-            let path = format::clean(&place.shown(&recorded.path));
-            let command = format::clean(&place.run(&recorded.path, history.home.root()));
-            setting.screen.say(&format!(
-                "`{path}` has changed since {run}: this goes on with the file as it was; {command} takes it as it is"
-            ));
+        let file = history.home.here(&recorded.path)?;
+        let place = Place::here();
+        let path = format::clean(&place.shown(&file));
+        match std::fs::read_to_string(&file) {
+            Ok(now) if now == recorded.text => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                setting.screen.say(&format!("`{path}` is gone: this goes on with the file as it was in {run}"));
+            }
+            _ => {
+                let command = format::clean(&place.run(&file, history.home.root()));
+                setting.screen.say(&format!(
+                    "`{path}` has changed since {run}: this goes on with the file as it was; {command} takes it as it is"
+                ));
+            }
         }
         running::say_rehearsal(recorded.overrides.limit, setting);
         drop(history);
@@ -37,7 +43,7 @@ pub fn resume(args: ResumeArgs, setting: &Setting) -> Result<u8, Error> {
             running::watched(setting, |events, cancel| run::resume(&run.0, home, setting.registry, events, cancel))
                 .await?;
         let outcome = running::with_reports(outcome).await?;
-        running::finish(&outcome, recorded.path, recorded.overrides.limit, setting);
+        running::finish(&outcome, file, recorded.overrides.limit, setting);
         Ok(outcome.exit_code)
     })
 }

@@ -105,6 +105,7 @@ pub async fn with_reports(mut outcome: Outcome) -> Result<Outcome, Failure> {
         Some(run) => run.clone(),
         None => newest_done(&history, &outcome.pipeline).await?,
     };
+    let history = history.of_run(&run).await?;
     let data = report::collect(&history.lineage, &history.store, &history.home, &run).await?;
     let failures: Vec<Failure> = wanted.into_iter().filter_map(|path| report::write(&data, path).err()).collect();
     if !failures.is_empty() {

@@ -1,6 +1,6 @@
 //! `runs`
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use llmflow_contract::Failure;
 use llmflow_runtime::{
@@ -8,6 +8,7 @@ use llmflow_runtime::{
     lineage::{Lineage, RunFilter, RunRow},
     run::Error,
 };
+use tokio::time::timeout;
 
 use super::{DONE, Setting, block_on, history::History};
 use crate::{
@@ -17,6 +18,9 @@ use crate::{
         when,
     },
 };
+
+/// How long a store is asked for names that the newest run did not use.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Lists the newest runs.
 pub fn runs(args: RunsArgs, setting: &Setting) -> Result<u8, Error> {
@@ -28,6 +32,12 @@ pub fn runs(args: RunsArgs, setting: &Setting) -> Result<u8, Error> {
             limit: Some(args.limit),
         };
         let mut tags = history.store.tags_of_runs().await?;
+        for store in history.stores()?.iter().skip(1) {
+            // What does not answer keeps no run from the list.
+            if let Ok(Ok(more)) = timeout(PATIENCE, store.tags_of_runs()).await {
+                tags.extend(more);
+            }
+        }
         let mut list = Vec::new();
         for row in history.lineage.runs(&filter).await? {
             list.push(listed(&history.lineage, row, &mut tags).await?);
@@ -35,8 +45,12 @@ pub fn runs(args: RunsArgs, setting: &Setting) -> Result<u8, Error> {
         let out = setting.screen;
         if out.json {
             out.print_json(&list);
-        } else if list.is_empty() && (args.pipeline.is_some() || args.status.is_some()) {
-            out.say("no such run: llmflow runs lists all of them");
+        } else if list.is_empty() {
+            let is_filtered = args.pipeline.is_some() || args.status.is_some();
+            out.say(match is_filtered {
+                true => "no such run: llmflow runs lists all of them",
+                false => "no runs yet: llmflow run FILE.yaml",
+            });
         } else {
             out.print(&screen::runs(&list, &when::now(), out.width, out.paint));
         }

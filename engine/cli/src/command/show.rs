@@ -32,8 +32,10 @@ pub fn show(args: ShowArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
         let history = History::open(setting.home.as_deref()).await?;
         let address = history.address(&args.address).await?;
+        let run = history.lineage.find_run(&address.run).await?;
+        let history = history.of_run(&run).await?;
         if args.open {
-            open_report(&history, &address, setting).await?;
+            open_report(&history, &run, setting).await?;
             return Ok(DONE);
         }
         let wants_rows = args.rows.is_some() || args.grep.is_some();
@@ -45,7 +47,7 @@ pub fn show(args: ShowArgs, setting: &Setting) -> Result<u8, Error> {
                 let help = history.typed(&format!("llmflow show {}/STAGE {flag}", address.run));
                 return Err(Failure::input("lineage/address", message).help(help).into());
             }
-            show_run(&history, &args, setting).await?;
+            show_run(&history, &run, args.all, setting).await?;
         } else if args.dropped {
             rows::dropped(&history, &args, setting).await?;
         } else if wants_rows {
@@ -60,9 +62,8 @@ pub fn show(args: ShowArgs, setting: &Setting) -> Result<u8, Error> {
 }
 
 /// Writes the run's report into the home, prints where, and opens it where there is a desktop.
-async fn open_report(history: &History, address: &Address, setting: &Setting<'_>) -> Result<(), Failure> {
-    let run = history.lineage.find_run(&address.run).await?;
-    let data = report::collect(&history.lineage, &history.store, &history.home, &run).await?;
+async fn open_report(history: &History, run: &RunId, setting: &Setting<'_>) -> Result<(), Failure> {
+    let data = report::collect(&history.lineage, &history.store, &history.home, run).await?;
     let path = history.home.work().join("reports").join(format!("{run}.html"));
     report::write(&data, &path)?;
     setting.screen.print(&path.display().to_string());
@@ -81,27 +82,26 @@ async fn open_report(history: &History, address: &Address, setting: &Setting<'_>
     Ok(())
 }
 
-async fn show_run(history: &History, args: &ShowArgs, setting: &Setting<'_>) -> Result<(), Failure> {
+async fn show_run(history: &History, run: &RunId, all: bool, setting: &Setting<'_>) -> Result<(), Failure> {
     let lineage = &history.lineage;
-    let run = lineage.find_run(&history.address(&args.address).await?.run).await?;
-    let counts = lineage.stage_counts(&run).await?;
+    let counts = lineage.stage_counts(run).await?;
     let total: u32 = counts.iter().map(|count| count.stages).sum();
-    let recorded = lineage.pipeline_of(&run).await?;
-    let stages = match total > run_screen::MANY && !args.all {
+    let recorded = lineage.pipeline_of(run).await?;
+    let stages = match total > run_screen::MANY && !all {
         true => Stages::Counted {
             counts,
-            broken: lineage.broken_stages(&run, run_screen::LISTED).await?,
-            slowest: lineage.slowest_stages(&run, run_screen::LISTED).await?,
+            broken: lineage.broken_stages(run, run_screen::LISTED).await?,
+            slowest: lineage.slowest_stages(run, run_screen::LISTED).await?,
         },
-        false => Stages::All { stages: lineage.stages_of_run(&run).await? },
+        false => Stages::All { stages: lineage.stages_of_run(run).await? },
     };
     let shown = ShownRun {
-        row: lineage.run(&run).await?,
-        file: recorded.path,
+        row: lineage.run(run).await?,
+        file: history.home.here(&recorded.path)?,
         tags: history.store.tags_of_runs().await?.remove(&run.0).unwrap_or_default(),
-        published: lineage.published_by(&run).await?,
-        reasons: lineage.reasons_of(&run).await?,
-        not_started: lineage.not_started(&run).await?,
+        published: lineage.published_by(run).await?,
+        reasons: lineage.reasons_of(run).await?,
+        not_started: lineage.not_started(run).await?,
         with_home: history.with_home(),
         stages,
     };

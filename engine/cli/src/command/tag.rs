@@ -12,11 +12,21 @@ use crate::{
 /// Names a run, takes a name away, or lists the names.
 pub fn tag(args: TagArgs, setting: &Setting) -> Result<u8, Error> {
     block_on(async {
-        let History { lineage, store, .. } =
-            History::open_with_store(setting.home.as_deref(), args.at.store.as_deref()).await?;
+        let history = History::open_with_store(setting.home.as_deref(), args.at.store.as_deref()).await?;
+        let stores = match args.at.store {
+            Some(_) => vec![history.store.clone()],
+            None => history.stores()?,
+        };
         let out = setting.screen;
         if let Some(name) = &args.remove {
-            store.untag(name).await?;
+            let mut holder = &history.store;
+            for store in &stores {
+                if store.find_tag(name).await?.is_some() {
+                    holder = store;
+                    break;
+                }
+            }
+            holder.untag(name).await?;
             match out.json {
                 true => out.print_json(&json!({ "removed": name })),
                 false => {
@@ -26,7 +36,11 @@ pub fn tag(args: TagArgs, setting: &Setting) -> Result<u8, Error> {
             return Ok(DONE);
         }
         if let (Some(run), Some(name)) = (&args.run, &args.name) {
-            let run = lineage.run_at(run, &store).await?;
+            let run = history.run_at(run).await?;
+            let store = match args.at.store {
+                Some(_) => history.store,
+                None => history.lineage.store_of(&run, &history.home).await?,
+            };
             let before = store.tag(&run, name).await?;
             match (out.json, before) {
                 (true, before) => out.print_json(&json!({ "name": name, "run": run, "before": before })),
@@ -35,7 +49,10 @@ pub fn tag(args: TagArgs, setting: &Setting) -> Result<u8, Error> {
             }
             return Ok(DONE);
         }
-        let tags = store.tags().await?;
+        let mut tags = Vec::new();
+        for store in &stores {
+            tags.extend(store.tags().await?);
+        }
         match out.json {
             true => out.print_json(&tags),
             false => out.print(&screen::tags(&tags, &when::now(), out.width)),

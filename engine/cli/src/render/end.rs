@@ -8,7 +8,7 @@ use std::{
 use indexmap::IndexMap;
 use llmflow_contract::StageId;
 use llmflow_runtime::{
-    event::RunStatus,
+    event::{RunStatus, refusal},
     run::{Outcome, StageOutcome, StageStatus},
 };
 
@@ -22,6 +22,8 @@ use super::{
 
 /// Rows of the table, of a pipeline with more stages than this.
 const MOST_ROWS: usize = 9;
+/// Published paths that one line names.
+const PATHS: usize = 3;
 /// Names of stages in one line.
 const NAMES: usize = 12;
 
@@ -85,11 +87,11 @@ pub fn end(outcome: &Outcome, scene: &Scene) -> String {
 fn nothing_to_do(outcome: &Outcome, scene: &Scene) -> String {
     let total = outcome.stages.len().max(outcome.cached + outcome.skipped);
     let mut lines = refusals(outcome, scene, &Causes::of(outcome));
-    let folders = folders(&outcome.published, &scene.place.here);
-    let place = match (outcome.unpublished.is_empty(), folders.is_empty()) {
+    let place = match (outcome.unpublished.is_empty(), places(&outcome.published, &scene.place.here).as_slice()) {
         (false, _) => " · not all could be published".to_owned(),
-        (true, true) => String::new(),
-        (true, false) => format!(" · {folders} is up to date"),
+        (true, []) => String::new(),
+        (true, [one]) => format!(" · {one} is up to date"),
+        (true, several) => format!(" · {} are up to date", several.join(" ")),
     };
     let skipped = if outcome.skipped > 0 { format!(", {} skipped", outcome.skipped) } else { String::new() };
     lines.push(format!(
@@ -224,7 +226,8 @@ fn refusals(outcome: &Outcome, scene: &Scene, causes: &Causes) -> Vec<String> {
 fn refused(stage: &StageOutcome, stopped: &[&str], outcome: &Outcome, scene: &Scene) -> Vec<String> {
     let Some((expression, why)) = &stage.refused else { return Vec::new() };
     let name = format::clean(stage.stage.as_str());
-    let mut lines = vec![format!("{} {name} refused: {}", scene.paint.red("✗"), refusal(expression, why))];
+    let mut lines =
+        vec![format!("{} {name} refused: {}", scene.paint.red("✗"), format::clean(&refusal(expression, why)))];
     let skipped = format::clean(&format::listed(stopped.iter().copied(), NAMES));
     let skipped = if skipped.is_empty() { String::new() } else { format!("{skipped} skipped · ") };
     let chat = |stage: &StageId| command(&format!("llmflow chat @/{stage}"), outcome, scene);
@@ -234,12 +237,6 @@ fn refused(stage: &StageOutcome, stopped: &[&str], outcome: &Outcome, scene: &Sc
     let kept = kept.unwrap_or_default();
     lines.push(format!("  {skipped}{published} is published{kept} · exit {exit}"));
     lines
-}
-
-/// Why a `require` does not hold; the reason names the expression already, or is joined to it.
-pub fn refusal(expression: &str, why: &str) -> String {
-    let why = format::clean(why);
-    if why.starts_with('`') { why } else { format!("`{}`: {why}", format::clean(expression)) }
 }
 
 fn names_with(outcome: &Outcome, test: impl Fn(StageStatus) -> bool) -> String {
@@ -268,8 +265,11 @@ pub fn shown_path(path: &Path, here: &Path) -> String {
     if is_folder && !text.ends_with('/') { format!("{text}/") } else { text }
 }
 
-/// The folders that hold these paths, each once.
-fn folders(paths: &[PathBuf], here: &Path) -> String {
+/// A few paths; of more the folders that hold them, each once.
+fn places(paths: &[PathBuf], here: &Path) -> Vec<String> {
+    if paths.len() <= PATHS {
+        return paths.iter().map(|path| shown_path(path, here)).collect();
+    }
     let mut names: Vec<String> = Vec::new();
     for folder in paths.iter().filter_map(|path| path.parent()) {
         let name = folder.strip_prefix(here).unwrap_or(folder).display().to_string();
@@ -278,7 +278,7 @@ fn folders(paths: &[PathBuf], here: &Path) -> String {
             names.push(name);
         }
     }
-    names.join(" ")
+    names
 }
 
 #[cfg(test)]
@@ -368,7 +368,13 @@ mod tests {
         ");
         (done.run, done.cached) = (None, 3);
         done.seconds = 0.03;
-        assert_eq!(end(&done, &scene()), "nothing to do: 3 of 3 cached (0.03 s) · out/ is up to date\n");
+        assert_eq!(end(&done, &scene()), "nothing to do: 3 of 3 cached (0.03 s) · out/assistant.gguf is up to date\n");
+        let end_of = |published: &[&str]| {
+            let published = published.iter().map(|path| format!("/home/a/out/{path}").into()).collect();
+            end(&Outcome { published, ..done.clone() }, &scene())
+        };
+        assert!(end_of(&["a", "b"]).ends_with(" · out/a out/b are up to date\n"));
+        assert!(end_of(&["a", "b", "c", "d"]).ends_with(" · out/ is up to date\n"));
     }
 
     #[test]

@@ -15,6 +15,9 @@ use super::{live::Live, notes::Drawn, plain::Plain, screen::Screen, typed::Place
 /// Between two pictures of the live view.
 const FRAME: Duration = Duration::from_millis(100);
 
+/// What a terminal writes at Ctrl-C, `^C`, in columns: behind a line that fills the screen it would begin another.
+const CONTROL: usize = 2;
+
 /// Shows every event until the run lets go of its end.
 pub async fn show(events: UnboundedReceiver<Event>, screen: Screen, cancel: Cancel) {
     if screen.is_live { draw(events, &screen, &cancel).await } else { list(events, &screen).await }
@@ -52,7 +55,7 @@ impl Drop for Echo {
 }
 
 async fn draw(mut events: UnboundedReceiver<Event>, screen: &Screen, cancel: &Cancel) {
-    let mut live = Live::new(screen.width, screen.verbose > 0, screen.talk, Place::here());
+    let mut live = Live::new(screen.width.saturating_sub(CONTROL), screen.verbose > 0, screen.talk, Place::here());
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("{msg}") {
         bar.set_style(style);

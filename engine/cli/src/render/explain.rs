@@ -19,6 +19,8 @@ pub struct Explained {
     pub status: String,
     /// Whether it keeps its result whatever its key would be.
     pub is_frozen: bool,
+    /// Whether the parts of its key are known together with those they are compared with.
+    pub is_compared: bool,
     /// Why it was going to run although nothing of its key had changed: `--force`.
     pub asked: Option<String>,
     /// Whether any attempt was made: a result that was there can be refused too.
@@ -70,7 +72,7 @@ pub fn explain(it: &Explained, now: &ZonedDateTime, width: usize, paint: Paint) 
         table.line(format!("    ↳ {} more above", it.culprits.len() - MOST));
     }
     lines.extend(table.lines(width));
-    if let Some(components) = it.components.as_ref().filter(|_| it.before.is_some()) {
+    if let Some(components) = it.components.as_ref().filter(|_| it.is_compared) {
         let same = same(components, &it.changes);
         if !same.is_empty() {
             lines.push(format!("same: {same}"));
@@ -107,10 +109,18 @@ fn headline(it: &Explained, now: &ZonedDateTime) -> String {
         "skipped" | "cached" => &format!("was {}", it.status),
         status => status,
     };
-    let Some(components) = &it.components else { return format!("{stage} {did} in {run}: its key was never known") };
     let said = format!("{stage} {did} in {run}");
+    let Some(components) = &it.components else {
+        // What kept it from running is said below.
+        return if it.reason.is_some() { said } else { format!("{said}: its key was never known") };
+    };
     if it.is_frozen {
-        return format!("{said}: it is frozen, and keeps the result it has");
+        let though = match it.changes.len() {
+            0 => String::new(),
+            1 => ", though 1 part of its key is another now".to_owned(),
+            count => format!(", though {count} parts of its key are others now"),
+        };
+        return format!("{said}: it is frozen, and keeps the result it has{though}");
     }
     let total = components.len().max(it.changes.len());
     let before = it.before.as_ref().map(|(run, at_ms)| format!("{run} ({})", when::ago(*at_ms, now)));
@@ -171,6 +181,7 @@ mod tests {
             run: "calm-heron".into(),
             status: status.into(),
             is_frozen: false,
+            is_compared: true,
             asked: None,
             was_tried: true,
             components: Some(vec![
@@ -246,8 +257,13 @@ mod tests {
         let refused = Explained { was_tried: false, ..explained("refused", Vec::new()) };
         assert!(first(&refused).contains("was cached in calm-heron: none of the 6 parts"));
         assert!(first(&explained("skipped", Vec::new())).ends_with("was skipped in calm-heron"));
-        let frozen = Explained { is_frozen: true, ..explained("cached", Vec::new()) };
-        assert!(first(&frozen).contains("frozen, and keeps the result it has"));
+        let frozen = Explained { is_frozen: true, is_compared: false, ..explained("cached", Vec::new()) };
+        assert!(first(&frozen).ends_with("frozen, and keeps the result it has") && !shown(&frozen).contains("same:"));
+        let (before, now) = (Some("42".to_owned()), Some("43".to_owned()));
+        let change = Change { part: "seed".into(), before, now, origin: None };
+        let frozen = Explained { is_frozen: true, ..explained("cached", vec![change]) };
+        assert!(first(&frozen).ends_with("though 1 part of its key is another now"));
+        assert!(shown(&frozen).contains("seed  42 → 43") && !shown(&frozen).contains("seed 42"));
         let mut it = explained("ran", Vec::new());
         it.same = std::mem::take(&mut it.then);
         assert!(shown(&it).contains("then: nothing; it gave the same bytes, so merged, gguf stayed cached"));
@@ -255,7 +271,9 @@ mod tests {
         assert!(first(&it).contains("no run before it has a result"));
         it.components = None;
         it.status = "skipped".into();
+        assert!(first(&it).ends_with("its key was never known"));
         it.reason = Some("`rows` failed".into());
+        assert!(first(&it).ends_with("was skipped in calm-heron"));
         assert_eq!(shown(&it).lines().nth(1), Some("  `rows` failed"));
     }
 }

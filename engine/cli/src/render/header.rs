@@ -9,6 +9,9 @@ use llmflow_runtime::{
 
 use super::{format, typed::Place};
 
+/// Where not all is known, fewer seconds than this say nothing.
+const LEAST: f64 = 1.0;
+
 /// The header of a run.
 pub fn header(
     pipeline: &str,
@@ -53,7 +56,7 @@ pub fn counts(plan: &PlanView) -> String {
 pub fn estimate(plan: &PlanView) -> Option<String> {
     let is_whole = to_run(plan).all(|stage| stage.seconds.is_some());
     let known = to_run(plan).filter_map(|stage| stage.seconds);
-    let seconds = known.reduce(|all, seconds| all + seconds)?;
+    let seconds = known.reduce(|all, seconds| all + seconds).filter(|seconds| is_whole || *seconds >= LEAST)?;
     Some(format!("{} {}", if is_whole { "about" } else { "at least" }, format::duration(seconds)))
 }
 
@@ -91,6 +94,24 @@ mod tests {
     use llmflow_runtime::event::Gpu;
 
     use super::*;
+
+    #[test]
+    fn a_time_that_is_known_of_little_is_not_told() {
+        let stage = |name: &str, seconds| StageView {
+            stage: name.into(),
+            operator: "a.b".into(),
+            version: 1,
+            needs: Vec::new(),
+            will: Will::Waits { on: Vec::new() },
+            seconds,
+            memory_bytes: 0,
+            disk_bytes: 0,
+        };
+        let told = |known, other| estimate(&PlanView { stages: vec![stage("a", known), stage("b", other)] });
+        assert_eq!(told(Some(0.001), None), None);
+        assert_eq!(told(Some(61.0), None).as_deref(), Some("at least 1m01s"));
+        assert_eq!(told(Some(0.001), Some(0.0)).as_deref(), Some("about 0.00 s"));
+    }
 
     #[test]
     fn what_is_forced_is_not_new() {

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::typed::quoted;
+use super::{
+    table::{Table, wrap},
+    typed::quoted,
+};
 use crate::template::Template;
 
 /// What was written where.
@@ -14,7 +17,7 @@ pub struct Written<'a> {
 }
 
 /// The end of `init`.
-pub fn written(written: &Written) -> String {
+pub fn written(written: &Written, width: usize) -> String {
     let (template, file) = (written.template, written.template.file());
     let count = template.data.len();
     let rows = [
@@ -22,10 +25,11 @@ pub fn written(written: &Written) -> String {
         ("data/", format!("{count} files that it reads")),
         (written.schema, "lets your editor complete and check the file".to_owned()),
     ];
-    let mut text = format!("wrote into {}\n{}\n", written.folder.display(), columns(&rows));
+    let mut text = format!("wrote into {}\n{}\n", written.folder.display(), columns(&rows, width));
     let others: Vec<&Template> = written.others.iter().filter(|other| other.name != template.name).collect();
     for other in others {
-        text.push_str(&format!("\nor: llmflow init --template {}\n  {}\n", other.name, other.summary()));
+        let summary = wrap(other.summary(), width.saturating_sub(2)).join("\n  ");
+        text.push_str(&format!("\nor: llmflow init --template {}\n  {summary}\n", other.name));
     }
     let here = written.folder.join(&file);
     let here = quoted(&here.strip_prefix(".").unwrap_or(&here).display().to_string());
@@ -33,22 +37,22 @@ pub fn written(written: &Written) -> String {
         (format!("llmflow plan {here}"), "says what would run, and why".to_owned()),
         (format!("llmflow run {here}"), "runs it".to_owned()),
     ];
-    text.push_str(&format!("\nnext\n{}\n", columns(&next)));
+    text.push_str(&format!("\nnext\n{}\n", columns(&next, width)));
     text
 }
 
 /// Every template with what it is for.
-pub fn list(templates: &[Template]) -> String {
+pub fn list(templates: &[Template], width: usize) -> String {
     let rows: Vec<(&str, String)> =
         templates.iter().map(|template| (template.name, template.summary().to_owned())).collect();
-    format!("the templates are\n{}", columns(&rows))
+    format!("the templates are\n{}", columns(&rows, width))
 }
 
-/// Two columns, indented.
-fn columns(rows: &[(impl AsRef<str>, String)]) -> String {
-    let width = rows.iter().map(|(name, _)| name.as_ref().chars().count()).max().unwrap_or(0);
-    let lines: Vec<String> = rows.iter().map(|(name, what)| format!("  {:width$}  {what}", name.as_ref())).collect();
-    lines.join("\n")
+/// Two columns, indented; the second goes on below itself.
+fn columns(rows: &[(impl AsRef<str>, String)], width: usize) -> String {
+    let mut table = Table::new(["", ""]).wrap(1);
+    rows.iter().for_each(|(name, what)| table.row([format!(" {}", name.as_ref()), what.clone()]));
+    table.lines(width).join("\n")
 }
 
 #[cfg(test)]
@@ -64,7 +68,7 @@ mod tests {
     fn it_says_what_lies_where_and_what_to_type() {
         let shown = |folder: &str| {
             let folder = Path::new(folder);
-            written(&Written { template: &TEMPLATES[0], folder, schema: "llmflow.schema.json", others: &TEMPLATES })
+            written(&Written { template: &TEMPLATES[0], folder, schema: "llmflow.schema.json", others: &TEMPLATES }, 80)
         };
         insta::assert_snapshot!(shown("."), @r"
         wrote into .

@@ -251,6 +251,7 @@ mod tests {
                 failed: 1,
                 refused: 0,
                 skipped: 1,
+                interrupted: 0,
                 changed: String::new(),
                 limit: None,
                 set: Vec::new(),

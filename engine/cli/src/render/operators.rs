@@ -3,7 +3,14 @@
 use llmflow_contract::{Arity, Entry, ParamInfo, ParamType, PortSpec, Role};
 use serde_json::Value;
 
-use super::{format, style::Paint, table::Table};
+use super::{
+    format,
+    style::Paint,
+    table::{Table, wrap},
+};
+
+/// Least width in which a description stands in a column, in characters.
+const LEAST_TEXT: usize = 36;
 
 /// Every operator, a family at a time.
 pub fn list(entries: &[&Entry], width: usize, paint: Paint) -> String {
@@ -44,35 +51,75 @@ fn ports(specs: &[PortSpec], by_name: bool) -> String {
 /// One operator: its doc, its ports, its params.
 pub fn one(entry: &Entry, width: usize, paint: Paint) -> String {
     let mut lines = vec![format!("{} v{}", paint.bold(entry.name), entry.version), String::new()];
-    lines.extend(format::clean_lines(entry.doc.trim()).lines().map(str::to_owned));
+    lines.extend(prose(&format::clean_lines(entry.doc.trim()), width));
     for (title, specs) in [("takes", &entry.inputs), ("gives", &entry.outputs)] {
         if specs.is_empty() {
             continue;
         }
-        let mut table = Table::new([title, "kind", ""]).wrap(2);
-        for spec in specs {
+        let row = |spec: &PortSpec| {
             let arity = match spec.arity {
                 Arity::One => "",
                 Arity::Optional => " (optional)",
                 Arity::Many => " (one or more)",
             };
-            table.row([spec.port.to_string(), format!("{}{arity}", spec.accepts), one_line(&spec.doc)]);
-        }
+            [spec.port.to_string(), format!("{}{arity}", spec.accepts), one_line(&spec.doc)]
+        };
         lines.push(String::new());
-        lines.extend(table.lines(width));
+        lines.extend(described([title, "kind", ""], &specs.iter().map(row).collect::<Vec<_>>(), width));
     }
     lines.push(String::new());
     if entry.params.is_empty() {
         lines.push(" no params".to_owned());
     } else {
-        let mut table = Table::new(["param", "default", "type", "does"]).wrap(3);
-        add_params(&entry.params, "", &mut table);
-        lines.extend(table.lines(width));
+        let mut rows = Vec::new();
+        add_params(&entry.params, "", &mut rows);
+        lines.extend(described(["param", "default", "type", "does"], &rows, width));
     }
     lines.join("\n") + "\n"
 }
 
-fn add_params(params: &[ParamInfo], prefix: &str, table: &mut Table) {
+/// A doc as it is read on a screen of this width: paragraphs are broken anew, code and lists stay.
+fn prose(doc: &str, width: usize) -> Vec<String> {
+    let (mut lines, mut paragraph, mut is_code) = (Vec::new(), String::new(), false);
+    for line in doc.lines() {
+        let is_fence = line.trim_start().starts_with("```");
+        let stands_alone = is_code || is_fence || line.trim().is_empty() || line.starts_with(['|', '#']);
+        is_code ^= is_fence;
+        if (stands_alone || line.starts_with("- ")) && !paragraph.is_empty() {
+            lines.extend(wrap(&std::mem::take(&mut paragraph), width));
+        }
+        if stands_alone {
+            lines.push(line.to_owned());
+        } else {
+            let space = if paragraph.is_empty() { "" } else { " " };
+            paragraph.push_str(&format!("{space}{}", line.trim()));
+        }
+    }
+    if !paragraph.is_empty() {
+        lines.extend(wrap(&paragraph, width));
+    }
+    lines
+}
+
+/// Rows whose last cell is a text: a table, or, where that leaves it too little room, the text below each.
+fn described<const N: usize>(head: [&str; N], rows: &[[String; N]], width: usize) -> Vec<String> {
+    let mut table = Table::new(head).wrap(N - 1);
+    rows.iter().for_each(|row| table.row(row.clone()));
+    let (room, wanted) = table.room(width);
+    if room >= LEAST_TEXT.min(wanted) {
+        return table.lines(width);
+    }
+    let join = |cells: &[String]| cells.iter().filter(|cell| !cell.is_empty()).cloned().collect::<Vec<_>>().join("  ");
+    let mut lines = vec![format!(" {}", join(&head.map(str::to_owned)))];
+    for row in rows {
+        let (last, cells) = row.split_last().map(|(last, cells)| (last.as_str(), cells)).unwrap_or_default();
+        lines.extend(wrap(&join(cells), width.saturating_sub(1)).into_iter().map(|line| format!(" {line}")));
+        lines.extend(wrap(last, width.saturating_sub(5)).into_iter().map(|line| format!("     {line}")));
+    }
+    lines
+}
+
+fn add_params(params: &[ParamInfo], prefix: &str, rows: &mut Vec<[String; 4]>) {
     for param in params {
         let name = format!("{prefix}{}", param.name);
         let default = match &param.default {
@@ -83,9 +130,9 @@ fn add_params(params: &[ParamInfo], prefix: &str, table: &mut Table) {
             Some(Value::String(text)) => format::fit(text, 18),
             Some(value) => format::fit(&value.to_string(), 18),
         };
-        table.row([name.clone(), default, kind(param), does(param)]);
+        rows.push([name.clone(), default, kind(param), does(param)]);
         if let ParamType::Object(fields) = &param.kind {
-            add_params(fields, &format!("{name}."), table);
+            add_params(fields, &format!("{name}."), rows);
         }
     }
 }
@@ -133,4 +180,43 @@ fn does(param: &ParamInfo) -> String {
 
 fn one_line(doc: &str) -> String {
     doc.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doc_is_broken_at_the_width_of_the_screen_and_its_code_is_not() {
+        let doc = "Learns from examples,\nand goes on.\n- one\n  more\n- two\n\n```yaml\nsft: { op: train.sft, in: rows }\n```";
+        let wanted = [
+            "Learns from",
+            "examples, and goes",
+            "on.",
+            "- one more",
+            "- two",
+            "",
+            "```yaml",
+            "sft: { op: train.sft, in: rows }",
+            "```",
+        ];
+        assert_eq!(prose(doc, 18), wanted);
+    }
+
+    #[test]
+    fn a_description_with_too_little_room_in_its_column_stands_below() {
+        let text = "Rank of the small matrices: more learns more, costs memory.";
+        let rows = [["lora_r", "16", "whole number 1…1024", text].map(str::to_owned)];
+        insta::assert_snapshot!(described(["param", "default", "type", "does"], &rows, 80).join("\n"), @r"
+         param   default  type                 does
+         lora_r  16       whole number 1…1024  Rank of the small matrices: more learns
+                                               more, costs memory.
+        ");
+        insta::assert_snapshot!(described(["param", "default", "type", "does"], &rows, 60).join("\n"), @r"
+         param  default  type  does
+         lora_r  16  whole number 1…1024
+             Rank of the small matrices: more learns more, costs
+             memory.
+        ");
+    }
 }

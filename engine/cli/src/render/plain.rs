@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 
 use llmflow_contract::StageId;
 use llmflow_runtime::{
-    event::{Event, What},
+    event::{Event, What, refusal},
     lineage::NOT_STARTED,
     plan::Will,
 };
 
-use super::{end, format, header, style::Paint, typed::Place};
+use super::{format, header, style::Paint, typed::Place};
 
 /// Milliseconds between two progress lines of one stage.
 const QUIET_MS: u64 = 10_000;
@@ -66,7 +66,7 @@ impl Plain {
             }
             What::Failed { failure, retry_in_ms: None } => (self.paint.red("✗"), format!("failed: {failure}")),
             What::Refused { expression, why } => {
-                (self.paint.red("✗"), format!("refused: {}", end::refusal(expression, why)))
+                (self.paint.red("✗"), format!("refused: {}", format::clean(&refusal(expression, why))))
             }
             What::Log { level, message } if self.is_verbose || level != "info" => {
                 let level = if level == "info" { String::new() } else { format!("{level}: ") };

@@ -230,6 +230,7 @@ mod tests {
             failed: 1,
             refused: 0,
             skipped: 1,
+            interrupted: 0,
             changed: "sft.lora_r 16 → 32".into(),
             limit: None,
             set: vec!["rank=32".into()],

@@ -34,11 +34,8 @@ pub struct Listed {
     pub figures: BTreeMap<String, f64>,
 }
 
-/// The newest runs.
+/// The newest runs, of which there is one.
 pub fn runs(list: &[Listed], now: &ZonedDateTime, width: usize, paint: Paint) -> String {
-    if list.is_empty() {
-        return "no runs yet: llmflow run FILE.yaml\n".to_owned();
-    }
     // Where there is no room, what is left out is what `show` says too.
     let is_wide = width >= WIDE;
     let mut table = match is_wide {
@@ -88,6 +85,7 @@ fn stages(row: &RunRow) -> String {
         (row.cached, "cached"),
         (row.failed, "failed"),
         (row.refused, "refused"),
+        (row.interrupted, "interrupted"),
         (row.skipped, "skipped"),
     ];
     let words: Vec<String> =
@@ -150,6 +148,7 @@ mod tests {
             failed: u32::from(has_failed),
             refused: 0,
             skipped: 0,
+            interrupted: 0,
             changed: changed.into(),
             limit: None,
             set: Vec::new(),
@@ -190,7 +189,6 @@ mod tests {
         quiet-otter  5 min ago  done        8 ran            7m31s  –     1.47  first  [assistant:prod]
         brave-newt   5 min ago  failed sft  8 ran 1 refused  7m31s  –     –     out of memory
         ");
-        assert_eq!(runs(&[], &now, 80, Paint(false)), "no runs yet: llmflow run FILE.yaml\n");
         let narrow = runs(&list, &now, 80, Paint(false));
         assert!(narrow.lines().all(|line| console::measure_text_width(line) <= 80), "{narrow}");
     }

@@ -169,7 +169,7 @@ fn rows_of(shown: &ShownStage, digest: &Digest) -> Option<String> {
 }
 
 /// Four digits are enough to recognise an artifact on one screen.
-fn short(digest: &Digest) -> String {
+pub fn short(digest: &Digest) -> String {
     format!("{}…", &digest.hex()[..4])
 }
 

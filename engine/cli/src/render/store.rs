@@ -46,14 +46,13 @@ pub fn collected(collected: &Collected, is_dry: bool, paint: Paint) -> String {
     text
 }
 
-/// Is nothing left that stands in the way of the next run?
+/// Was everything that is wrong set aside? What is missing, or cannot be read, was not.
 pub fn is_mended(verified: &Verified) -> bool {
-    let damaged = verified.damage.iter().filter(|damage| damage.wrong == Wrong::Damaged).count();
-    verified.damage.iter().all(|damage| damage.wrong != Wrong::Unreadable) && verified.repaired as usize == damaged
+    verified.damage.len() as u64 == verified.repaired
 }
 
-/// What was read, what is wrong, and what to do.
-pub fn verified(verified: &Verified, width: usize, paint: Paint) -> String {
+/// What was read, of the files a share, what is wrong, and what to do.
+pub fn verified(verified: &Verified, share: f64, width: usize, paint: Paint) -> String {
     let mut parts = vec![
         format::counted(verified.records, "result"),
         format::counted(verified.artifacts, "artifact"),
@@ -63,7 +62,13 @@ pub fn verified(verified: &Verified, width: usize, paint: Paint) -> String {
     parts.extend(others.iter().filter(|(count, _)| *count > 0).map(|(count, noun)| format::counted(*count, noun)));
     let read = format!("read {}\n", parts.join(", "));
     if verified.damage.is_empty() {
-        return read + &paint.green("all of it is as it was written") + "\n";
+        return match (share < 1.0, verified.blobs) {
+            (true, 0) => {
+                read + "no file was drawn: a larger --sample reads some; records and manifests are as they were written\n"
+            }
+            (true, _) => read + &paint.green("what was read is as it was written") + "\n",
+            (false, _) => read + &paint.green("all of it is as it was written") + "\n",
+        };
     }
     let mut table = Table::new(["what", "name", "is", "of"]);
     for damage in &verified.damage {
@@ -92,8 +97,8 @@ pub fn verified(verified: &Verified, width: usize, paint: Paint) -> String {
         table.row([what.to_owned(), name, paint.red(is), of]);
     }
     let mut text = read + &table.lines(width).join("\n") + "\n";
-    let unreadable = verified.damage.iter().filter(|damage| damage.wrong == Wrong::Unreadable).count();
-    if unreadable > 0 {
+    let count = |wrong| verified.damage.iter().filter(|damage| damage.wrong == wrong).count();
+    if count(Wrong::Unreadable) > 0 {
         text.push_str(
             "what is unreadable may be whole: look at the disk, its permissions and the limit of open files\n",
         );
@@ -101,10 +106,16 @@ pub fn verified(verified: &Verified, width: usize, paint: Paint) -> String {
     if verified.damage.iter().any(|damage| damage.object == Object::Tag) {
         text.push_str("a tag that is set aside has to be given again: llmflow tag RUN NAME\n");
     }
-    text.push_str(match is_mended(verified) {
-        true => "what was damaged is set aside; the next run of these pipelines makes it anew\n",
-        false => "set it aside, so that the next run makes it anew: llmflow verify --repair\n",
+    text.push_str(match (count(Wrong::Damaged), verified.repaired) {
+        (0, _) => "",
+        (_, 0) => "llmflow verify --repair sets aside what is damaged\n",
+        _ => "what was damaged is set aside\n",
     });
+    if count(Wrong::Damaged) + count(Wrong::Missing) > 0 {
+        text.push_str(
+            "a run of these pipelines makes anew what is missing or set aside, if what it is made from is there\n",
+        );
+    }
     text
 }
 
@@ -171,16 +182,27 @@ mod tests {
             ],
             repaired: 0,
         };
-        let text = verified(&report, 100, Paint(false)).replace(&digest.short(), "a1c9e377");
+        let text = verified(&report, 1.0, 100, Paint(false)).replace(&digest.short(), "a1c9e377");
         insta::assert_snapshot!(text, @r"
         read 18 results, 40 artifacts, 61 files (212 MiB), 5 runs
          what      name      is       of
          file      a1c9e377  damaged  quiet-otter/sft
          artifact  a1c9e377  missing  quiet-otter/rows
-        set it aside, so that the next run makes it anew: llmflow verify --repair
+        llmflow verify --repair sets aside what is damaged
+        a run of these pipelines makes anew what is missing or set aside, if what it is made from is there
         ");
-        assert!(!is_mended(&report));
         report.repaired = 1;
+        let text = |report: &Verified, share| verified(report, share, 100, Paint(false));
+        assert!(text(&report, 1.0).contains("\nwhat was damaged is set aside\n"));
+        assert!(!is_mended(&report), "something is missing still");
+        let missing = report.damage.pop().unwrap();
         assert!(is_mended(&report));
+        (report.damage, report.repaired) = (vec![missing], 0);
+        assert!(!is_mended(&report) && !text(&report, 1.0).contains("set aside\n"), "nothing was");
+        report.damage.clear();
+        assert!(text(&report, 1.0).ends_with("all of it is as it was written\n"));
+        assert!(text(&report, 0.05).ends_with("what was read is as it was written\n"));
+        report.blobs = 0;
+        assert!(text(&report, 0.05).contains("no file was drawn"));
     }
 }

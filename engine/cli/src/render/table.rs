@@ -61,6 +61,13 @@ impl Table {
         self.rows.push(Row::Line(text));
     }
 
+    /// What a screen of this width leaves to the column that gives way, and that column wants, in characters.
+    pub fn room(&self, width: usize) -> (usize, usize) {
+        let (narrow, whole) = (self.widths(width), self.widths(usize::MAX));
+        let of = |widths: &[usize]| widths.get(self.flexible).copied().unwrap_or_default();
+        (of(&narrow), of(&whole))
+    }
+
     /// The lines of the table, none wider than `width` as long as the other columns leave room.
     pub fn lines(&self, width: usize) -> Vec<String> {
         let widths = self.widths(width);

@@ -257,8 +257,13 @@ mod tests {
             store: None,
         };
         let outputs = || vec![(Port::from("adapter"), Kind::new("adapter"))];
-        let planned =
-            stages.iter().map(|view| PlannedRow { view, components: None, inputs: Vec::new(), outputs: outputs() });
+        let planned = stages.iter().map(|view| PlannedRow {
+            view,
+            components: None,
+            outgrown: None,
+            inputs: Vec::new(),
+            outputs: outputs(),
+        });
         lineage.start_run(run, &file, &planned.collect::<Vec<_>>()).await.unwrap();
         let started = What::RunStarted {
             pipeline: "p".into(),

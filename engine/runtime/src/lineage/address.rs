@@ -3,23 +3,27 @@
 use llmflow_contract::{Digest, Port, StageId};
 
 use super::*;
-use crate::{address::Address, pipeline::diagnostic::nearest, store::Store};
+use crate::{
+    address::Address,
+    pipeline::diagnostic::nearest,
+    store::{Store, Tag},
+};
 
 /// Names that a message lists before it says how many there are.
 const LISTED: u32 = 20;
 
 impl Lineage {
-    /// Reads `RUN[/STAGE[.PORT]]`. A tag in the store stands for its run, unless that is a run's whole name; it comes before
-    /// names that begin so.
+    /// Reads `RUN[/STAGE[.PORT]]`. A tag in one of the stores stands for its run, unless that is a run's whole name; it comes
+    /// before names that begin so.
     ///
     /// # Errors
     /// `address/form`; `lineage/run` if the run of a tag is in no history here; those of the store.
-    pub async fn address(&self, text: &str, store: &Store) -> Result<Address, Failure> {
+    pub async fn address(&self, text: &str, stores: &[Store]) -> Result<Address, Failure> {
         let mut address = Address::parse(text)?;
         if address.run.starts_with('@') || self.has_run(&RunId(address.run.clone())).await? {
             return Ok(address);
         }
-        let Some(tag) = store.find_tag(&address.run).await? else { return Ok(address) };
+        let Some(tag) = self.tag(&address.run, stores).await? else { return Ok(address) };
         if !self.has_run(&tag.run).await? {
             let message = format!("`{}` names run `{}`, which this home knows nothing of", tag.name, tag.run);
             return Err(Failure::input("lineage/run", message)
@@ -29,12 +33,29 @@ impl Lineage {
         Ok(address)
     }
 
+    /// The tag of this name, one of a run of this home first. A store that does not answer is no matter where another has it,
+    /// or a run's name begins so.
+    async fn tag(&self, name: &str, stores: &[Store]) -> Result<Option<Tag>, Failure> {
+        let (mut stranger, mut silent) = (None, None);
+        for store in stores {
+            match store.find_tag(name).await {
+                Ok(Some(tag)) if self.has_run(&tag.run).await? => return Ok(Some(tag)),
+                Ok(found) => stranger = stranger.or(found),
+                Err(failure) => silent = silent.or(Some(failure)),
+            }
+        }
+        match silent {
+            Some(failure) if stranger.is_none() && self.find_run(name).await.is_err() => Err(failure),
+            _ => Ok(stranger),
+        }
+    }
+
     /// The run that words point at, a whole one.
     ///
     /// # Errors
     /// Those of [`Lineage::address`] and [`Lineage::find_run`]; `address/form` if they name a stage too.
-    pub async fn run_at(&self, text: &str, store: &Store) -> Result<RunId, Failure> {
-        let address = self.address(text, store).await?;
+    pub async fn run_at(&self, text: &str, stores: &[Store]) -> Result<RunId, Failure> {
+        let address = self.address(text, stores).await?;
         let run = self.find_run(&address.run).await?;
         match address.stage {
             None => Ok(run),

@@ -10,7 +10,7 @@ use sqlx::migrate::MigrateError;
 /// What makes the history anew.
 const REBUILD: &str = "llmflow doctor --rebuild makes it anew from the store and keeps the old file; no result is lost";
 
-/// A failure of the database. The codes are those of <https://sqlite.org/rescode.html>, without their extension.
+/// A failure of the database. The codes are those of <https://sqlite.org/rescode.html>, without their extension but one.
 pub(super) fn failed(error: sqlx::Error) -> Failure {
     const BUSY: i32 = 5;
     const READ_ONLY: i32 = 8;
@@ -19,7 +19,10 @@ pub(super) fn failed(error: sqlx::Error) -> Failure {
     const FULL: i32 = 13;
     const CANNOT_OPEN: i32 = 14;
     const NOT_A_DATABASE: i32 = 26;
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok()).map(|code| code & 0xff);
+    /// What readers and writers share cannot grow: unlike a file that cannot, this has no code of its own for a full disk.
+    const NO_ROOM_TO_SHARE: i32 = 10 | 19 << 8;
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    let code = code.map(|code| if code == NO_ROOM_TO_SHARE { FULL } else { code & 0xff });
     let failure = match code {
         Some(BUSY) => Failure::environment("lineage/locked", "the history, `lineage.db`, is locked by another process")
             .help("wait until that process is done, then run the same command again; `fuser lineage.db` names it"),

@@ -6,6 +6,7 @@
 mod address;
 mod artifacts;
 mod attempts;
+mod changed;
 mod columns;
 mod copy;
 mod curves;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     event::{RunId, RunStatus, now_ms},
-    plan::{Component, StageView, Will},
+    plan::{Change, Component, StageView, Will},
 };
 
 /// Rows that one statement takes: bounds the memory that unpacking them needs.
@@ -23,6 +23,8 @@ pub struct PlannedRow<'a> {
     pub view: &'a StageView,
     /// What its key is made of, where that is known already.
     pub components: Option<Vec<Component>>,
+    /// Of a frozen stage: what of the key that it would have is not that of the result it keeps, where that is known.
+    pub outgrown: Option<Vec<Change>>,
     pub inputs: Vec<InputRecord>,
     /// The main output first.
     pub outputs: Vec<(Port, Kind)>,
@@ -129,7 +131,7 @@ impl StageRows {
             };
             let because = match &view.will {
                 Will::Run { because, .. } if !because.is_empty() => Some(text_of(because)?),
-                _ => None,
+                _ => row.outgrown.as_ref().map(text_of).transpose()?,
             };
             let asked = if let Will::Run { asked, .. } = &view.will { asked.as_ref() } else { None };
             let components = row.components.as_ref().map(text_of).transpose()?;

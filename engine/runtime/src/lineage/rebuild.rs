@@ -335,11 +335,10 @@ pub(super) fn remove_all(files: &[PathBuf]) -> Result<(), Failure> {
 /// Puts the new database in the old one's place, which is kept. The database goes first: SQLite ignores a journal
 /// without one, so that whatever moment the power goes, no journal meets another's database.
 fn swap(new: &Path, database: &Path) -> Result<Option<PathBuf>, Failure> {
-    let old = beside(database, "old");
     let was_there = database.exists();
-    if was_there {
-        remove_database(&old)?;
-    }
+    let kept = |number| beside(database, &if number > 1 { format!("old.{number}") } else { "old".to_owned() });
+    // Of earlier ones each is kept: the second may have been the last that knew a run.
+    let old = (1..).map(kept).find(|old| !old.exists()).unwrap_or_else(|| kept(1));
     for (from, to) in files_of(database).iter().zip(files_of(&old)) {
         match fs::rename(from, &to) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -24,8 +24,13 @@ use crate::{
 pub(super) const LAST_SUCCESSES: &str =
     "SELECT s.stage, s.components, s.seconds, s.effort FROM json_each(?2) wanted JOIN stages s ON s.rowid = (
          SELECT s.rowid FROM stages s JOIN runs r ON r.run = s.run
-         WHERE s.stage = wanted.value AND r.pipeline = ?1
+         WHERE s.stage = wanted.value AND r.pipeline = ?1 AND (nullif(r.overrides, '') ->> '$.limit') IS ?3
              AND s.status IN ('ran', 'cached', 'refused') AND s.components IS NOT NULL
+         ORDER BY r.number DESC LIMIT 1)";
+pub(super) const LAST_TRIES: &str = "SELECT s.stage, s.status FROM json_each(?2) wanted JOIN stages s ON s.rowid = (
+         SELECT s.rowid FROM stages s JOIN runs r ON r.run = s.run
+         WHERE s.stage = wanted.value AND r.pipeline = ?1 AND (nullif(r.overrides, '') ->> '$.limit') IS ?3
+             AND s.status IN ('failed', 'interrupted') AND s.attempts > 0
          ORDER BY r.number DESC LIMIT 1)";
 pub(super) const RATES: &str = "SELECT operator, seconds, effort FROM (
          SELECT operator, status, seconds, effort FROM stages ORDER BY rowid DESC LIMIT 2000)
@@ -33,14 +38,15 @@ pub(super) const RATES: &str = "SELECT operator, seconds, effort FROM (
 pub(super) const SUCCESS_BEFORE: &str = "SELECT r.run, r.started_ms, s.components FROM stages s
     JOIN runs r ON r.run = s.run JOIN runs this ON this.run = ?1
     WHERE r.pipeline = this.pipeline AND r.number < this.number AND s.stage = ?2
+        AND (nullif(r.overrides, '') ->> '$.limit') IS (nullif(this.overrides, '') ->> '$.limit')
         AND s.status IN ('ran', 'cached', 'refused') AND s.components IS NOT NULL
     ORDER BY r.number DESC LIMIT 1";
 pub(super) const PUBLISHED: &str = "SELECT json FROM events INDEXED BY events_that_tell
     WHERE run = ?1 AND json ->> '$.event' = 'published'
         AND json ->> '$.event' IN ('refused', 'skipped', 'published', 'run_started') ORDER BY id";
 pub(super) const FIGURES: &str = "SELECT value AS name, (
-        SELECT m.value FROM metrics m INDEXED BY metrics_by_what
-        WHERE m.run = ?1 AND m.name = wanted.value AND m.step IS NULL ORDER BY m.id DESC LIMIT 1) AS value
+        SELECT m.value FROM metrics m INDEXED BY metrics_by_what CROSS JOIN stages s ON s.run = m.run AND s.stage = m.stage
+        WHERE m.run = ?1 AND m.name = wanted.value AND m.step IS NULL ORDER BY s.position DESC, m.id DESC LIMIT 1) AS value
     FROM json_each(?2) wanted";
 
 /// A success of a stage, before another.
@@ -51,6 +57,16 @@ pub struct Success {
     pub started_ms: u64,
     /// What the key was made of.
     pub components: Vec<Component>,
+}
+
+/// The store of a run: `None` is the home's own. One below a place where the home's project lay lies where that is now.
+fn store_at(url: Option<String>, home: &Home) -> Result<Store, Failure> {
+    let store = match url.as_deref().map(|url| (url, url.strip_prefix("file://"))) {
+        Some((_, Some(folder))) => Store::open_local(&home.here(Path::new(folder))?)?,
+        Some((url, None)) => Store::open(url)?,
+        None => Store::open_local(&home.store())?,
+    };
+    Ok(store.in_home(&home.work()))
 }
 
 impl Lineage {
@@ -101,22 +117,33 @@ impl Lineage {
             .fetch_optional(&self.pool)
             .await
             .map_err(failed)?;
-        let store = match row.and_then(|(url,)| url) {
-            Some(url) => Store::open(&url)?,
-            None => Store::open_local(&home.store())?,
-        };
-        Ok(store.in_home(&home.work()))
+        store_at(row.and_then(|(url,)| url), home)
     }
 
-    /// The last time each of these stages of a pipeline succeeded.
+    /// The store that a run used: its results are there.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub async fn store_of(&self, run: &RunId, home: &Home) -> Result<Store, Failure> {
+        let row: Option<(Option<String>,)> = sqlx::query_as("SELECT store FROM runs WHERE run = ?")
+            .bind(&run.0)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed)?;
+        store_at(row.ok_or_else(|| no_run(run))?.0, home)
+    }
+
+    /// The last time each of these stages of a pipeline succeeded, in runs with the same `--limit`.
     pub async fn last_successes(
         &self,
         pipeline: &str,
+        limit: Option<u64>,
         stages: &[&StageId],
     ) -> Result<HashMap<StageId, LastSuccess>, Failure> {
         let rows: Vec<(String, String, Option<f64>, Option<String>)> = sqlx::query_as(LAST_SUCCESSES)
             .bind(pipeline)
             .bind(serde_json::to_string(stages).map_err(unreadable)?)
+            .bind(limit.map(|limit| limit as i64))
             .fetch_all(&self.pool)
             .await
             .map_err(failed)?;
@@ -128,6 +155,23 @@ impl Lineage {
                 Ok((StageId::new(stage), last))
             })
             .collect()
+    }
+
+    /// How the last try at each of these stages ended that came to no result, in runs with the same `--limit`.
+    pub async fn last_tries(
+        &self,
+        pipeline: &str,
+        limit: Option<u64>,
+        stages: &[&StageId],
+    ) -> Result<HashMap<StageId, Box<str>>, Failure> {
+        let rows: Vec<(String, Box<str>)> = sqlx::query_as(LAST_TRIES)
+            .bind(pipeline)
+            .bind(serde_json::to_string(stages).map_err(unreadable)?)
+            .bind(limit.map(|limit| limit as i64))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        Ok(rows.into_iter().map(|(stage, status)| (StageId::new(stage), status)).collect())
     }
 
     /// How fast operators went in the newest stages that ran here.
@@ -211,11 +255,11 @@ impl Lineage {
         Ok(json(&row, "old")?.zip(json(&row, "new")?))
     }
 
-    /// Why a stage was going to run, as the plan of its run said it; nothing for one that had to wait and see.
-    pub async fn because_of(&self, run: &RunId, stage: &StageId) -> Result<Vec<Change>, Failure> {
+    /// Why a stage was going to run, as the plan of its run said it; of a frozen one what its result was no longer made of.
+    /// Nothing for one that had to wait and see.
+    pub async fn because_of(&self, run: &RunId, stage: &StageId) -> Result<Option<Vec<Change>>, Failure> {
         let row = self.stage_columns("because", run, stage).await?;
-        let changes = row.map_or(Ok(None), |row| json(&row, "because"))?;
-        Ok(changes.unwrap_or_default())
+        row.map_or(Ok(None), |row| json(&row, "because"))
     }
 
     /// Why a stage was going to run although nothing of its key had changed: `--force`.
@@ -224,7 +268,7 @@ impl Lineage {
         row.map_or(Ok(None), |row| row.try_get("asked").map_err(failed))
     }
 
-    /// The last success of this stage in an earlier run of the same pipeline.
+    /// The last success of this stage in an earlier run of the same pipeline with the same `--limit`.
     pub async fn success_before(&self, run: &RunId, stage: &StageId) -> Result<Option<Success>, Failure> {
         let row = sqlx::query(SUCCESS_BEFORE)
             .bind(&run.0)
@@ -242,7 +286,8 @@ impl Lineage {
         .transpose()
     }
 
-    /// The last word of a run on each of these metrics: that of the stage that ended last.
+    /// The last word of a run on each of these metrics: that of the last stage in the plan's order that has it, whichever ended
+    /// last.
     pub async fn figures_of_run(&self, run: &RunId, names: &[&str]) -> Result<BTreeMap<String, f64>, Failure> {
         let rows: Vec<(String, Option<f64>)> = sqlx::query_as(FIGURES)
             .bind(&run.0)

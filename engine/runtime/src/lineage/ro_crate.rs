@@ -17,7 +17,7 @@ use super::{Lineage, OutputRow, PipelineRow, RunRow, StageRow};
 use crate::{
     event::{RunId, RunStatus},
     home::Home,
-    store::Store,
+    store::{Store, is_damage},
 };
 
 const METADATA: &str = "ro-crate-metadata.json";
@@ -40,6 +40,17 @@ pub async fn ro_crate(lineage: &Lineage, store: &Store, home: &Home, run: &RunId
         let message = format!("`{}` exists; a crate is a new folder", to.display());
         return Err(Failure::input("export/exists", message).help("name a folder that does not exist yet"));
     }
+    let mut description = Description {
+        run: lineage.run(run).await?,
+        file: lineage.pipeline_of(run).await?,
+        stages: lineage.stages_of_run(run).await?,
+        manifests: BTreeMap::new(),
+        folders: BTreeMap::new(),
+    };
+    for (stage, output, digest) in description.results() {
+        let manifest = store.manifest(&digest).await.map_err(|failure| named(failure, run, &stage, &output))?;
+        description.manifests.insert(digest, manifest);
+    }
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(|error| Failure::io("making", parent, &error))?;
     let aside = tempfile::Builder::new()
@@ -48,27 +59,21 @@ pub async fn ro_crate(lineage: &Lineage, store: &Store, home: &Home, run: &RunId
         .map_err(|error| Failure::io("making", parent, &error))?;
     let root = aside.path().join("crate");
     fs::create_dir(&root).map_err(|error| Failure::io("making", &root, &error))?;
-    let mut description = Description {
-        run: lineage.run(run).await?,
-        file: lineage.pipeline_of(run).await?,
-        stages: lineage.stages_of_run(run).await?,
-        manifests: BTreeMap::new(),
-        folders: BTreeMap::new(),
-    };
     let mut made = Crate { path: to.to_owned(), files: 2, bytes: 0 };
     let read: BTreeSet<Digest> =
         description.stages.iter().flat_map(|stage| stage.inputs.iter().filter_map(|input| input.digest)).collect();
     for (stage, output, digest) in description.results() {
-        let Ok(manifest) = store.manifest(&digest).await else { continue };
-        if !read.contains(&digest) && !description.folders.contains_key(&digest) {
-            let folder = format!("artifacts/{}", safe(&format!("{stage}.{}", output.port)));
-            let artifact = store.artifact(&digest, &home.work()).await?;
-            copy_files(&artifact.root, &manifest, &root.join(&folder))?;
-            made.files += manifest.files.len();
-            made.bytes += manifest.size_bytes();
-            description.folders.insert(digest, folder);
+        if read.contains(&digest) || description.folders.contains_key(&digest) {
+            continue;
         }
-        description.manifests.insert(digest, manifest);
+        let folder = format!("artifacts/{}", safe(&format!("{stage}.{}", output.port)));
+        let artifact = store.artifact(&digest, &home.work()).await;
+        let artifact = artifact.map_err(|failure| named(failure, run, &stage, &output))?;
+        let manifest = &description.manifests[&digest];
+        copy_files(&artifact.root, manifest, &root.join(&folder))?;
+        made.files += manifest.files.len();
+        made.bytes += manifest.size_bytes();
+        description.folders.insert(digest, folder);
     }
     let graph = serde_json::to_vec_pretty(&description.metadata())
         .map_err(|error| Failure::bug(format!("crate metadata: {error}")))?;
@@ -78,6 +83,15 @@ pub async fn ro_crate(lineage: &Lineage, store: &Store, home: &Home, run: &RunId
     }
     fs::rename(&root, to).map_err(|error| Failure::io("placing", to, &error))?;
     Ok(made)
+}
+
+/// A result that is gone goes by the name it has in its run.
+fn named(failure: Failure, run: &RunId, stage: &str, output: &OutputRow) -> Failure {
+    if !is_damage(&failure) {
+        return failure;
+    }
+    let message = format!("`{stage}.{}` of run `{run}` is no longer whole in the store", output.port);
+    Failure { message, ..failure }
 }
 
 fn copy_files(root: &Path, manifest: &Manifest, to: &Path) -> Result<(), Failure> {

@@ -47,6 +47,8 @@ pub struct RunRow {
     pub failed: u32,
     pub refused: u32,
     pub skipped: u32,
+    /// Those that had begun.
+    pub interrupted: u32,
     /// What differed from the last success, in one line; empty for a first run.
     pub changed: String,
     /// Of a rehearsal: `--limit`.

@@ -9,7 +9,11 @@ use super::{
     columns::{count, json, text},
     *,
 };
-use crate::{event::RunStatus, pipeline::Overrides, store::Store};
+use crate::{
+    event::RunStatus,
+    pipeline::{Overrides, diagnostic::nearest},
+    store::Store,
+};
 
 /// Which runs are asked for, newest first.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +34,7 @@ pub(super) const RUNS: &str =
         (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'failed') AS failed,
         (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'refused') AS refused,
         (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'skipped') AS skipped,
+        (SELECT count(*) FROM stages s WHERE s.run = r.run AND s.status = 'interrupted' AND s.attempts > 0) AS interrupted,
         NOT EXISTS (SELECT 1 FROM runs o WHERE o.pipeline = r.pipeline AND o.number < r.number) AS is_first
     FROM runs r";
 
@@ -145,14 +150,22 @@ impl Lineage {
         match names[..] {
             [] if text.starts_with('@') => Err(Failure::input("lineage/run", "there is no such run here yet")
                 .help("llmflow run PIPELINE.yaml makes one; llmflow runs lists them")),
-            [] => {
-                Err(Failure::input("lineage/run", format!("no run is called `{text}`")).help("llmflow runs lists them"))
-            }
+            [] => Err(self.no_such_run(text).await?),
             [one] => Ok(RunId(one.to_owned())),
             [exact, ..] if exact == text => Ok(RunId(exact.to_owned())),
             [..] => Err(Failure::input("lineage/run", format!("`{text}` could be {}", names.join(", ")))
                 .help("write more of the name")),
         }
+    }
+
+    /// What to say of a run that is not there.
+    async fn no_such_run(&self, text: &str) -> Result<Failure, Failure> {
+        let all: Vec<(String,)> =
+            sqlx::query_as("SELECT run FROM runs ORDER BY number DESC").fetch_all(&self.pool).await.map_err(failed)?;
+        let near = nearest(text, all.iter().map(|(run,)| run.as_str()));
+        let near = near.map(|near| format!("; the nearest is `{near}`")).unwrap_or_default();
+        let message = format!("no run is called `{text}`{near}");
+        Ok(Failure::input("lineage/run", message).help("llmflow runs lists them"))
     }
 
     /// The newest run that is not finished: none that a later run went on with, or whose file a later run
@@ -226,6 +239,7 @@ fn run_row(row: &SqliteRow) -> Result<RunRow, Failure> {
         failed: count(row, "failed")?,
         refused: count(row, "refused")?,
         skipped: count(row, "skipped")?,
+        interrupted: count(row, "interrupted")?,
         changed: text(row, "changed")?,
         limit: asked.limit,
         set: json(row, "set_json")?.unwrap_or_default(),

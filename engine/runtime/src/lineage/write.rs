@@ -10,7 +10,7 @@ use sqlx::{Sqlite, Transaction};
 use super::*;
 use crate::{
     event::{Event, Finished, What},
-    plan::{Change, Component, PlanView, Will},
+    plan::{Change, Component},
 };
 
 /// One thing to write down.
@@ -123,7 +123,7 @@ struct RunBatch {
     events: Rows,
     outputs: Rows,
     metrics: Rows,
-    changed: Option<String>,
+    changed: Option<Vec<(StageId, Change)>>,
     ended: Option<(&'static str, f64)>,
 }
 
@@ -211,7 +211,7 @@ impl RunBatch {
         match &event.stage {
             Some(stage) => self.hear_of(stage, &event.what)?,
             None => match &event.what {
-                What::RunStarted { plan, .. } => self.changed = Some(changed(plan)),
+                What::RunStarted { plan, .. } => self.changed = Some(changed::of_stages(plan)),
                 What::RunFinished { status, seconds } => self.ended = Some((status.name(), *seconds)),
                 _ => {}
             },
@@ -279,7 +279,8 @@ impl RunBatch {
         )
         .await?;
         if let Some(changed) = self.changed {
-            let query = sqlx::query("UPDATE runs SET changed = ? WHERE run = ?").bind(changed).bind(&run.0);
+            let line = changed::line(change, run, &changed).await?;
+            let query = sqlx::query("UPDATE runs SET changed = ? WHERE run = ?").bind(line).bind(&run.0);
             query.execute(&mut **change).await.map_err(failed)?;
         }
         if let Some((status, seconds)) = self.ended {
@@ -292,32 +293,4 @@ impl RunBatch {
 
 pub(super) fn text_of<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
     serde_json::to_string(value).map_err(unreadable)
-}
-
-/// What differs from the last success, in one line: `sft.lora_r 16 → 32`.
-fn changed(plan: &PlanView) -> String {
-    /// A line, not a list.
-    const SHOWN: usize = 8;
-    let mut words: Vec<String> = Vec::new();
-    let mut more = 0;
-    for stage in &plan.stages {
-        let Will::Run { because, .. } = &stage.will else { continue };
-        for Change { part, before, now, .. } in because {
-            if words.len() == SHOWN {
-                more += 1;
-                continue;
-            }
-            let part = part.strip_prefix("with.").unwrap_or(part);
-            words.push(match (before, now) {
-                (Some(before), Some(now)) if before.len() + now.len() <= 40 => {
-                    format!("{}.{part} {before} → {now}", stage.stage)
-                }
-                _ => format!("{}.{part}", stage.stage),
-            });
-        }
-    }
-    if more > 0 {
-        words.push(format!("{more} more"));
-    }
-    words.join(", ")
 }

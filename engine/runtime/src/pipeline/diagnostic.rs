@@ -273,7 +273,7 @@ impl Serialize for Diagnostics {
 }
 
 /// The closest of some names, if one is close enough to be meant.
-pub(crate) fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let typed = typed.to_lowercase();
     let score = |name: &str| {
         let name = name.to_lowercase();

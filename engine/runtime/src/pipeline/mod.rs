@@ -42,7 +42,7 @@ pub(crate) mod tests;
 pub use check::SIDE_PORTS;
 pub use def::{Fill, InputRef, MetricRef, StageDef, StageRef, StageShared, When, Wired};
 pub use demand::{Demand, LONGEST_BACKOFF, Resources, Retry};
-pub use diagnostic::{Diagnostic, Diagnostics};
+pub use diagnostic::{Diagnostic, Diagnostics, nearest};
 pub use expression::{Expr, Operand};
 pub use file::Pipeline;
 pub use matrix::{Axis, MAX_STAGES, Matrix};

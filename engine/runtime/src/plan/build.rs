@@ -134,12 +134,22 @@ impl Plan {
         if wanted.is_empty() {
             return Ok(());
         }
-        let mut found = lineage.last_successes(&self.pipeline.name, &wanted).await?;
+        let mut found = lineage.last_successes(&self.pipeline.name, self.pipeline.overrides.limit, &wanted).await?;
         for stage in &mut self.stages {
             stage.last = found.remove(&stage.def.id).map(Box::new);
         }
-        if self.stages.iter().any(|stage| !stage.is_settled() && stage.last.is_none()) {
+        let new: Vec<&StageId> = self
+            .stages
+            .iter()
+            .filter(|stage| !stage.is_settled() && stage.last.is_none())
+            .map(|stage| &stage.def.id)
+            .collect();
+        if !new.is_empty() {
             self.rates = lineage.rates().await?;
+            let mut tried = lineage.last_tries(&self.pipeline.name, self.pipeline.overrides.limit, &new).await?;
+            for stage in &mut self.stages {
+                stage.tried = tried.remove(&stage.def.id);
+            }
         }
         Ok(())
     }
@@ -231,7 +241,7 @@ impl Site<'_> {
                 }
                 let needs = order.needs[index].clone();
                 let forced = chosen.forced[index];
-                let planned = Planned { def, entry, settled, needs, standing, forced, last: None };
+                let planned = Planned { def, entry, settled, needs, standing, forced, last: None, tried: None };
                 check::metrics(&planned, &stages, diagnostics);
                 stages[index] = Some(planned);
             }

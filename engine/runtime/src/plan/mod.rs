@@ -77,6 +77,8 @@ pub struct Planned {
     pub forced: bool,
     /// Its last success, if it has no result now: for changes and times.
     pub last: Option<Box<LastSuccess>>,
+    /// How its last try ended, if it never succeeded and was tried: `failed`, `interrupted`.
+    pub tried: Option<Box<str>>,
 }
 
 /// Why a stage that `--only` or `--from` leaves out is skipped.
@@ -165,6 +167,14 @@ impl Plan {
         }
     }
 
+    /// How the key that a frozen stage would have differs from that of the result it keeps; none where its own is not known.
+    pub fn outgrown(&self, index: usize) -> Option<Vec<Change>> {
+        let stage = &self.stages[index];
+        let Standing::Cached(record) = &stage.standing else { return None };
+        let parts = stage.settled.key.filter(|_| stage.def.shared.is_frozen).and_then(|_| self.components(index))?;
+        Some(self.differences(stage, &record.components, &parts))
+    }
+
     /// The device that a stage's result was computed on, where this run would take another.
     fn other_device(&self, index: usize) -> Option<String> {
         let settled = &self.stages[index].settled;
@@ -189,8 +199,11 @@ impl Plan {
 
     /// The parts of a key that differ from the stage's last success, with where each value comes from.
     pub fn reasons(&self, stage: &Planned, parts: &[Component]) -> Vec<Change> {
-        let Some(last) = &stage.last else { return Vec::new() };
-        let mut changes = key::changes(&last.components, parts);
+        stage.last.as_ref().map(|last| self.differences(stage, &last.components, parts)).unwrap_or_default()
+    }
+
+    fn differences(&self, stage: &Planned, before: &[Component], now: &[Component]) -> Vec<Change> {
+        let mut changes = key::changes(before, now);
         for change in &mut changes {
             let Some(name) = change.part.strip_prefix("with.") else { continue };
             change.origin = stage.def.origin_of(name).map(|origin| origin.describe(&self.pipeline.source));

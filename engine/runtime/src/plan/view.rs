@@ -4,7 +4,7 @@ use llmflow_contract::{Digest, StageId};
 use serde::{Deserialize, Serialize};
 
 use super::{Forecast, Plan, Standing, finished};
-use crate::event::Finished;
+use crate::event::{Finished, refusal};
 
 /// What a plan says of each stage, in an order that runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -137,7 +137,7 @@ impl Plan {
         let stage = &self.stages[index];
         match (&stage.standing, stage.settled.key) {
             (Standing::Cached(record), _) => {
-                let refused = self.refusal(stage, record).map(|(expression, why)| format!("{expression}: {why}"));
+                let refused = self.refusal(stage, record).map(|(expression, why)| refusal(&expression, &why));
                 let (finished, device, frozen) =
                     (finished(record), self.other_device(index), stage.def.shared.is_frozen);
                 Will::Cached { key: record.key, finished, device, frozen, refused }
@@ -151,8 +151,10 @@ impl Plan {
                 let parts = stage.last.is_some().then(|| self.components(index)).flatten();
                 let is_same = parts.is_some();
                 let because = parts.map(|parts| self.reasons(stage, &parts)).unwrap_or_default();
-                let gone = (is_same && because.is_empty()).then_some("its result is gone from the store");
-                Will::Run { key, because, asked: asked.as_deref().or(gone).map(str::to_owned) }
+                let gone = (is_same && because.is_empty()).then(|| "its result is gone from the store".to_owned());
+                let tried = || stage.tried.as_ref().map(|how| format!("{how} before"));
+                let asked = asked.as_deref().map(str::to_owned).or(gone).or_else(tried);
+                Will::Run { key, because, asked }
             }
             _ => {
                 let open = stage.needs.iter().map(|need| &self.stages[*need as usize]);

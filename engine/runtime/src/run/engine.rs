@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     device,
-    event::{Compute, Event, RunId, What, now_ms},
+    event::{Compute, Event, RunId, What, now_ms, refusal},
     home::{Home, RunLock},
     lineage::{InputAside, InputRecord, Lineage, Note, Opening, PipelineRow, PlannedRow, Recorder},
     owner,
@@ -576,7 +576,7 @@ impl Engine {
         let stage = &self.plan.stages[index];
         let refused = self.plan.refusal(stage, &record);
         if let (None, Some((expression, why))) = (&refused, unmet(stage, &record)) {
-            let message = format!("`{expression}` is false ({why}): a rehearsal goes on");
+            let message = format!("{}: a rehearsal goes on", refusal(&expression, &why));
             self.emit(Some(index), What::Log { level: "note".into(), message });
         }
         self.plan.outputs.learn(index, record);
@@ -707,6 +707,7 @@ fn planned_row<'a>(view: &'a StageView, plan: &Plan, index: usize) -> PlannedRow
         view,
         inputs: inputs.collect(),
         components,
+        outgrown: plan.outgrown(index),
         outputs: outputs.map(|(port, kind, _)| (port.clone(), kind.clone())).collect(),
     }
 }

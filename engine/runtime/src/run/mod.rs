@@ -307,7 +307,13 @@ pub async fn resume(
     let id = lineage.find_run(run).await?;
     let _lock = home.lock(&id)?; // of two that resume one run, one works
     let recorded = lineage.pipeline_of(&id).await?;
-    let source = SourceFile::new(recorded.path, recorded.text);
+    let source = SourceFile::new(home.here(&recorded.path)?, recorded.text);
+    if !source.base().is_dir() {
+        let message =
+            format!("the folder of `{}` is gone, and what the run reads and publishes with it", source.path.display());
+        let help = "bring it back, or run the pipeline where it lies now: what is done already is not done again";
+        return Err(Failure::input("resume/gone", message).help(help).into());
+    }
     let (loaded, opened) = open(source, &recorded.overrides, registry, home).await?;
     let done = lineage.ended_well(&id).await?;
     let selection = Selection { done, ..recorded.selection };

@@ -12,7 +12,7 @@ use super::{
     pool::{Pool, Report},
     secret::{Secrets, Withheld},
 };
-use crate::{device, home::Home, lineage::Lineage, plan::Read};
+use crate::{device, home::Home, lineage::Lineage, plan::Read, store::Store};
 
 /// Serves the artifact at `address` until cancelled; `ready` learns where.
 ///
@@ -28,8 +28,9 @@ pub async fn serve(
 ) -> Result<(), Failure> {
     let home = Home::open(home.as_deref(), std::path::Path::new("."))?;
     let lineage = Lineage::open(&home).await?;
-    let store = lineage.store_of_newest(&home).await?;
-    let (_, stage, port, digest) = lineage.resolve(&lineage.address(address, &store).await?).await?;
+    let address = lineage.address(address, &Store::all_of(&home)?).await?;
+    let (run, stage, port, digest) = lineage.resolve(&address).await?;
+    let store = lineage.store_of(&run, &home).await?;
     let manifest = store.manifest(&digest).await?;
     let served = registry.serving(&manifest.kind).ok_or_else(|| {
         Failure::input(

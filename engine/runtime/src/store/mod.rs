@@ -64,7 +64,7 @@ pub use stood::Stood;
 pub use verify::{Damage, Object, Verified, Wrong};
 pub use vouch::{Stamp, Vouched};
 
-use crate::owner;
+use crate::{home::Home, owner};
 
 /// Where things are written before they have a name.
 const TMP: &str = "tmp";
@@ -100,6 +100,24 @@ impl Store {
     /// Opens, or makes, a store in a local folder.
     pub fn open_local(path: &Path) -> Result<Self, Failure> {
         Disk::open(path).map(Backend::Disk).map(Self::new)
+    }
+
+    /// Every store that a home knows and that is there: its own first.
+    ///
+    /// # Errors
+    /// Of the environment if the home's own cannot be opened, or its list of the others read.
+    pub fn all_of(home: &Home) -> Result<Vec<Self>, Failure> {
+        let mut stores = vec![Self::open_local(&home.store())?];
+        for url in home.other_stores()? {
+            let opened = match url.strip_prefix("file://") {
+                Some(folder) => Some(home.here(Path::new(folder))?)
+                    .filter(|folder| folder.is_dir())
+                    .map(|folder| Self::open_local(&folder)),
+                None => Some(Self::open(&url)),
+            };
+            stores.extend(opened.and_then(Result::ok));
+        }
+        Ok(stores)
     }
 
     fn new(backend: Backend) -> Self {

@@ -1,15 +1,15 @@
 //! Questions that both runs answered: which came out better, which worse.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 use llmflow_contract::{Digest, Failure, Report, Sample};
-use llmflow_runtime::lineage::StageRow;
+use llmflow_runtime::{lineage::StageRow, store::Store};
 
-use super::{Pair, figures::is_more_better};
-use crate::{
-    command::history::History,
-    render::diff::{Answer, Answers},
-};
+use super::{Pair, Stores, figures::is_more_better};
+use crate::render::diff::{Answer, Answers};
 
 /// Marks that tell a better answer from a worse one, the most telling first.
 const MARKS: [&str; 5] = ["acc", "exact_match", "f1", "key_phrase", "gold_logprob"];
@@ -40,14 +40,18 @@ impl Compared {
 }
 
 /// Compares the answers of every stage that was asked questions in both runs and answered them otherwise.
-pub(super) async fn answers(history: &History, pairs: &[Pair<'_>]) -> Result<Vec<Compared>, Failure> {
+pub(super) async fn answers(stores: &Stores, pairs: &[Pair<'_>]) -> Result<Vec<Compared>, Failure> {
     let mut all = Vec::new();
     for pair in pairs {
         let (Some(before), Some(now)) = (results_of(pair.before), results_of(pair.now)) else { continue };
         if before == now {
             continue;
         }
-        let (Some(before), Some(now)) = (read(history, &before).await?, read(history, &now).await?) else { continue };
+        let (Some(before), Some(now)) =
+            (read(&stores.before, &before, &stores.work).await?, read(&stores.now, &now, &stores.work).await?)
+        else {
+            continue;
+        };
         let compared = compare(&before.samples, &now.samples, pair.now.stage.clone());
         if compared.shown.questions > 0 {
             all.push(compared);
@@ -63,12 +67,12 @@ fn results_of(row: &StageRow) -> Option<Digest> {
 }
 
 /// Its report; nothing where the store no longer has it.
-async fn read(history: &History, digest: &Digest) -> Result<Option<Report>, Failure> {
-    let Ok(manifest) = history.store.manifest(digest).await else { return Ok(None) };
+async fn read(store: &Store, digest: &Digest, work: &Path) -> Result<Option<Report>, Failure> {
+    let Ok(manifest) = store.manifest(digest).await else { return Ok(None) };
     if !manifest.files.iter().any(|file| file.path == "report.json" && file.size_bytes <= MOST_BYTES) {
         return Ok(None);
     }
-    let Ok(artifact) = history.store.artifact(digest, &history.home.work()).await else { return Ok(None) };
+    let Ok(artifact) = store.artifact(digest, work).await else { return Ok(None) };
     let path = artifact.root.join("report.json");
     let bytes = std::fs::read(&path).map_err(|error| Failure::io("reading", &path, &error))?;
     let report = serde_json::from_slice(&bytes);

@@ -1,12 +1,13 @@
 //! `diff`: two runs side by side.
 
 mod answers;
+mod artifacts;
 mod cause;
 mod ends;
 mod figures;
 mod rows;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::PathBuf};
 
 use llmflow_contract::{Failure, StageId};
 use llmflow_runtime::{
@@ -15,6 +16,7 @@ use llmflow_runtime::{
     lineage::{PipelineRow, RunRow, StageRow},
     plan::Component,
     run::Error,
+    store::Store,
 };
 
 use super::{DONE, Setting, block_on, history::History};
@@ -31,7 +33,12 @@ pub fn diff(args: DiffArgs, setting: &Setting) -> Result<u8, Error> {
         let stages = before.only.clone().zip(now.only.clone());
         let wanted = Wanted { answers: args.answers, rows: args.rows, all: args.all };
         let pairs = pairs(&before, &now);
-        let answers = answers::answers(&history, &pairs).await?;
+        let stores = Stores {
+            before: history.lineage.store_of(&before.row.run, &history.home).await?,
+            now: history.lineage.store_of(&now.row.run, &history.home).await?,
+            work: history.home.work(),
+        };
+        let answers = answers::answers(&stores, &pairs).await?;
         let it = Diff {
             causes: cause::causes(&before, &now, &pairs, setting),
             same: Vec::new(),
@@ -39,7 +46,9 @@ pub fn diff(args: DiffArgs, setting: &Setting) -> Result<u8, Error> {
             figures: figures::figures(&pairs, &answers),
             times: figures::times(&before, &now, &pairs),
             answers: answers.into_iter().map(|compared| compared.shown).collect(),
-            data: rows::data(&history, &pairs, wanted).await?,
+            data: rows::data(&stores, &pairs, wanted).await?,
+            artifacts: artifacts::artifacts(&pairs),
+            is_identical: artifacts::are_identical(&pairs),
             before: before.row.run,
             now: now.row.run,
             stages,
@@ -54,6 +63,14 @@ pub fn diff(args: DiffArgs, setting: &Setting) -> Result<u8, Error> {
         }
         Ok(DONE)
     })
+}
+
+/// Where the results of the two lie.
+struct Stores {
+    before: Store,
+    now: Store,
+    /// Where files of a store elsewhere are laid out.
+    work: PathBuf,
 }
 
 /// One of the two, with all that is compared.

@@ -4,19 +4,16 @@ use std::collections::{BTreeSet, HashMap};
 
 use llmflow_contract::{Digest, Failure};
 use llmflow_dataset::{Dataset, Fate, TraceReader};
-use llmflow_runtime::lineage::StageRow;
+use llmflow_runtime::{lineage::StageRow, store::Store};
 
-use super::Pair;
-use crate::{
-    command::history::History,
-    render::diff::{Data, RowChange, RowChanges, Wanted},
-};
+use super::{Pair, Stores};
+use crate::render::diff::{Data, RowChange, RowChanges, Wanted};
 
 /// Rows that are shown of each dataset without `--all`.
 const FEW: usize = 10;
 
 /// Every dataset that both gave; where rows are wanted, which of them differ.
-pub(super) async fn data(history: &History, pairs: &[Pair<'_>], wanted: Wanted) -> Result<Vec<Data>, Failure> {
+pub(super) async fn data(stores: &Stores, pairs: &[Pair<'_>], wanted: Wanted) -> Result<Vec<Data>, Failure> {
     let mut all = Vec::new();
     for pair in pairs {
         let mut outputs = Vec::new();
@@ -30,33 +27,35 @@ pub(super) async fn data(history: &History, pairs: &[Pair<'_>], wanted: Wanted) 
             let name = format!("{}.{port}", pair.name());
             let is_same = before == now;
             let rows = match wanted.rows && !is_same {
-                true => changes(history, pair.now, &before, &now, wanted).await?,
+                true => changes(stores, pair.now, &before, &now, wanted).await?,
                 false => None,
             };
-            let (rows_before, rows_now) = (count(history, &before).await, count(history, &now).await);
+            let (rows_before, rows_now) = (count(&stores.before, &before).await, count(&stores.now, &now).await);
             all.push(Data { name, before, now, rows_before, rows_now, rows });
         }
     }
     Ok(all)
 }
 
-async fn count(history: &History, digest: &Digest) -> Option<u64> {
-    history.store.manifest(digest).await.ok()?.facts.rows
+async fn count(store: &Store, digest: &Digest) -> Option<u64> {
+    store.manifest(digest).await.ok()?.facts.rows
 }
 
 /// Rows are told apart by their ids, which are hashes of their content.
 async fn changes(
-    history: &History,
+    stores: &Stores,
     stage: &StageRow,
     before: &Digest,
     now: &Digest,
     wanted: Wanted,
 ) -> Result<Option<RowChanges>, Failure> {
-    let open = async |digest: &Digest| match history.store.artifact(digest, &history.home.work()).await {
+    let open = async |store: &Store, digest: &Digest| match store.artifact(digest, &stores.work).await {
         Ok(artifact) => Dataset::open(&artifact).map(Some),
         Err(_) => Ok(None), // the store no longer has it
     };
-    let (Some(before), Some(now)) = (open(before).await?, open(now).await?) else { return Ok(None) };
+    let (Some(before), Some(now)) = (open(&stores.before, before).await?, open(&stores.now, now).await?) else {
+        return Ok(None);
+    };
     let most = if wanted.all { usize::MAX } else { FEW };
     let (old, new) = (ids_of(&before)?, ids_of(&now)?);
     let mut changes = RowChanges {
@@ -65,7 +64,7 @@ async fn changes(
         shown: Vec::new(),
     };
     let mut removed = texts(&before, &new, false, most)?;
-    let fates = fates(history, stage, &removed).await?;
+    let fates = fates(stores, stage, &removed).await?;
     for row in &mut removed {
         row.fate = fates.get(&row.id).cloned();
     }
@@ -95,10 +94,10 @@ fn texts(dataset: &Dataset, other: &BTreeSet<String>, is_added: bool, most: usiz
 }
 
 /// What the stage of the newer run did with rows that it no longer gives.
-async fn fates(history: &History, stage: &StageRow, rows: &[RowChange]) -> Result<HashMap<String, String>, Failure> {
+async fn fates(stores: &Stores, stage: &StageRow, rows: &[RowChange]) -> Result<HashMap<String, String>, Failure> {
     let trace = stage.outputs.iter().find(|output| output.port.as_str() == "trace");
     let Some(digest) = trace.and_then(|output| output.digest) else { return Ok(HashMap::new()) };
-    let Ok(artifact) = history.store.artifact(&digest, &history.home.work()).await else { return Ok(HashMap::new()) };
+    let Ok(artifact) = stores.now.artifact(&digest, &stores.work).await else { return Ok(HashMap::new()) };
     let wanted: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     let mut fates: HashMap<String, String> =
         wanted.iter().map(|id| ((*id).to_owned(), "not among what it read".to_owned())).collect();

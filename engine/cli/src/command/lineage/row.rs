@@ -34,7 +34,7 @@ pub(super) async fn rows(
     let places = stages.iter().enumerate().map(|(place, row)| (row.stage.clone(), place)).collect();
     let traces = Traces { history, stages, places };
     let start = traces.place(stage);
-    let found = traces.read(start, |record| record.row.starts_with(id), MOST_ROWS).await?;
+    let found = traces.read(start, |record| is_meant(&record.row, id), MOST_ROWS).await?;
     let Some(found) = found else {
         let message = format!("`{stage}` of {run} keeps no trace of its rows");
         return Err(Failure::input("lineage/trace", message).help("name a stage that gives or filters a dataset"));
@@ -57,6 +57,13 @@ pub(super) async fn rows(
         });
     }
     Ok(all)
+}
+
+/// Does an id start so? The number of a repeated row is not cut where its id is: `8c95e060#2`.
+fn is_meant(row: &str, wanted: &str) -> bool {
+    let apart = |id| str::split_once(id, '#').map_or((id, None), |(hash, number)| (hash, Some(number)));
+    let ((hash, number), (start, wanted)) = (apart(row), apart(wanted));
+    hash.starts_with(start) && (wanted.is_none() || number == wanted)
 }
 
 /// Records by the place of their stage.
@@ -217,4 +224,20 @@ fn told(record: &TraceRecord) -> String {
         text.push_str(&format!(" → {port}"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_found_by_its_beginning_and_a_repeat_by_its_number() {
+        let repeat = "8c95e0601234#2";
+        for (wanted, is_found) in
+            [("8c95", true), ("8c95e060#2", true), (repeat, true), ("8c95e060#1", false), ("8c95e060#", false)]
+        {
+            assert_eq!(is_meant(repeat, wanted), is_found, "{wanted}");
+        }
+        assert!(!is_meant("8c95e0601234", "8c95e060#2"));
+    }
 }

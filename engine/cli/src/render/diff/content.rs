@@ -1,7 +1,13 @@
 //! Answers and rows: what changed in what people read.
 
-use super::{Answers, Data, Diff, FEW, INDENT, Wanted, line};
-use crate::render::{format, rows::short_id, stage::named_text, style::Paint, table::wrap_items};
+use super::{Answers, Artifact, Data, Diff, FEW, INDENT, Wanted, line};
+use crate::render::{
+    format,
+    rows::short_id,
+    stage::{named_text, short},
+    style::Paint,
+    table::wrap_items,
+};
 
 pub(super) fn answers(answers: &Answers, wanted: Wanted, width: usize, paint: Paint) -> Vec<String> {
     let changed = answers.better + answers.worse;
@@ -78,6 +84,21 @@ pub(super) fn rows(it: &Diff, wanted: Wanted, width: usize, paint: Paint) -> Vec
         }
     }
     lines
+}
+
+/// Outputs without rows whose bytes differ.
+pub(super) fn artifacts(it: &Diff, wanted: Wanted, width: usize) -> Vec<String> {
+    let most = if wanted.all { it.artifacts.len() } else { FEW };
+    let of = |artifact: &Artifact| {
+        format!("{} {} → {}", format::clean(&artifact.name), short(&artifact.before), short(&artifact.now))
+    };
+    let mut words: Vec<String> = it.artifacts.iter().take(most).map(of).collect();
+    if it.artifacts.len() > most {
+        words.push(format!("{} more differ: --all", it.artifacts.len() - most));
+    }
+    let text = wrap_items(&words.join(" · "), width.saturating_sub(INDENT));
+    let named = |(number, text): (usize, &String)| line(if number == 0 { " bytes" } else { "" }, text);
+    text.iter().filter(|text| !text.is_empty()).enumerate().map(named).collect()
 }
 
 /// `unique.data 298 → 301 rows (+5 −2)`.

@@ -29,6 +29,10 @@ pub struct Diff {
     pub times: Vec<Time>,
     pub answers: Vec<Answers>,
     pub data: Vec<Data>,
+    pub artifacts: Vec<Artifact>,
+    /// Every output that both gave is the same, byte for byte.
+    #[serde(rename = "identical")]
+    pub is_identical: bool,
 }
 
 /// What somebody changed.
@@ -121,6 +125,14 @@ pub struct Data {
     pub rows: Option<RowChanges>,
 }
 
+/// An output of both whose bytes differ, and that has no rows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Artifact {
+    pub name: String,
+    pub before: Digest,
+    pub now: Digest,
+}
+
 /// Rows that only one has.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RowChanges {
@@ -155,8 +167,10 @@ pub fn diff(it: &Diff, wanted: Wanted, width: usize, paint: Paint) -> String {
     lines.extend(figures::results(it, wanted, width, paint));
     lines.extend(it.answers.iter().flat_map(|answers| content::answers(answers, wanted, width, paint)));
     lines.extend(content::rows(it, wanted, width, paint));
+    lines.extend(content::artifacts(it, wanted, width));
     if lines.len() == 1 {
-        lines.push(line(" results", "the same, to the last bit"));
+        let text = if it.is_identical { "the same, to the last bit" } else { "none that both have" };
+        lines.push(line(" results", text));
     }
     lines.join("\n") + "\n"
 }
@@ -220,6 +234,8 @@ mod tests {
                 }],
             }],
             data: vec![data("split.train", b"a", b"a", Some(298)), data("unique.data", b"a", b"b", Some(301))],
+            artifacts: vec![Artifact { name: "sft.adapter".into(), before: Digest::of(b"a"), now: Digest::of(b"b") }],
+            is_identical: false,
         }
     }
 
@@ -233,6 +249,7 @@ mod tests {
          sft.time       2m11s        3m40s       +68 %
         answers   eval_tuned: 9 of 60 changed: 5 better, 4 worse   --answers shows them
         rows      unique.data 298 → 301 rows · split.train identical · --rows shows where
+        bytes     sft.adapter 1776… → 10e5…
         ");
         insta::assert_snapshot!(diff(&sample(), Wanted { answers: true, ..Wanted::default() }, 60, Paint(false)), @r"
         cause     params.rank 16 → 32
@@ -252,6 +269,7 @@ mod tests {
          now        a program
         rows      unique.data 298 → 301 rows
                   split.train identical · --rows shows where
+        bytes     sft.adapter 1776… → 10e5…
         ");
     }
 
@@ -286,6 +304,12 @@ mod tests {
         assert!(text.contains("unique.data 298 → 301 rows (+0 −3) · split.train identical"), "{text}");
         assert!(text.contains("  − 01234567  [dropped by too_short]  hi there\n    2 more: --all\n"), "{text}");
         (it.causes, it.figures, it.times, it.answers, it.data) = Default::default();
+        let text = diff(&it, Wanted::default(), 80, Paint(false));
+        assert!(text.ends_with("bytes     sft.adapter 1776… → 10e5…\n"), "{text}");
+        it.artifacts.clear();
+        let text = diff(&it, Wanted::default(), 80, Paint(false));
+        assert!(text.ends_with("results   none that both have\n"), "{text}");
+        it.is_identical = true;
         let text = diff(&it, Wanted::default(), 80, Paint(false));
         assert!(text.ends_with("results   the same, to the last bit\n"), "{text}");
     }

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use llmflow_contract::StageId;
 use llmflow_runtime::{
-    event::{Event, What},
+    event::{Event, What, refusal},
     lineage::NOT_STARTED,
 };
 
 use running::Running;
 
-use super::{end, format, header, style::Paint, table::wrap, typed::Place};
+use super::{format, header, style::Paint, table::wrap, typed::Place};
 
 const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
 const SPIN_MS: u64 = 100;
@@ -135,7 +135,7 @@ impl Live {
             }
             What::Failed { failure, .. } => self.ended(self.paint.red("✗"), stage, "", &format!("failed: {failure}")),
             What::Refused { expression, why } => {
-                let words = format!("refused: {}", end::refusal(expression, why));
+                let words = format!("refused: {}", format::clean(&refusal(expression, why)));
                 self.ended(self.paint.red("✗"), stage, "", &words)
             }
             What::Interrupted if self.waiting.holds(stage) => self.ended("○".to_owned(), stage, "", NOT_STARTED),
@@ -206,9 +206,9 @@ impl Live {
         }
         match requests {
             0 => {}
-            1 => lines.push(
-                self.paint.yellow(" stopping: every running stage saves its work first; Ctrl-C again stops at once"),
-            ),
+            1 => lines.push(self.fit(
+                &self.paint.yellow(" stopping: every running stage saves its work first; Ctrl-C again stops at once"),
+            )),
             _ => lines.push(self.paint.yellow(" stopping now")),
         }
         lines

@@ -3,6 +3,7 @@
 mod health;
 mod queries;
 mod rebuild;
+mod recall;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -62,18 +63,24 @@ async fn note_key(lineage: &Lineage, run: &RunId, stage: &StageId, key: &[u8], p
 
 /// A run of `load` → `sft`, started.
 async fn start(lineage: &Lineage, name: &str) -> RunId {
+    start_of(lineage, name, &file()).await
+}
+
+async fn start_of(lineage: &Lineage, name: &str, file: &PipelineRow) -> RunId {
     let run = RunId(name.to_owned());
     let (load, sft) = (view("load", Vec::new()), view("sft", Vec::new()));
     let stages = [
         PlannedRow {
             view: &load,
             components: None,
+            outgrown: None,
             inputs: Vec::new(),
             outputs: vec![(Port::from("data"), Kind::new("dataset/chat"))],
         },
         PlannedRow {
             view: &sft,
             components: None,
+            outgrown: None,
             inputs: vec![InputRecord(
                 "data".into(),
                 "load".into(),
@@ -83,7 +90,7 @@ async fn start(lineage: &Lineage, name: &str) -> RunId {
             outputs: vec![(Port::from("adapter"), Kind::new("adapter")), (Port::from("aaa"), Kind::new("model"))],
         },
     ];
-    lineage.start_run(&run, &file(), &stages).await.unwrap();
+    lineage.start_run(&run, file, &stages).await.unwrap();
     run
 }
 
@@ -151,9 +158,9 @@ async fn the_last_success_explains_and_a_failure_in_between_does_not_hide_it() {
     note_key(&lineage, &second, &sft, b"2", &[]).await;
     let failure = Failure::input("x", "bad").help("good");
     tell(&lineage, &second, Some("sft"), What::Failed { failure: failure.clone(), retry_in_ms: None }).await;
-    let last = &lineage.last_successes("p", &[&sft, &StageId::from("load")]).await.unwrap()[&sft];
+    let last = &lineage.last_successes("p", None, &[&sft, &StageId::from("load")]).await.unwrap()[&sft];
     assert_eq!((last.components.as_slice(), last.seconds), (&parts[..], 2.0));
-    assert!(lineage.last_successes("q", &[&sft]).await.unwrap().is_empty());
+    assert!(lineage.last_successes("q", None, &[&sft]).await.unwrap().is_empty());
     assert_eq!(lineage.stages_of_run(&second).await.unwrap()[1].failure, Some(failure));
 }
 
@@ -172,6 +179,7 @@ async fn names_are_found_by_position_and_by_unique_prefix() {
     assert_eq!(find("calm").await.unwrap(), "calm", "an exact name wins");
     assert!(find("calm-o").await.unwrap_err().contains("calm-otter"));
     assert!(find("%").await.is_err());
+    assert!(find("clam-owl").await.unwrap_err().ends_with("the nearest is `calm-owl`"));
 }
 
 #[tokio::test]
@@ -358,7 +366,8 @@ async fn what_an_interruption_kept_from_starting_was_not_skipped() {
         needs: needs.iter().map(|need| StageId::from(*need)).collect(),
         ..view(name, Vec::new())
     });
-    let planned = views.iter().map(|view| PlannedRow { view, components: None, inputs: vec![], outputs: vec![] });
+    let planned =
+        views.iter().map(|view| PlannedRow { view, components: None, outgrown: None, inputs: vec![], outputs: vec![] });
     lineage.start_run(&run, &file(), &planned.collect::<Vec<_>>()).await.unwrap();
     let skipped = |because: &str| What::Skipped { because: because.into() };
     tell(&lineage, &run, Some("load"), What::Started { attempt: 1 }).await;

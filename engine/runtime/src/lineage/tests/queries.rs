@@ -25,6 +25,7 @@ fn queries() -> Vec<String> {
         curves::UNFINISHED.to_owned(),
         curves::POINTS.to_owned(),
         recall::LAST_SUCCESSES.to_owned(),
+        recall::LAST_TRIES.to_owned(),
         recall::SUCCESS_BEFORE.to_owned(),
         artifacts::PRODUCERS.to_owned(),
         artifacts::CONSUMERS.to_owned(),

@@ -1,0 +1,131 @@
+//! Looking back where things do not lie where they lay: several stores, a copied or moved project, results that are gone.
+
+use std::fs;
+
+use crate::project::Project;
+
+const PIPELINE: &str = "name: small
+stages:
+  rows: {op: data.load, with: {path: rows.jsonl, format: text}}
+  clean: {op: data.filter, in: rows, with: {min_words: 2}}
+publish: {clean: out/clean.jsonl}
+";
+
+fn project(pipeline: &str) -> Project {
+    let project = Project::with(pipeline);
+    project.write("rows.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two words\"}\n{\"text\": \"two words\"}\n");
+    project
+}
+
+#[test]
+fn results_of_a_run_are_looked_for_in_the_store_that_it_used() {
+    let project = project(PIPELINE);
+    project.succeeds("run");
+    project.succeeds("tag @ first");
+    project.write("pipeline.yaml", format!("store: elsewhere\n{}", PIPELINE.replace("min_words: 2", "min_words: 1")));
+    project.succeeds("run");
+    project.succeeds("tag @ second");
+    for (tag, rows) in [("first", 2), ("second", 3)] {
+        assert_eq!(project.succeeds(&format!("show {tag}/clean --rows 9 --json")).out.lines().count(), rows);
+        project.succeeds(&format!("export {tag}/clean {tag}.jsonl"));
+        assert!(project.succeeds(&format!("show {tag}")).out.contains(tag), "a run is shown with its tags");
+    }
+    let tags = project.succeeds("tag").out;
+    assert!(tags.contains("first") && tags.contains("second"), "{tags}");
+    assert!(project.succeeds("diff --rows").out.contains("clean.data 2 → 3 rows (+1 −0)"));
+    project.succeeds("tag @-1 again");
+    project.succeeds("tag --remove first");
+    assert!(project.succeeds("show again/clean --rows").out.contains("two words"));
+}
+
+#[test]
+fn a_crate_is_refused_whole_where_a_result_is_gone() {
+    let project = project(PIPELINE);
+    project.succeeds("run");
+    fs::remove_dir_all(project.path(".llmflow/store/artifacts")).unwrap();
+    let refused = project.llmflow("export @ --format ro-crate crate");
+    assert_eq!(refused.code, Some(3), "{}", refused.err);
+    assert!(refused.err.contains("store/no-artifact") && refused.err.contains("`rows.data`"), "{}", refused.err);
+    assert!(!project.path("crate").exists());
+    let verified = project.llmflow("verify");
+    assert_eq!(verified.code, Some(3), "{}", verified.out);
+    assert!(verified.out.contains("missing") && !verified.out.contains("is set aside"), "{}", verified.out);
+}
+
+#[test]
+fn a_repeated_row_is_followed_by_the_id_that_the_screens_show() {
+    let project = project(PIPELINE);
+    project.succeeds("run");
+    let rows = project.succeeds("show @/clean --rows 9 --json").out;
+    let id = rows.lines().find_map(|line| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        row["id"].as_str().filter(|id| id.contains('#')).map(str::to_owned)
+    });
+    let id = id.unwrap();
+    let (hash, number) = id.split_once('#').unwrap();
+    let told = project.succeeds(&format!("lineage @/clean --row {}#{number}", &hash[..8])).out;
+    assert!(told.contains("rows.jsonl:3"), "{told}");
+}
+
+/// What a copy does stays in the copy, and a project that was moved goes on where it lies now.
+#[test]
+fn resume_goes_on_where_the_project_lies_now() {
+    let project = project(&PIPELINE.replace("out/clean.jsonl", "out.jsonl"));
+    fs::create_dir(project.path("a")).unwrap();
+    project.write("a/pipeline.yaml", fs::read(project.path("pipeline.yaml")).unwrap());
+    project.write("a/rows.jsonl", "no JSON");
+    assert_eq!(project.llmflow("run a/pipeline.yaml --home a/.llmflow").code, Some(1));
+    let copied = std::process::Command::new("cp").args(["-r", "a", "b"]).current_dir(project.path(".")).status();
+    assert!(copied.unwrap().success());
+    project.write("b/rows.jsonl", "{\"text\": \"two words\"}\n");
+    let resumed = project.succeeds("resume @ --home b/.llmflow");
+    assert!(!resumed.err.contains("has changed"), "{}", resumed.err);
+    assert!(project.path("b/out.jsonl").exists() && !project.path("a/out.jsonl").exists());
+
+    project.write("b/rows.jsonl", "no JSON");
+    assert_eq!(project.llmflow("run b/pipeline.yaml --home b/.llmflow").code, Some(1));
+    fs::rename(project.path("b"), project.path("c")).unwrap();
+    fs::remove_file(project.path("c/pipeline.yaml")).unwrap();
+    let gone = project.llmflow("resume @ --home c/.llmflow");
+    assert_eq!(gone.code, Some(2), "{}", gone.err);
+    assert!(gone.err.contains("`b/pipeline.yaml` is gone") && gone.err.contains("resume/gone"), "{}", gone.err);
+    assert!(!project.path("b").exists(), "nothing is made where it lay");
+}
+
+#[test]
+fn a_frozen_result_is_explained_by_what_it_is_no_longer_made_of() {
+    let of = |kept: u32, other: u32| {
+        format!(
+            "stages:\n  rows: {{op: data.load, with: {{path: rows.jsonl}}}}\n  kept: {{op: data.filter, in: rows, frozen: true, with: {{min_words: {kept}}}}}\n  other: {{op: data.filter, in: rows, with: {{min_words: {other}}}}}\n"
+        )
+    };
+    let project = project(&of(2, 2));
+    project.succeeds("run");
+    project.write("pipeline.yaml", of(3, 3));
+    project.succeeds("run");
+    let told = project.succeeds("explain @/kept").out;
+    assert!(
+        told.contains("keeps the result it has, though 1 part") && told.contains("with.min_words  2 → 3"),
+        "{told}"
+    );
+    assert!(told.contains("same: ") && !told.contains("back: "), "{told}");
+    project.write("rows.jsonl", "{\"text\": \"now there are five words\"}\n");
+    project.succeeds("run");
+    let told = project.succeeds("explain @/kept").out;
+    assert!(told.contains("keeps the result it has") && !told.contains("same: "), "its key is not known: {told}");
+}
+
+#[test]
+fn a_stage_that_failed_before_is_no_new_one_and_one_not_asked_for_says_so() {
+    let project = project(PIPELINE);
+    project.write("rows.jsonl", "no JSON");
+    assert_eq!(project.llmflow("run").code, Some(1));
+    let plan = project.succeeds("plan").out;
+    assert!(plan.contains("failed before"), "{plan}");
+    project.write("rows.jsonl", "{\"text\": \"two words\"}\n");
+    project.succeeds("run --only rows");
+    let told = project.succeeds("explain @/clean").out;
+    assert!(told.contains("not asked for") && !told.contains("never known"), "{told}");
+    let near = project.llmflow("operators data.loat");
+    assert!(near.err.contains("llmflow operators data.load"), "{}", near.err);
+}
