@@ -9,7 +9,10 @@ fn templates() -> Vec<String> {
     let done = Project::with("").llmflow("init --template no-such");
     assert_eq!(done.code, Some(2), "{}", done.err);
     let listed = done.err.lines().skip_while(|line| !line.contains("the templates are")).skip(1);
-    listed.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let first = listed.clone().next().map(indent);
+    let named = listed.filter(|line| Some(indent(line)) == first); // the others go on with what the line above says
+    named.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
 }
 
 #[test]

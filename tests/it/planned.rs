@@ -21,7 +21,10 @@ fn a_result_that_misses_its_require_is_said_and_what_depends_on_it_is_skipped() 
     assert!(first.contains("waits"), "{first}");
     assert_eq!(project.llmflow("run").code, Some(1));
     let plan = project.succeeds("plan --exit-code").out;
-    assert!(plan.contains("refused (kept > 100") && plan.contains("skipped (`few` is refused)"), "{plan}");
+    assert!(
+        plan.contains("refused (`kept > 100` is false (kept = 9))") && plan.contains("skipped (`few` is refused)"),
+        "{plan}"
+    );
 }
 
 #[test]

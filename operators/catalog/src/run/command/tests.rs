@@ -229,7 +229,7 @@ fn a_figure_that_is_no_number_is_a_metric_and_a_line_that_is_not_understood_is_t
         (r#"["loss", null]"#, "null is no number"),
         (r#"["loss", 0.5, -1]"#, "invalid value: integer `-1`"),
         (r#"["loss", 0.5, 1.5]"#, "invalid type: floating point `1.5`"),
-        (r#"["loss""#, "EOF"),
+        (r#"["loss""#, "expected `,` or `]`"),
     ] {
         let failure = told(&format!("LLMFLOW {{\"metric\": {wrong}}}")).unwrap_err();
         assert_eq!(failure.code, "command/no-metric");
