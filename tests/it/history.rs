@@ -85,6 +85,21 @@ fn diff_names_a_condition_that_changed_and_the_stages_that_ended_otherwise() {
     assert!(diff.contains("ends      unique: done → refused\n           last: done → skipped\n"), "{diff}");
 }
 
+/// A word of a command that a param gives is that param's, not a cause of its own.
+#[test]
+fn a_param_within_a_command_is_told_as_the_param_it_is() {
+    let text = "params: {n: 2}\nstages:\n  it: {op: run.command, with: {command: [sh, -c, \"mkdir -p $0; echo $1 > $0/n\", \"{out.n}\", \"${params.n}\"], outputs: {n: files}}}\n";
+    let project = Project::with(text);
+    project.succeeds("run");
+    let plan = project.succeeds("plan --set n=3").out;
+    assert!(plan.contains("(with params.n, pipeline.yaml:1, set by --set)"), "{plan}");
+    project.succeeds("run --set n=3");
+    let diff = project.succeeds("diff").out;
+    assert!(diff.contains("params.n 2 → 3") && !diff.contains("command"), "{diff}");
+    let explained = project.succeeds("explain @/it").out;
+    assert!(explained.contains("with params.n, pipeline.yaml:1") && !explained.contains("back:"), "{explained}");
+}
+
 /// One that somebody else owns, or that lies on a medium, is looked at and left as it is.
 #[test]
 fn a_home_that_may_not_be_written_can_be_looked_at() {

@@ -192,7 +192,7 @@ pub fn origin_of(
     setting: &Setting,
 ) -> Option<String> {
     let def = loaded.stages.iter().find(|def| def.id == *stage)?;
-    let own = def.origin_of(param).map(|origin| origin.describe(&loaded.pipeline.source));
+    let own = def.told_origin_of(param, &loaded.pipeline.source);
     let is_bound = |entry: &Entry| entry.params.iter().any(|known| known.name == param && known.limits);
     let limit = loaded.pipeline.overrides.limit.filter(|limit| {
         let is_lowered = value == Some(limit.to_string().as_str()) && def.with()[param].as_u64() != Some(*limit);
@@ -216,7 +216,11 @@ fn way_back(changes: &[(&StageId, &Change)]) -> Vec<String> {
         let (Some(param), Some(before)) = (change.part.strip_prefix("with."), &change.before) else {
             return Vec::new();
         };
-        let origin = change.origin.as_deref().unwrap_or_default().split(',').next().unwrap_or_default();
+        let origin = change.origin.as_deref().unwrap_or_default();
+        if origin.starts_with("with ") {
+            return Vec::new(); // what one part of it was is not known
+        }
+        let origin = origin.split(',').next().unwrap_or_default();
         let set = match origin.split_once('.') {
             Some(("params", name)) => format!("--set {}", quoted(&format!("{name}={before}"))),
             Some(("matrix", _)) => return Vec::new(), // another value is another stage
@@ -294,5 +298,7 @@ mod tests {
         assert_eq!(way_back(&[(&sft, &own)]), ["--set sft.lora_alpha=8"]);
         assert!(way_back(&[(&sft, &own), (&sft, &change("source.path", Some("aa"), None))]).is_empty());
         assert!(way_back(&[(&sft, &change("with.x", None, None))]).is_empty(), "a default has no value to set");
+        let word = change("with.command", Some("[\"a\",\"2\"]"), Some("with params.n, a.yaml:1"));
+        assert!(way_back(&[(&sft, &word)]).is_empty());
     }
 }

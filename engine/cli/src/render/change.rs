@@ -18,10 +18,7 @@ pub fn values(change: &Change) -> String {
     let is_content = ["in.", "source."].iter().any(|start| change.part.starts_with(start));
     match (&change.before, &change.now) {
         (Some(_), Some(_)) if is_content => "changed".to_owned(),
-        (Some(before), Some(now)) => {
-            let [before, now] = apart(&plain(before), &plain(now));
-            format!("{before} → {now}")
-        }
+        (Some(before), Some(now)) => apart(before, now).join(" → "),
         (None, Some(_)) if is_content => "is new".to_owned(),
         (None, Some(now)) => format!("default → {}", value(now)),
         (Some(_), None) if is_content => "is gone".to_owned(),
@@ -39,12 +36,13 @@ fn plain(text: &str) -> String {
     serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_owned())
 }
 
-/// Two values that differ, cut where they are long so that what differs is seen.
-fn apart(before: &str, now: &str) -> [String; 2] {
+/// Two values that differ, without what JSON adds to them, cut where they are long so that what differs is seen.
+pub fn apart(before: &str, now: &str) -> [String; 2] {
+    let (before, now) = (plain(before), plain(now));
     let same = before.chars().zip(now.chars()).take_while(|(a, b)| a == b).count();
     let is_seen = same + LONG / 4 < LONG || before.chars().count().max(now.chars().count()) <= LONG;
     let from = if is_seen { 0 } else { same.saturating_sub(LONG / 4) };
-    [before, now].map(|text| {
+    [&before, &now].map(|text| {
         let rest: String = text.chars().skip(from).collect();
         format::fit(&if from > 0 { format!("…{rest}") } else { rest }, LONG)
     })

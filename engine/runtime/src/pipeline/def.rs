@@ -14,7 +14,7 @@ use super::{
     matrix::Matrix,
     origin::Origin,
     places::Places,
-    source::Span,
+    source::{SourceFile, Span},
     stage::Require,
     varied::Varied,
 };
@@ -165,5 +165,21 @@ impl StageDef {
     /// Where a param's value came from, if not from its own place.
     pub fn origin_of(&self, param: &str) -> Option<&Origin> {
         self.shared.places.get(param)?.origin.as_deref()
+    }
+
+    /// The same in words, of a value with others in it those of its parts: `params.rank, a.yaml:10`, `with params.n, a.yaml:2`.
+    pub fn told_origin_of(&self, param: &str, source: &SourceFile) -> Option<String> {
+        let given = self.shared.places.get(param)?;
+        if let Some(origin) = &given.origin {
+            return Some(origin.describe(source));
+        }
+        let parts: Vec<String> = given.within.iter().map(|origin| origin.describe(source)).collect();
+        (!parts.is_empty()).then(|| format!("with {}", parts.join("; ")))
+    }
+
+    /// The pipeline's params that are in a param's value.
+    pub fn params_in(&self, param: &str) -> impl Iterator<Item = &str> {
+        let given = self.shared.places.get(param).into_iter();
+        given.flat_map(|given| given.origin.iter().chain(&given.within)).filter_map(|origin| origin.param())
     }
 }

@@ -206,7 +206,7 @@ impl Plan {
         let mut changes = key::changes(before, now);
         for change in &mut changes {
             let Some(name) = change.part.strip_prefix("with.") else { continue };
-            change.origin = stage.def.origin_of(name).map(|origin| origin.describe(&self.pipeline.source));
+            change.origin = stage.def.told_origin_of(name, &self.pipeline.source);
             key::fill_default(change, &stage.entry);
         }
         changes

@@ -41,7 +41,7 @@ pub(super) fn causes(before: &Side, now: &Side, pairs: &[Pair<'_>], setting: &Se
         for change in key::valued_changes(old, new, setting.registry) {
             let is_explained = change.part.starts_with("with.") && !changed.is_empty() && {
                 let loaded = loaded.get_or_insert_with(|| reload(&now.file, setting));
-                param_of(loaded, pair.now, &change).is_some_and(|param| changed.contains(&format!("params.{param}")))
+                params_of(loaded, pair.now, &change).iter().any(|param| changed.contains(&format!("params.{param}")))
             };
             if !is_explained {
                 causes.part(pair, change);
@@ -111,10 +111,11 @@ fn read_at(stage: &StageRow, slot: &str) -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-/// The file's param that gave a stage's param its value.
-fn param_of(loaded: &Loaded, stage: &StageRow, change: &Change) -> Option<String> {
-    let def = loaded.stages.iter().find(|def| def.id == stage.stage)?;
-    def.origin_of(change.part.strip_prefix("with.")?)?.param().map(ToString::to_string)
+/// The file's params that are in the value of a stage's param.
+fn params_of(loaded: &Loaded, stage: &StageRow, change: &Change) -> Vec<String> {
+    let def = loaded.stages.iter().find(|def| def.id == stage.stage);
+    let found = def.zip(change.part.strip_prefix("with.")).map(|(def, param)| def.params_in(param));
+    found.into_iter().flatten().map(ToString::to_string).collect()
 }
 
 fn params(before: &Side, now: &Side, causes: &mut Causes) {

@@ -37,7 +37,7 @@ fn cause(cause: &Cause) -> String {
     let what = format::clean(&cause.what);
     let stages = if cause.stages > 1 { format!("  (in {} stages)", cause.stages) } else { String::new() };
     let text = match (&cause.before, &cause.now) {
-        (Some(before), Some(now)) => format!("{what} {} → {}", change::value(before), change::value(now)),
+        (Some(before), Some(now)) => format!("{what} {}", change::apart(before, now).join(" → ")),
         (None, Some(now)) => format!("{what} is new: {}", change::value(now)),
         (Some(before), None) => format!("{what} is gone: {}", change::value(before)),
         (None, None) => format!("{what} changed"),
