@@ -260,6 +260,26 @@ fn a_script_may_be_edited_while_it_runs() {
     assert_eq!(started, ["it"], "the next run sees the edit");
 }
 
+/// One that was keyed before the edit, one after it: what each reads is what its own key was made of.
+#[test]
+fn a_file_edited_between_two_readers_is_under_no_key_of_the_other() {
+    let project = Project::with("");
+    let slow = "{op: run.command, with: {command: [sh, -c, \"cp new.jsonl FOLDER/x.jsonl; cp new.jsonl {out.d}\"], files: [new.jsonl], outputs: {d: dataset/text}}}";
+    let slow = slow.replace("FOLDER", &project.path("").display().to_string());
+    let load = "op: data.load, with: {path: x.jsonl, format: text}";
+    project.write(
+        "pipeline.yaml",
+        format!("stages:\n  slow: {slow}\n  a: {{{load}}}\n  b: {{{load}, after: slow, seed: 7}}\n"),
+    );
+    project.write("new.jsonl", "{\"text\": \"new\"}\n");
+    project.write("x.jsonl", "{\"text\": \"old\"}\n");
+    let first = project.llmflow("run --jobs 1");
+    assert!(first.code != Some(0) && first.err.contains("was edited since its key was made"), "{}", first.err);
+    project.write("x.jsonl", "{\"text\": \"old\"}\n");
+    project.succeeds("run --only a");
+    assert!(project.succeeds("show @/a --rows").out.contains("old"));
+}
+
 #[test]
 fn more_stages_than_files_may_be_open_run_all_the_same() {
     let stages: String = (0..150)
@@ -272,6 +292,20 @@ fn more_stages_than_files_may_be_open_run_all_the_same() {
     project.settle(&mut command);
     let done = Done::of(&command.output().unwrap());
     assert_eq!((done.code, project.committed()), (Some(0), 150), "{}", done.err);
+    // Whose result is found takes no place, and the next one comes all the same.
+    let readers = |count: u32| -> String {
+        let reader = |at| format!("  r{at}: {{op: data.filter, in: up, with: {{min_words: {at}, max_words: 999}}}}\n");
+        (0..count).map(reader).collect()
+    };
+    let up = "stages:\n  up: {op: data.load, cache: false, with: {path: rows.jsonl}}\n";
+    project.write("pipeline.yaml", format!("{up}{}", readers(100)));
+    project.succeeds("run");
+    project.write("pipeline.yaml", format!("{up}{}", readers(200)));
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n 120; exec {LLMFLOW} run pipeline.yaml -q")]);
+    project.settle(&mut command);
+    let done = Done::of(&command.output().unwrap());
+    assert_eq!((done.code, project.committed()), (Some(0), 351), "{}", done.err);
 }
 
 /// A metric is known only when its stage has run: what it does to another stage is that one's affair.

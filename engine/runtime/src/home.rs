@@ -3,9 +3,9 @@
 //! Owns: finding or making it, its layout, the lock that says whether a run's process lives.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::Write,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -66,7 +66,9 @@ impl Home {
     /// The same for who only looks: one that may not be written, on a medium or of somebody else, is left as it is.
     pub fn look(explicit: Option<&Path>, start: &Path) -> Result<Self, Failure> {
         let root = Self::find(explicit, start)?;
-        if !root.join(DATABASE).exists() || access(&root, AccessFlags::W_OK).is_ok() {
+        let is_writable = |path: &PathBuf| !path.exists() || access(path, AccessFlags::W_OK).is_ok();
+        let (database, work) = (root.join(DATABASE), root.join("work"));
+        if !database.exists() || [&root, &work, &database].into_iter().all(is_writable) {
             return Self::make(root);
         }
         let root = root.canonicalize().map_err(|error| Failure::io("opening", &root, &error))?;
@@ -78,7 +80,9 @@ impl Home {
     /// # Errors
     /// Of the environment if there is no room for that.
     pub fn left_alone(&self) -> Result<Self, Failure> {
-        let aside = tempfile::Builder::new().prefix("llmflow-").tempdir();
+        // A history may be read by those who may read the home, and by nobody else.
+        let own = Permissions::from_mode(0o700);
+        let aside = tempfile::Builder::new().prefix("llmflow-").permissions(own).tempdir();
         let aside = aside.map_err(|error| Failure::io("making", std::env::temp_dir(), &error))?;
         Ok(Self { root: self.root.clone(), aside: Some(Arc::new(aside)) })
     }
@@ -329,6 +333,14 @@ mod tests {
         assert_eq!(home.here(&new.join("data")).unwrap(), new.join("data"));
         assert_eq!(home.here(&old.join("gone")).unwrap(), old.join("gone"));
         assert_eq!(home.here(&folder.join("data")).unwrap(), folder.join("data"));
+    }
+
+    #[test]
+    fn what_is_copied_to_be_looked_at_is_for_its_user_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path()), folder.path()).unwrap().left_alone().unwrap();
+        assert_eq!(fs::metadata(home.work()).unwrap().mode() & 0o777, 0o700);
+        assert!(home.work() != folder.path().join("work"));
     }
 
     #[test]

@@ -106,7 +106,6 @@ impl Plan {
             return Err(PlanError::Bad(diagnostics));
         }
         let found_anew = site.found_anew.load(Ordering::Relaxed);
-        let read = sources.into_seen().into_iter().collect();
         let mut plan = Self {
             pipeline,
             stages,
@@ -116,7 +115,6 @@ impl Plan {
             outputs,
             locks,
             is_offline: remotes.is_offline(),
-            read,
             found_anew,
             removals,
             rates: Rates::default(),

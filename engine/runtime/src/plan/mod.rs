@@ -18,12 +18,11 @@ mod view;
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use llmflow_contract::{Arity, Digest, Entry, Failure, Locks, Machine, Source, Use};
+use llmflow_contract::{Arity, Digest, Entry, Failure, Locks, Machine, Use};
 
 pub use build::{Ground, PlanError};
 pub use forecast::{Forecast, Rates};
@@ -55,8 +54,6 @@ pub struct Plan {
     pub locks: Arc<Locks>,
     /// Whether stages must leave the network alone.
     pub is_offline: bool,
-    /// What was read from outside: files with their digests.
-    pub read: BTreeMap<PathBuf, Digest>,
     /// Records that had to be looked up in a local store, because no earlier look at them counts.
     pub found_anew: usize,
     /// How often anything had been taken away from the store before it was looked at.
@@ -239,24 +236,7 @@ impl Plan {
         })?;
         settled.share(&stage.settled.plan);
         self.stages[index].settled = settled;
-        self.read.extend(sources.into_seen());
         Ok(())
-    }
-
-    /// The files that a stage reads from outside, with the content that is in its key.
-    pub fn sources_of(&self, index: usize) -> Vec<(PathBuf, Digest)> {
-        let mut files = Vec::new();
-        for source in &self.stages[index].settled.plan.sources {
-            let Source::File { path, .. } = source else { continue };
-            files.extend(self.read_at(path).map(|(file, digest)| (file.clone(), *digest)));
-        }
-        files
-    }
-
-    /// A source file, or those of a folder: what it held when the key was made, whatever it holds by now.
-    pub fn read_at<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = (&'a PathBuf, &'a Digest)> {
-        let below = self.read.range(path.to_owned()..).take_while(move |(file, _)| file.starts_with(path));
-        below.filter(move |(file, _)| *file == path || file.parent() == Some(path))
     }
 
     /// Do rows that may never reach training go into this stage's outputs?

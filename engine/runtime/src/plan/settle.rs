@@ -1,6 +1,9 @@
 //! Settles one stage from what is known now: its params without `auto`, its needs, its key.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use llmflow_contract::{
     Digest, Entry, Failure, Known, Locks, Machine, MetricSpec, Numerics, ParamType, Port, StagePlan,
@@ -12,7 +15,7 @@ use super::{
     key::{self, Component},
     missing_input,
     outputs::Outputs,
-    sources::Sources,
+    sources::{Sourced, Sources},
 };
 use crate::{
     pipeline::{Diagnostic, StageDef},
@@ -28,7 +31,8 @@ pub struct Settled {
     pub seed: u64,
     /// Once every input's digest is known.
     pub key: Option<Digest>,
-    sources: Arc<[(String, String)]>,
+    /// None: it reads nothing from outside.
+    sourced: Option<Arc<Sourced>>,
     /// Whether a param has another value once a metric of another stage is known.
     is_open: bool,
 }
@@ -69,8 +73,8 @@ impl Settled {
     /// The parts of the key, once every input's digest is known.
     pub fn components(&self, def: &StageDef, entry: &Entry, outputs: &Outputs) -> Option<Vec<Component>> {
         let inputs = outputs.reading(def).filter(|_| !self.is_open)?;
-        let (params, sources) = (self.params(), &self.sources);
-        let (plan, seed) = (&self.plan, self.seed);
+        let params = self.params();
+        let (sources, plan, seed) = (contents_of(&self.sourced), &self.plan, self.seed);
         Some(key::components(&key::Subject { entry, params: &params, inputs: &inputs, sources, plan, seed }))
     }
 
@@ -88,7 +92,12 @@ impl Settled {
         let mut plan = StagePlan::new(entry.inputs.clone(), outputs.collect());
         plan.metrics = record.metrics.keys().map(|name| MetricSpec::new(name, "")).collect();
         let params = def.with().to_string().into_boxed_str();
-        Self { params, plan: Arc::new(plan), seed, key: None, sources: [].into(), is_open: false }
+        Self { params, plan: Arc::new(plan), seed, key: None, sourced: None, is_open: false }
+    }
+
+    /// The files that it reads from outside, with the content that is in its key.
+    pub fn files(&self) -> &[(PathBuf, Digest)] {
+        self.sourced.as_ref().map(|sourced| sourced.files.as_slice()).unwrap_or_default()
     }
 
     /// The keys whose results serve, its own first; none while that is not known.
@@ -107,6 +116,10 @@ impl Settled {
             self.plan = Arc::clone(other);
         }
     }
+}
+
+fn contents_of(sourced: &Option<Arc<Sourced>>) -> &[(String, String)] {
+    sourced.as_ref().map(|sourced| sourced.contents.as_slice()).unwrap_or_default()
 }
 
 impl Scope<'_> {
@@ -183,13 +196,13 @@ impl Scope<'_> {
         let (params, plan) = entry.plan(self.limited(with, entry), &known).map_err(failed)?;
         check::kinds(def, &plan.inputs, self.outputs)?;
         check::training(def, &plan, self.outputs)?;
-        let sources = self.sources.contents(&plan.sources).map_err(failed)?;
+        let sourced = self.sources.read(&plan.sources).map_err(failed)?;
         let seed = def.seed().unwrap_or(self.seed);
         let key = self.outputs.reading(def).filter(|_| !is_open).map(|inputs| {
-            let (inputs, sources) = (&inputs, &sources);
+            let (inputs, sources) = (&inputs, contents_of(&sourced));
             key::digest(&key::components(&key::Subject { entry, params: &params, inputs, sources, plan: &plan, seed }))
         });
         let params = params.to_string().into_boxed_str();
-        Ok(Settled { params, plan: Arc::new(plan), seed, key, sources: sources.into(), is_open })
+        Ok(Settled { params, plan: Arc::new(plan), seed, key, sourced, is_open })
     }
 }

@@ -3,12 +3,21 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use llmflow_contract::{Digest, Failure, Source};
 
 use crate::store::Vouched;
+
+/// What a stage reads from outside, as its key was made of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sourced {
+    /// By param, as the key has it.
+    pub contents: Vec<(String, String)>,
+    /// Every file, in the order of its stage's sources.
+    pub files: Vec<(PathBuf, Digest)>,
+}
 
 /// Digests of source files, each looked at once a plan, and read only where it changed.
 pub struct Sources<'a> {
@@ -21,12 +30,15 @@ impl<'a> Sources<'a> {
         Self { vouched, seen: Mutex::default() }
     }
 
-    /// The content of a stage's sources, by param.
+    /// The content of a stage's sources; nothing for one that reads nothing from outside.
     ///
     /// # Errors
     /// A file that cannot be read, with the param that names it.
-    pub fn contents(&self, sources: &[Source]) -> Result<Vec<(String, String)>, Failure> {
-        let mut contents: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    pub fn read(&self, sources: &[Source]) -> Result<Option<Arc<Sourced>>, Failure> {
+        if sources.is_empty() {
+            return Ok(None);
+        }
+        let (mut contents, mut files): (BTreeMap<&str, Vec<String>>, _) = (BTreeMap::new(), Vec::new());
         for source in sources {
             match source {
                 Source::Pinned { param, pin } => contents.entry(param).or_default().push(pin.clone()),
@@ -36,11 +48,13 @@ impl<'a> Sources<'a> {
                         let digest = self.digest_of(&file).map_err(|failure| failure.param(param))?;
                         let name = inner.or_else(|| name.clone());
                         list.push(name.map_or_else(|| digest.hex(), |name| format!("{name}={}", digest.hex())));
+                        files.push((file, digest));
                     }
                 }
             }
         }
-        Ok(contents.into_iter().map(|(param, list)| (param.to_owned(), list.join(" "))).collect())
+        let contents = contents.into_iter().map(|(param, list)| (param.to_owned(), list.join(" "))).collect();
+        Ok(Some(Arc::new(Sourced { contents, files })))
     }
 
     fn digest_of(&self, file: &Path) -> Result<Digest, Failure> {
@@ -50,11 +64,6 @@ impl<'a> Sources<'a> {
         let (digest, _) = self.vouched.digest_of(file)?;
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), digest);
         Ok(digest)
-    }
-
-    /// Every file that was looked at, with its digest.
-    pub fn into_seen(self) -> HashMap<PathBuf, Digest> {
-        self.seen.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -52,11 +52,11 @@ impl Engine {
                 self.emit(Some(index), What::Metric { name, value, step, reproducible });
             }
             FromWorker::Checkpoint => {
-                self.note_saved(index);
+                self.saved.insert(index);
                 self.emit(Some(index), What::Checkpoint);
             }
             FromWorker::Restored => {
-                self.note_saved(index);
+                self.saved.insert(index);
                 self.emit(Some(index), What::Restored);
             }
             FromWorker::Hello(_) | FromWorker::Serving(_) => {}
@@ -114,19 +114,11 @@ impl Engine {
         }
     }
 
-    fn note_saved(&mut self, index: usize) {
-        if let State::Running(attempt) = &mut self.states[index] {
-            attempt.has_saved = true;
-        }
-    }
-
     /// The failure of a running attempt that was cut short; its help says what the next one can go on from.
     fn with_prospect(&self, index: usize, mut failure: Failure) -> Failure {
-        let prospect = match &self.states[index] {
-            State::Running(attempt) if attempt.has_saved => "the next attempt goes on from the checkpoint",
-            _ => "it saved no checkpoint to go on from",
-        };
-        failure.help = failure.help.map(|help| format!("{help}; {prospect}"));
+        if self.saved.contains(&index) {
+            failure.help = failure.help.map(|help| format!("{help}; the next attempt goes on from the checkpoint"));
+        }
         failure
     }
 

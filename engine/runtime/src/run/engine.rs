@@ -5,13 +5,17 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    fs::File,
     sync::Arc,
     time::Duration,
 };
 
 use llmflow_contract::{Digest, Failure, Lease, Locks, Port};
-use nix::sys::resource::{Resource, getrlimit};
+use nix::{
+    fcntl::Flock,
+    sys::resource::{Resource, getrlimit},
+};
 use petname::lang::english::Petnames;
 use tokio::{
     sync::mpsc::UnboundedSender,
@@ -38,7 +42,7 @@ use crate::{
     pipeline::InputRef,
     plan::{Plan, Selection, StageView, Standing, finished, key, unmet},
     remote,
-    store::{Claim, KeyRecord, Stood, Store},
+    store::{Claim, KeyRecord, Shared, Stood, Store},
 };
 
 /// How often timeouts and pauses are looked at.
@@ -137,6 +141,8 @@ pub(super) struct Engine {
     most_claims: usize,
     /// While it is held, gc leaves alone what this run makes and stands on.
     attended: Option<Claim>,
+    /// Stages that have a checkpoint to go on from.
+    pub(super) saved: HashSet<usize>,
     /// How often each stage's result turned out damaged in this run.
     pub(super) remade: HashMap<usize, u32>,
     has_failed: bool,
@@ -188,6 +194,7 @@ impl Engine {
             crowd: BTreeSet::new(),
             most_claims: most_claims(),
             attended: None,
+            saved: HashSet::new(),
             remade: HashMap::new(),
             records: RunRecords::default(),
             has_failed: false,
@@ -255,7 +262,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Results that were taken away after the plan was made, and before gc knew that this run stands on them, are none.
+    /// A result that gc took after the plan found it, and before it was told that this run stands on it, is made anew.
     async fn look_again(&mut self) -> Result<(), Failure> {
         if self.attended.is_none() || super::still_stands(&self.plan, &self.place.store) {
             return Ok(());
@@ -263,14 +270,17 @@ impl Engine {
         for index in 0..self.plan.stages.len() {
             let Standing::Cached(record) = &self.plan.stages[index].standing else { continue };
             if self.place.store.find_record(&record.key).await?.is_none() {
-                self.expect(index);
+                match self.states[index].is_over() {
+                    true => self.remake(index),
+                    false => self.must_run(index),
+                }
             }
         }
         Ok(())
     }
 
     /// A stage has to run after all.
-    fn expect(&mut self, index: usize) {
+    fn must_run(&mut self, index: usize) {
         let stage = &mut self.plan.stages[index];
         stage.standing = Standing::Waits;
         self.plan.outputs.expect(index, stage.settled.plan.clone(), false);
@@ -279,7 +289,7 @@ impl Engine {
     /// A stage's result is gone or damaged: it makes it anew, and who waits for it waits again.
     pub(super) fn remake(&mut self, index: usize) {
         *self.remade.entry(index).or_default() += 1;
-        self.expect(index);
+        self.must_run(index);
         self.left += usize::from(self.states[index].is_over());
         self.has_moved = true;
         self.states[index] = State::Waiting;
@@ -298,6 +308,7 @@ impl Engine {
         self.scheduler.withdraw(index);
         self.pausing.retain(|(_, paused)| *paused != index);
         self.elsewhere.retain(|waited| waited.index != index);
+        self.crowd.retain(|(_, crowded)| *crowded != index);
         self.set(index, State::Waiting);
     }
 
@@ -317,8 +328,11 @@ impl Engine {
         }
         drop(alone);
         unchanged::forget(home, &self.plan.pipeline.source);
-        let cached = self.plan.stages.iter().filter(|stage| matches!(stage.standing, Standing::Cached(_)));
-        self.attended = store.attend(&self.run, cached.filter_map(|stage| stage.settled.key))?;
+        let found = self.plan.stages.iter().filter_map(|stage| match &stage.standing {
+            Standing::Cached(record) => Some(record.key), // not always the stage's own: it may be frozen, or another device's
+            _ => None,
+        });
+        self.attended = store.attend(&self.run, found)?;
         self.look_again().await?;
         let Place { home, store, .. } = &self.place;
         let named = self.plan.pipeline.store.is_some().then(|| store.url());
@@ -394,7 +408,6 @@ impl Engine {
             if let Some(held) = key.and_then(|key| self.held.remove(&key)) {
                 self.due.extend(held);
             }
-            self.due.extend(self.crowd.pop_first().map(|(_, next)| next));
         }
         if let Some(what) = state.told(self.attempts[index]) {
             self.emit(Some(index), what);
@@ -419,7 +432,7 @@ impl Engine {
 
     /// Moves every stage whose needs have ended, or one of whose needs gave nothing.
     pub(super) async fn advance(&mut self) -> Result<(), Failure> {
-        while let Some(index) = self.due.pop_front() {
+        while let Some(index) = self.next_due() {
             match self.states[index] {
                 State::Waiting => {}
                 State::Ready => {
@@ -435,6 +448,17 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// The next stage to look at; of those that only a place among the claims keeps from it, as many as there are places.
+    fn next_due(&mut self) -> Option<usize> {
+        let due = self.due.pop_front();
+        due.or_else(|| {
+            if self.claims.len() >= self.most_claims {
+                return None;
+            }
+            self.crowd.pop_first().map(|(_, next)| next)
+        })
     }
 
     /// Why a stage cannot run any more. A stage that is skipped takes those with it that must have its data; one that
@@ -503,13 +527,18 @@ impl Engine {
             self.crowd.insert((Reverse(self.urgency[index].to_bits()), index));
             return Ok(());
         }
+        let waits = Elsewhere { index, since: Instant::now(), is_told: false };
+        let Shared::Yes(shared) = self.place.store.try_share()? else {
+            self.elsewhere.push(waits);
+            return Ok(());
+        };
         let Some(claim) = self.place.store.claim(&key)? else {
-            self.elsewhere.push(Elsewhere { index, since: Instant::now(), is_told: false });
+            self.elsewhere.push(waits);
             return Ok(());
         };
         if !is_forced {
             let serving = self.plan.serving(index, self.ask.selection.exact);
-            if let Some(record) = self.find(&serving).await? {
+            if let Some(record) = self.find(&serving, shared).await? {
                 if record.key != key {
                     let (run, stage) = (self.run.clone(), self.plan.stages[index].def.id.clone());
                     let (key, components) = (record.key, record.components.clone());
@@ -525,10 +554,8 @@ impl Engine {
     }
 
     /// The first of these keys that has a result, which gc keeps for this run from now on.
-    async fn find(&self, keys: &[Digest]) -> Result<Option<KeyRecord>, Failure> {
-        let store = &self.place.store;
-        let _shared = store.share()?;
-        let found = store.first_record(keys).await?;
+    async fn find(&self, keys: &[Digest], _shared: Option<Flock<File>>) -> Result<Option<KeyRecord>, Failure> {
+        let found = self.place.store.first_record(keys).await?;
         if let (Some(record), Some(attended)) = (&found, &self.attended) {
             attended.stand_on([record.key].into_iter())?;
         }
@@ -546,7 +573,7 @@ impl Engine {
             let is_long = waited.since.elapsed() >= Elsewhere::LONG;
             *again = Elsewhere { is_told: is_long, ..waited };
             if is_long && !waited.is_told {
-                let message = "another run is at this stage: waits for its result".to_owned();
+                let message = "another run is at this stage, or gc at the store: waits for it".to_owned();
                 self.emit(Some(waited.index), What::Log { level: "note".into(), message });
             }
         }
@@ -638,7 +665,9 @@ impl Engine {
         let Some(((key, components), inputs)) = key else {
             return Err(Failure::bug(format!("`{}` started without a key", stage.def.id)));
         };
-        let kin = key::kin(&components, &stage.entry, &stage.settled.plan);
+        // What ended serves nobody who is to run every time; what it has saved on the way does.
+        let kin = key::kin(&components, &stage.entry, &stage.settled.plan).filter(|_| stage.def.shared.is_cached);
+        let is_first = self.attempts[index] == 1 && self.ask.resumes.is_none();
         let params = stage.settled.params();
         let secrets = Secrets::read(&stage.entry.secrets(&params))?; // they were there when it was queued
         let is_remote = stage.entry.reads_sources() && stage.entry.remote(params.clone())?.is_some();
@@ -664,8 +693,9 @@ impl Engine {
             marks_eval,
             replaces: stage.is_forced(),
             // Another attempt goes on, and so does a run that goes on with another.
-            is_afresh: stage.is_forced() && self.attempts[index] == 1 && self.ask.resumes.is_none(),
-            sources: self.plan.sources_of(index),
+            is_afresh: stage.forced && is_first,
+            asks_anew: stage.is_forced() && is_first,
+            sources: stage.settled.files().to_vec(),
             secrets,
             is_foreign: stage.entry.is_foreign,
             is_offline: self.plan.is_offline,
@@ -673,7 +703,7 @@ impl Engine {
         };
         let worker = self.pool.assign(assignment, &visible, credentials).await?;
         self.working.insert(worker, index);
-        self.set(index, State::Running(Attempt { worker, since: Instant::now(), ending: None, has_saved: false }));
+        self.set(index, State::Running(Attempt { worker, since: Instant::now(), ending: None }));
         Ok(())
     }
 }

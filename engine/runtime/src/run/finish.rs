@@ -30,17 +30,20 @@ impl Engine {
     pub(super) async fn finish(mut self, seconds: f64, was_stopped: bool) -> Result<Outcome, Failure> {
         for index in 0..self.states.len() {
             if !self.states[index].is_over() {
+                if !was_stopped && !self.ask.fail_fast {
+                    return Err(Failure::bug(format!("`{}` was left waiting", self.plan.stages[index].def.id)));
+                }
                 let because = "something failed, and --fail-fast".to_owned();
                 self.set(
                     index,
-                    match self.ask.fail_fast && !was_stopped {
+                    match !was_stopped {
                         true => State::Skipped { because, by_gate: false },
                         false => State::Interrupted,
                     },
                 );
             }
         }
-        let mut status = self.status(was_stopped);
+        let mut status = self.status();
         let is_rehearsal = self.plan.pipeline.overrides.limit.is_some();
         let Published { paths: published, left, report_to, failures: unpublished } =
             self.publish(status == RunStatus::Done && !is_rehearsal).await?;
@@ -124,9 +127,9 @@ impl Engine {
         Ok(())
     }
 
-    fn status(&self, was_stopped: bool) -> RunStatus {
+    fn status(&self) -> RunStatus {
         let any = |test: fn(&State) -> bool| self.states.iter().any(test);
-        if was_stopped && any(|state| matches!(state, State::Interrupted)) {
+        if any(|state| matches!(state, State::Interrupted)) {
             RunStatus::Interrupted
         } else if any(|state| matches!(state, State::Failed(_))) {
             RunStatus::Failed

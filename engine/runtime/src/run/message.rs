@@ -39,8 +39,10 @@ pub struct Assignment {
     pub marks_eval: bool,
     /// Its record takes the place of one that is there.
     pub replaces: bool,
-    /// It was asked for although its result is there: nothing that was saved or remembered serves.
+    /// It was asked for although its result is there: nothing that was saved serves.
     pub is_afresh: bool,
+    /// Nothing that was remembered serves.
+    pub asks_anew: bool,
     /// Files read from outside, with the content that is in the key.
     pub sources: Vec<(PathBuf, Digest)>,
     /// For this worker alone.

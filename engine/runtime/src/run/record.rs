@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use llmflow_contract::Failure;
 
 use super::engine::Engine;
+use crate::store::Shared;
 
 /// At least this long between two records of a run under way, and thirty times as long as writing one took: a long run says
 /// what it made before it ends, a run of many quick stages does not spend its time on saying so.
@@ -25,6 +26,9 @@ impl Engine {
         }
         if !is_last && !self.place.lineage.has_run(&self.run).await? {
             return Ok(()); // its first words wait for whoever has the history locked
+        }
+        if !is_last && matches!(self.place.store.try_share()?, Shared::GcIsAtWork) {
+            return Ok(()); // another time
         }
         let record = self.place.lineage.record_of(&self.run).await?;
         let record = serde_json::to_value(record).map_err(|error| Failure::bug(format!("run record: {error}")))?;

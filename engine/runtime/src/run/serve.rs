@@ -79,6 +79,7 @@ pub async fn serve(
         marks_eval: false,
         replaces: false,
         is_afresh: false,
+        asks_anew: false,
         sources: Vec::new(),
         secrets,
         is_foreign: false,

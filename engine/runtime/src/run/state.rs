@@ -40,8 +40,6 @@ pub(super) struct Attempt {
     pub since: Instant,
     /// It was asked to end: when, and as what it will count.
     pub ending: Option<(Instant, Class)>,
-    /// It saved a checkpoint, or went on from one.
-    pub has_saved: bool,
 }
 
 impl State {

@@ -6,6 +6,7 @@
 //! file. Anything that is not as it was makes an ordinary plan; a proof that is lost or torn costs one.
 
 use std::{
+    collections::HashMap,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -133,7 +134,8 @@ impl Question {
     /// Keeps the proof of a run that is done; `published` are the paths it gave, with all files below them.
     pub fn keep(&self, plan: &Plan, home: &Home, store: &Store, published: Vec<PathBuf>, reports: Vec<PathBuf>) {
         let is_proof = plan.stages.iter().all(|stage| stage.def.shared.is_cached && !stage.standing.is_left_out());
-        let Some((epoch, patterns)) = store.epoch().filter(|_| is_proof).zip(patterns(plan)) else {
+        let known = store.epoch().filter(|_| is_proof).zip(patterns(plan)).zip(read_by(plan));
+        let Some(((epoch, patterns), read)) = known else {
             let _ = fs::remove_file(&self.path);
             return;
         };
@@ -151,7 +153,7 @@ impl Question {
             pipeline: plan.pipeline.name.clone(),
             stages: plan.stages.len(),
             skipped: plan.stages.len() - plan.records().count(),
-            read: plan.read.iter().map(|(path, digest)| (path.clone(), *digest)).collect(),
+            read,
             patterns,
             published,
             files,
@@ -211,12 +213,24 @@ fn patterns(plan: &Plan) -> Option<Vec<Pattern>> {
         if texts.any(|value| value.as_str().is_some_and(is_open)) {
             // As it was read: what came since was not.
             let digest = listed(&stage.settled.plan.sources, |path| {
-                Some(plan.read_at(path).map(|(file, _)| file.clone()).collect())
+                let files = stage.settled.files().iter().map(|(file, _)| file);
+                Some(files.filter(|file| *file == path || file.parent() == Some(path)).cloned().collect())
             })?;
             found.push(Pattern { op: stage.entry.name.to_owned(), with: with.clone(), found: digest });
         }
     }
     Some(found)
+}
+
+/// Every file that was read, with its content; none if two stages read one that was edited in between.
+fn read_by(plan: &Plan) -> Option<Vec<(PathBuf, Digest)>> {
+    let mut read: HashMap<&Path, Digest> = HashMap::new();
+    for (path, digest) in plan.stages.iter().flat_map(|stage| stage.settled.files()) {
+        if read.insert(path, *digest).is_some_and(|other| other != *digest) {
+            return None;
+        }
+    }
+    Some(read.into_iter().map(|(path, digest)| (path.to_owned(), digest)).collect())
 }
 
 /// Names of the environment variables that a text refers to, or could.

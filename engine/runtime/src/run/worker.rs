@@ -178,12 +178,14 @@ fn attempt(
     }
     let seconds = began.elapsed().as_secs_f64();
     if !host.state().has_read
-        && let Err(failure) = read.is_as_it_was()
+        && let Err(failure) = read.is_as_it_was(READING)
     {
         return host.fail(failure);
     }
     runtime.block_on(host.commit(made, seconds))
 }
+
+const READING: &str = "while the stage read it";
 
 /// What a stage reads from outside: what the key was made of, from before the first look to after the last.
 struct Read<'a> {
@@ -197,14 +199,14 @@ impl<'a> Read<'a> {
     fn begin(sources: &'a [(PathBuf, Digest)], store: &'a Store) -> Result<Self, Failure> {
         let stamps = sources.iter().map(|(path, _)| Stamp::of_file(path).ok()).collect();
         let read = Self { sources, store, stamps };
-        read.is_as_it_was()?;
+        read.is_as_it_was("since its key was made")?;
         Ok(read)
     }
 
-    fn is_as_it_was(&self) -> Result<(), Failure> {
+    fn is_as_it_was(&self, when: &str) -> Result<(), Failure> {
         for ((path, expected), before) in self.sources.iter().zip(&self.stamps) {
             let changed = |what: &str| {
-                let message = format!("`{}` {what} while the stage read it", path.display());
+                let message = format!("`{}` {what} {when}", path.display());
                 Failure::new(Class::Transient { after: None }, "source/changed", message)
                     .help("let nothing write to it during a run; run the same command again")
             };
@@ -213,7 +215,7 @@ impl<'a> Read<'a> {
                 return Err(changed("was edited"));
             }
             if Stamp::of_file(path).ok() != *before {
-                return Err(changed("was written to"));
+                return Err(changed("was written to, or its mode or links changed,"));
             }
         }
         Ok(())
@@ -377,7 +379,7 @@ impl Host for WorkerHost<'_> {
         self.files.contains(path)
     }
     fn sources_read(&self) -> Result<(), Failure> {
-        self.read.is_as_it_was()?;
+        self.read.is_as_it_was(READING)?;
         self.state().has_read = true;
         Ok(())
     }
@@ -385,7 +387,7 @@ impl Host for WorkerHost<'_> {
         self.assignment.secrets.find(name)
     }
     fn recall(&self, question: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
-        if self.assignment.is_afresh {
+        if self.assignment.asks_anew {
             return Ok(None);
         }
         self.runtime.block_on(self.store.recall(&self.address_of(question)))
@@ -407,15 +409,15 @@ mod tests {
         let sources = [(path.clone(), Digest::of(b"one"))];
         let store = Store::open("memory://unchanged").unwrap();
         let read = Read::begin(&sources, &store).unwrap();
-        read.is_as_it_was().unwrap();
+        read.is_as_it_was(READING).unwrap();
         for (text, told) in [("two", "was edited"), ("one", "was written to")] {
             std::fs::write(&path, text).unwrap();
-            let failure = read.is_as_it_was().unwrap_err();
+            let failure = read.is_as_it_was(READING).unwrap_err();
             assert_eq!((failure.class, failure.code.as_str()), (Class::Transient { after: None }, "source/changed"));
             assert!(failure.message.contains(told), "{failure}");
         }
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(read.is_as_it_was().unwrap_err().code, "source/changed");
+        assert_eq!(read.is_as_it_was(READING).unwrap_err().code, "source/changed");
         assert!(Read::begin(&sources, &store).is_err());
     }
 }

@@ -18,7 +18,7 @@ use nix::{
     libc,
 };
 
-use super::Store;
+use super::{Listed, Store};
 use crate::event::{RunId, now_ms};
 
 /// Claims of runs begin so; those of keys are digests.
@@ -83,21 +83,25 @@ impl Store {
 
     /// The keys whose results the runs in progress stand on.
     pub(super) fn attended(&self) -> BTreeSet<Digest> {
-        self.live_runs().iter().flat_map(|text| text.lines().skip(1)).filter_map(|line| line.parse().ok()).collect()
+        self.live_runs().iter().flat_map(|(_, text)| text.lines()).filter_map(|line| line.parse().ok()).collect()
     }
 
-    /// What the runs in progress say: when they began, then the keys that they stand on, a line each.
-    fn live_runs(&self) -> Vec<String> {
+    /// When each run in progress began, in milliseconds since 1970, and its claim: that moment, then the keys that it stands
+    /// on, a line each. One that has not said when it began did so when its claim was made.
+    fn live_runs(&self) -> Vec<(u64, String)> {
         let listed = self.disk().and_then(|disk| disk.list("claims").ok()).unwrap_or_default();
-        let names = listed.iter().filter_map(|object| object.key.rsplit('/').next());
-        let live = names.filter(|name| name.starts_with(RUN) && self.is_name_claimed(name));
-        live.filter_map(|name| fs::read_to_string(self.claim_path(name)?).ok()).collect()
+        let read = |object: &Listed| {
+            let name = object.key.rsplit('/').next().filter(|name| name.starts_with(RUN))?;
+            let text = self.is_name_claimed(name).then(|| fs::read_to_string(self.claim_path(name)?).ok())??;
+            let began_ms = text.lines().next().and_then(|line| line.parse().ok()).unwrap_or(object.changed_ms);
+            Some((began_ms, text))
+        };
+        listed.iter().filter_map(read).collect()
     }
 
     /// When the oldest run in progress began, in milliseconds since 1970.
     pub(super) fn oldest_run_ms(&self) -> Option<u64> {
-        // One that has not said yet when it began stands on nothing so far.
-        self.live_runs().iter().filter_map(|text| text.lines().next()?.parse().ok()).min()
+        self.live_runs().iter().map(|(began_ms, _)| *began_ms).min()
     }
 
     /// Removes the files of claims whose holders were killed: they mean nothing any more.

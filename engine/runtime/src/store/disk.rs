@@ -237,10 +237,20 @@ impl Disk {
 
     /// Keeps gc from deleting while something is put in place (`shared`), or everybody from that while gc deletes.
     pub(super) fn lock(&self, arg: FlockArg) -> Result<Flock<File>, Failure> {
-        let path = self.root.join("lock");
-        let failed = |error: io::Error| Failure::io("locking", &path, &error);
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-        Flock::lock(file, arg).map_err(|(_, errno)| failed(errno.into()))
+        self.flock(arg).map_err(|errno| Failure::io("locking", self.root.join("lock"), &errno))
+    }
+
+    /// The same without a wait; `arg` says so, too.
+    pub(super) fn try_lock(&self, arg: FlockArg) -> Result<Option<Flock<File>>, Failure> {
+        match self.flock(arg) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            lock => lock.map(Some).map_err(|error| Failure::io("locking", self.root.join("lock"), &error)),
+        }
+    }
+
+    fn flock(&self, arg: FlockArg) -> io::Result<Flock<File>> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.root.join("lock"))?;
+        Flock::lock(file, arg).map_err(|(_, errno)| errno.into())
     }
 }
 

@@ -87,6 +87,14 @@ struct Listed {
     changed_ms: u64,
 }
 
+/// What keeps gc from deleting, if it is not at it.
+#[derive(Debug)]
+pub enum Shared {
+    /// A store elsewhere has none.
+    Yes(Option<Flock<File>>),
+    GcIsAtWork,
+}
+
 impl Store {
     /// Opens `file:///abs/path`, `s3://bucket/prefix`, `gs://…`, `az://…` or `memory://NAME` (one store a name, in this
     /// process). A store elsewhere is not asked anything yet.
@@ -137,6 +145,15 @@ impl Store {
     /// Of the environment if the store's folder cannot be written.
     pub fn share(&self) -> Result<Option<Flock<File>>, Failure> {
         self.disk().map(|disk| disk.lock(FlockArg::LockShared)).transpose()
+    }
+
+    /// The same without a wait.
+    ///
+    /// # Errors
+    /// As [`Store::share`].
+    pub fn try_share(&self) -> Result<Shared, Failure> {
+        let Some(disk) = self.disk() else { return Ok(Shared::Yes(None)) };
+        Ok(disk.try_lock(FlockArg::LockSharedNonblock)?.map_or(Shared::GcIsAtWork, |lock| Shared::Yes(Some(lock))))
     }
 
     /// What is known of files in this home. The planner asks it for sources.
