@@ -27,6 +27,20 @@ fn a_result_that_misses_its_require_is_said_and_what_depends_on_it_is_skipped() 
     );
 }
 
+/// A metric may be called as it likes; what is none is told as what it stands for.
+#[test]
+fn a_condition_names_a_metric_with_a_dot_and_a_param_only_by_its_sign() {
+    let told = "LLMFLOW {\\\"metric\\\": [\\\"env.reward\\\", 2]}";
+    let it = format!(
+        "  it: {{op: run.command, require: \"NAME > 1\", with: {{command: [sh, -c, \"mkdir -p $0; echo x > $0/x; echo '{told}'\", \"{{out.f}}\"], outputs: {{f: files}}, metrics: [env.reward]}}}}\n"
+    );
+    let project = project(&it.replace("NAME", "env.reward"));
+    project.succeeds("run --only it");
+    project.write("pipeline.yaml", format!("params: {{least: 1}}\nstages:\n{}", it.replace("NAME", "params.least")));
+    let refused = project.llmflow("check");
+    assert!(refused.code == Some(2) && refused.err.contains("write `${params.least}` in its place"), "{}", refused.err);
+}
+
 #[test]
 fn a_result_that_is_gone_is_not_called_a_first_run() {
     let project = project("");

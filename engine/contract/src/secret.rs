@@ -108,7 +108,7 @@ impl Scrubber {
 fn in_ascii(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for character in json.chars() {
-        match character.is_ascii() {
+        match character.is_ascii() && character != '\x7f' {
             true => text.push(character),
             false => character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}")),
         }

@@ -117,7 +117,8 @@ pub fn trend(values: &[f64], stretches: usize) -> Vec<f64> {
     (0..stretches)
         .map(|stretch| {
             let part = &values[stretch * values.len() / stretches..(stretch + 1) * values.len() / stretches];
-            part.iter().sum::<f64>() / part.len() as f64
+            let finite: Vec<f64> = part.iter().copied().filter(|value| value.is_finite()).collect();
+            finite.iter().sum::<f64>() / finite.len() as f64
         })
         .collect()
 }
@@ -200,6 +201,7 @@ mod tests {
     fn a_falling_loss_falls_and_a_broken_one_does_not_panic() {
         assert_eq!(sparkline(&[3.0, 2.0, 1.0], 8), "▇▄▁");
         assert_eq!(sparkline(&[f64::NAN, 1.0], 8), "▄");
+        assert_eq!(trend(&[1.0, f64::NAN, 3.0, 5.0], 2), [1.0, 4.0], "one that diverged for a while has a mean");
         assert_eq!(trend(&[4.0, 2.0, 1.0, 1.0, 0.0], 2), [3.0, 2.0 / 3.0]);
         assert!(trend(&[], 8).is_empty());
         assert_eq!(bar(118, 168, 10), "███████░░░");

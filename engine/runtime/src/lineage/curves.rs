@@ -52,7 +52,7 @@ impl Lineage {
             sqlx::query_as(POINTS).bind(&run.0).bind(stage.as_str()).fetch_all(&self.pool).await.map_err(failed)?;
         let mut curves: Vec<Curve> = Vec::new();
         for (name, step, value) in rows {
-            let Some(value) = value else { continue };
+            let value = value.unwrap_or(f64::NAN); // SQLite has no other place for it
             let known = curves.iter().position(|curve| curve.name == name).unwrap_or_else(|| {
                 curves.push(Curve { name, points: BTreeMap::new() });
                 curves.len() - 1

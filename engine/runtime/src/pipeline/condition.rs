@@ -38,32 +38,22 @@ pub(super) fn require(node: &Node, diagnostics: &mut Diagnostics) -> Vec<Require
         };
         let text = At::new(text.to_owned(), node.span);
         let expr = parse("require/syntax", &text, REQUIRE_HELP, diagnostics)?;
-        let before = diagnostics.raw_len();
-        for name in expr.names() {
-            refuse_value(name, "no metric of this stage", false, &text, diagnostics);
-        }
-        (diagnostics.raw_len() == before).then_some(())?;
         check_types("require/type", &expr, text.span, diagnostics)?;
         Some(Require { expr, span: text.span })
     });
     read.collect()
 }
 
-/// Reports a name that stands for a value as references do, without their sign.
-fn refuse_value(name: &str, is: &str, can_vary: bool, text: &At<String>, diagnostics: &mut Diagnostics) {
-    let help = match name.split_once('.') {
-        Some(("matrix", _)) if !can_vary => {
-            "`require` is the same for every combination: compare with a number".to_owned()
-        }
-        Some(("params" | "matrix", _)) => {
-            format!("write `${{{name}}}` in its place; a text in quotes: `'${{{name}}}'`")
-        }
-        Some(("env", _)) => format!("write `'${{{name}}}'` in its place"),
-        Some(("secret", _)) => "a secret is compared with nothing: its value is known to the stage alone".to_owned(),
-        _ => return,
-    };
-    let at = place_within(&diagnostics.source, text, name);
-    diagnostics.push(Diagnostic::new("condition/value", format!("`{name}` is {is}"), at).help(help));
+/// What to write in the place of a name that stands for a value as references do, without their sign. `can_vary`: it may differ
+/// between the combinations of a matrix.
+pub(super) fn help_with_value(name: &str, can_vary: bool) -> Option<String> {
+    Some(match name.split_once('.')? {
+        ("matrix", _) if !can_vary => "`require` is the same for every combination: compare with a number".to_owned(),
+        ("params" | "matrix", _) => format!("write `${{{name}}}` in its place; a text in quotes: `'${{{name}}}'`"),
+        ("env", _) => format!("write `'${{{name}}}'` in its place"),
+        ("secret", _) => "a secret is compared with nothing: its value is known to the stage alone".to_owned(),
+        _ => return None,
+    })
 }
 
 /// Reads `when`: one condition.
@@ -78,7 +68,10 @@ pub(super) fn when(node: &Node, scope: &Scope<'_>, diagnostics: &mut Diagnostics
     for name in expr.names() {
         let at = place_within(&diagnostics.source, &text, name);
         let Some(param) = name.strip_prefix("params.") else {
-            refuse_value(name, "neither a param nor a metric of a stage", true, &text, diagnostics);
+            if let Some(help) = help_with_value(name, true) {
+                let message = format!("`{name}` is neither a param nor a metric of a stage");
+                diagnostics.push(Diagnostic::new("condition/value", message, at).help(help));
+            }
             continue;
         };
         match scope.param(param) {

@@ -9,6 +9,7 @@ use llmflow_contract::{Failure, Kind, KindSet, MetricSpec, StageId};
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 
 use super::{
+    condition::help_with_value,
     def::StageDef,
     source::{SourceFile, Span},
 };
@@ -76,9 +77,10 @@ impl Diagnostic {
         let names: Vec<&str> = known.iter().map(|metric| metric.name.as_str()).collect();
         let diagnostic = Self::new("plan/unknown-metric", format!("`{stage}` reports no metric `{name}`"), span)
             .nearest(name, names.iter().copied());
-        match names.as_slice() {
-            [] => diagnostic.help(format!("`{stage}` reports no metrics: remove the condition")),
-            names => diagnostic.help(format!("it reports {}", names.join(", "))),
+        match (help_with_value(name, false), names.as_slice()) {
+            (Some(help), _) => diagnostic.help(help),
+            (None, []) => diagnostic.help(format!("`{stage}` reports no metrics: remove the condition")),
+            (None, names) => diagnostic.help(format!("it reports {}", names.join(", "))),
         }
     }
 

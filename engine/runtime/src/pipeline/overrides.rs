@@ -132,7 +132,12 @@ impl Changes<'_> {
             node.value = Value::String(text.clone());
         }
         let origin = node.origin.clone();
+        let before = self.diagnostics.raw_len();
         self.scope.fill(node, self.diagnostics);
+        if let Some(refused) = self.diagnostics.get(before) {
+            param.refused = Some(refused.clone()); // what it is instead is nobody's to judge
+            return;
+        }
         if !matches!(param.default.value, Value::String(_)) {
             node.read_variable();
         }

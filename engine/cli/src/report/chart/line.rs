@@ -39,9 +39,9 @@ impl Curve {
     fn finite(&self) -> impl Iterator<Item = (f64, f64)> {
         self.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite())
     }
-    /// First and last value.
+    /// First and last value, finite or not: a curve that ended as no number is not to look sound.
     pub fn ends(&self) -> Option<(f64, f64)> {
-        Some((self.finite().next()?.1, self.finite().last()?.1))
+        Some((self.points.first()?.1, self.points.last()?.1))
     }
     /// How many points the moving mean takes together, if the curve has one.
     pub fn window(&self) -> Option<usize> {

@@ -119,7 +119,7 @@ impl Expr {
         for name in self.names() {
             match value(name) {
                 None => return Err(format!("there is no metric `{name}`")),
-                Some(number) if number.is_nan() => return Err(format!("`{name}` is not a number (NaN)")),
+                Some(number) if number.is_nan() => return Err(format!("`{name}` is no finite number")),
                 Some(_) => {}
             }
         }

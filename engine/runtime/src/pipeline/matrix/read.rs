@@ -20,8 +20,8 @@ const MAX_COMPARISONS: usize = 1 << 26;
 const INCLUDE: &str = "include";
 const EXCLUDE: &str = "exclude";
 const MAX_PARALLEL: &str = "max_parallel";
-/// Letters that a name may differ in from one of these keys and still be taken for it.
-const SLIPS: usize = 2;
+/// Letters of one of these keys for one in which a name may differ from it and still be taken for it.
+const LETTERS_A_SLIP: usize = 6;
 
 impl Matrix {
     /// Reads `matrix`.
@@ -205,7 +205,8 @@ impl Matrix {
 /// What is wrong with an axis that is hardly meant as one: its name is a slip of a key's, or it lists combinations.
 fn mistaken(name: &At<String>, node: &Node, entries: &[(At<String>, Node)]) -> Option<Diagnostic> {
     let keys = [INCLUDE, EXCLUDE, MAX_PARALLEL];
-    if let Some(key) = keys.into_iter().find(|key| strsim::osa_distance(&name.value, key) <= SLIPS) {
+    if let Some(key) = keys.into_iter().find(|key| strsim::osa_distance(&name.value, key) <= key.len() / LETTERS_A_SLIP)
+    {
         let message = format!("`{}` is too close to `{key}` to name an axis", name.value);
         let diagnostic = Diagnostic::new("matrix/name", message, name.span).label(format!("the nearest is `{key}`"));
         return Some(diagnostic.help(format!("write `{key}`, or give the axis another name")));

@@ -10,6 +10,8 @@ use serde_json::Value;
 const MARK: &str = "LLMFLOW ";
 /// Points of one curve that are kept for the report.
 const POINTS: usize = 10_000;
+/// After so many lines that are not understood no more is said of them.
+const TOLD: u64 = 20;
 /// Characters of a line that a failure shows.
 const SHOWN_CHARS: usize = 200;
 /// Figures that are no number, as Python and others write them into JSON, which has none.
@@ -32,11 +34,13 @@ pub(super) struct Listener<'a> {
     last: BTreeMap<String, f64>,
     /// The first line that was not understood, and why.
     misheard: Option<String>,
+    /// How many there were.
+    unheard: u64,
 }
 
 impl<'a> Listener<'a> {
     pub fn new(ctx: &'a Context<'a>, declared: &'a [String]) -> Self {
-        Self { ctx, declared, curves: BTreeMap::new(), last: BTreeMap::new(), misheard: None }
+        Self { ctx, declared, curves: BTreeMap::new(), last: BTreeMap::new(), misheard: None, unheard: 0 }
     }
 
     /// What the log says of a line: nothing of one that was told to us and understood. `scrub` takes secrets out of names.
@@ -46,9 +50,20 @@ impl<'a> Listener<'a> {
             Ok(Told::Progress(done, total, unit)) => self.ctx.progress(done, total, &scrub(&unit)),
             Ok(Told::Metric(name, value, step)) => self.measure(name, value, step, scrub),
             Err(error) => {
-                let shown: String = scrub(line).chars().take(SHOWN_CHARS).collect(); // never cut through a secret
-                self.misheard.get_or_insert_with(|| scrub(&format!("`{shown}` was not understood: {error}")));
-                return Some(format!("{line}\nwarning: the line above was not understood: {error}"));
+                let clean = scrub(line);
+                // What is wrong quotes a value as it reads it, or a part of one: of a secret that is no longer known.
+                let why = match clean == line {
+                    true => error.to_string(),
+                    false => format!("what is wrong is at column {}, and the line holds a secret", error.column()),
+                };
+                let shown: String = clean.chars().take(SHOWN_CHARS).collect(); // never cut through a secret
+                self.misheard.get_or_insert_with(|| format!("`{shown}` was not understood: {why}"));
+                self.unheard += 1;
+                return Some(match self.unheard {
+                    0..TOLD => format!("{line}\nwarning: the line above was not understood: {why}"),
+                    TOLD => format!("{line}\nwarning: {TOLD} lines were not understood; of more no word is said"),
+                    _ => line.to_owned(),
+                });
             }
         }
         None

@@ -237,6 +237,19 @@ fn a_figure_that_is_no_number_is_a_metric_and_a_line_that_is_not_understood_is_t
     }
 }
 
+/// What is wrong with a line is told in words that quote it as it was read: half a secret, or one written otherwise.
+#[test]
+fn a_line_with_a_secret_that_is_not_understood_is_told_without_a_part_of_it() {
+    let host = TestHost::new();
+    host.set_secret("PAID", "S3cretHalfOne\"rest-of-it-99");
+    let mut told =
+        script("echo a > \"$1/a\"; echo 'LLMFLOW {\"metric\": \"'\"$KEY\"'\"}'", &["{out.x}"], json!({"x": "files"}));
+    told.secrets.insert("KEY".into(), serde_json::from_value(json!("${secret.PAID}")).unwrap());
+    told.metrics = vec!["loss".into()];
+    let failure = run(&host, told, &[]).unwrap_err();
+    assert!(failure.causes[0].contains("column") && !format!("{failure:?}").contains("S3cret"), "{failure:?}");
+}
+
 #[test]
 fn outputs_that_grow_beyond_their_limit_end_it() {
     let host = TestHost::new();
