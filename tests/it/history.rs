@@ -77,12 +77,24 @@ fn diff_names_a_condition_that_changed_and_the_stages_that_ended_otherwise() {
         Project::with(&format!("{PIPELINE}    require: \"kept > 1\"\n  last: {{op: data.filter, in: unique}}\n"));
     project.write("rows.jsonl", ROWS);
     project.succeeds("run");
-    let text = std::fs::read_to_string(project.path("pipeline.yaml")).unwrap();
-    project.write("pipeline.yaml", text.replace("kept > 1", "kept > 100"));
+    let rewrite = |before: &str, now: &str| {
+        let text = fs::read_to_string(project.path("pipeline.yaml")).unwrap();
+        project.write("pipeline.yaml", text.replace(before, now));
+    };
+    rewrite("\"kept > 1\"", "['kept > 1']");
+    project.succeeds("run");
+    let quoted = project.succeeds("diff").out;
+    assert!(!quoted.contains("require") && quoted.contains("the same, to the last bit"), "{quoted}");
+    rewrite("kept > 1", "kept > 100");
     assert_eq!(project.llmflow("run").code, Some(1));
     let diff = project.succeeds("diff").out;
     assert!(diff.contains("unique.require kept > 1 → kept > 100"), "{diff}");
     assert!(diff.contains("ends      unique: done → refused\n           last: done → skipped\n"), "{diff}");
+    rewrite("kept > 100", "kept > 1");
+    rewrite("  last:", "  added: {op: data.filter, in: unique}\n  last:");
+    project.succeeds("run");
+    let new = project.succeeds("diff @/added").out;
+    assert!(new.contains("stage added is new: data.filter") && !new.contains("same"), "{new}");
 }
 
 /// A word of a command that a param gives is that param's, not a cause of its own.
@@ -92,7 +104,7 @@ fn a_param_within_a_command_is_told_as_the_param_it_is() {
     let project = Project::with(text);
     project.succeeds("run");
     let plan = project.succeeds("plan --set n=3").out;
-    assert!(plan.contains("(with params.n, pipeline.yaml:1, set by --set)"), "{plan}");
+    assert!(plan.contains("(with params.n,") && plan.contains("pipeline.yaml:1, set by --set)"), "{plan}");
     project.succeeds("run --set n=3");
     let diff = project.succeeds("diff").out;
     assert!(diff.contains("params.n 2 → 3") && !diff.contains("command"), "{diff}");
@@ -106,8 +118,9 @@ fn a_home_that_may_not_be_written_can_be_looked_at() {
     let project = twice();
     project.write("late.sh", format!(
         "mount --bind .llmflow .llmflow && mount -o remount,ro,bind .llmflow || exit 77\n\
-         for words in runs show 'show @/clean' 'explain @/clean' diff 'logs @/clean' 'lineage @/clean' 'export @/clean there.jsonl' verify\n\
+         for words in runs show 'show @/clean' 'explain @/clean' diff 'logs @/clean' 'lineage @/clean' 'export @/clean there.jsonl' verify 'gc --dry-run'\n\
          do {LLMFLOW} $words >>said 2>&1 || {{ echo $words failed >>said; exit 1; }}; done\n\
+         [ -f \"$({LLMFLOW} show @ --open)\" ] || {{ echo no report stays >>said; exit 1; }}\n\
          {LLMFLOW} run pipeline.yaml >>said 2>&1; [ $? = 3 ] || exit 1\n\
          {LLMFLOW} doctor >>said 2>&1; [ $? = 3 ] || exit 1\n"
     ));
@@ -300,6 +313,9 @@ fn explain_says_what_was_asked_for_rather_than_guess() {
     );
     project.write("rows.jsonl", ROWS);
     project.succeeds("run");
+    project.succeeds("run --force");
+    let gated = project.succeeds("explain @/gated").out;
+    assert!(gated.contains(": --force; nothing changed since"), "{gated}");
     project.succeeds("run --only few --force");
     let told = |stage: &str| project.succeeds(&format!("explain @/{stage}")).out;
     assert!(told("few").contains(": --force; nothing changed since"), "{}", told("few"));

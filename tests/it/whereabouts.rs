@@ -1,8 +1,12 @@
 //! Looking back where things do not lie where they lay: several stores, a copied or moved project, results that are gone.
 
-use std::fs;
+use std::{
+    fs,
+    net::TcpListener,
+    time::{Duration, Instant},
+};
 
-use crate::project::Project;
+use crate::project::{Done, Project};
 
 const PIPELINE: &str = "name: small
 stages:
@@ -34,8 +38,62 @@ fn results_of_a_run_are_looked_for_in_the_store_that_it_used() {
     assert!(tags.contains("first") && tags.contains("second"), "{tags}");
     assert!(project.succeeds("diff --rows").out.contains("clean.data 2 → 3 rows (+1 −0)"));
     project.succeeds("tag @-1 again");
+    let moved = project.succeeds("tag @ again").err;
+    assert!(moved.contains("it named"), "in whichever store it was: {moved}");
+    assert_eq!(project.succeeds("tag").out.matches("again").count(), 1, "one name, one run");
+    project.succeeds("tag @-1 again");
     project.succeeds("tag --remove first");
     assert!(project.succeeds("show again/clean --rows").out.contains("two words"));
+}
+
+/// Its server takes connections and says nothing.
+#[test]
+fn a_store_that_does_not_answer_delays_a_look_by_seconds_at_most_and_refuses_nothing() {
+    let project = project(PIPELINE);
+    project.succeeds("run");
+    project.succeeds("tag @ mine");
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    project.write(".llmflow/stores", "s3://silent/place\n");
+    let told = |words: &str| {
+        let mut command = project.command(words);
+        let endpoint = format!("http://{}", server.local_addr().unwrap());
+        command.env("AWS_ENDPOINT_URL", endpoint).env("AWS_ALLOW_HTTP", "true").env("AWS_REGION", "eu-central-1");
+        command.env("AWS_ACCESS_KEY_ID", "id").env("AWS_SECRET_ACCESS_KEY", "key");
+        let began = Instant::now();
+        let done = Done::of(&command.output().unwrap());
+        (done, began.elapsed())
+    };
+    let run = project.succeeds("runs --json").out;
+    let run: serde_json::Value = serde_json::from_str(&run).unwrap();
+    let prefix = &run[0]["run"].as_str().unwrap()[..6];
+    for words in [format!("show {prefix}"), "show mine".to_owned()] {
+        let (shown, took) = told(&words);
+        assert_eq!(shown.code, Some(0), "{words}: {}", shown.err);
+        assert!(took < Duration::from_millis(2500), "{words} asked a store that knows nothing of it: {took:?}");
+    }
+    for (words, code) in [("tag", 0), ("runs", 0), ("show nosuch", 2), ("tag --remove nosuch", 2)] {
+        let (said, took) = told(words);
+        assert_eq!(said.code, Some(code), "{words}: {}", said.err);
+        assert!(said.err.contains("s3://silent/place does not answer"), "{words}: {}", said.err);
+        assert!(took < Duration::from_secs(15), "{words}: {took:?}");
+    }
+}
+
+/// What lineage tells is told, whatever became of the disk with the results.
+#[test]
+fn a_store_that_is_not_there_hides_results_alone_and_is_not_made_by_looking() {
+    let project = project(&format!("store: elsewhere\n{PIPELINE}"));
+    project.succeeds("run");
+    fs::rename(project.path("elsewhere"), project.path("unmounted")).unwrap();
+    for words in ["show @", "show @/clean", "runs", "tag", "lineage @", "explain @/clean", "logs @", "show @ --open"] {
+        project.succeeds(words);
+    }
+    for words in ["show @/clean --rows", "export @/clean out.jsonl", "gc --dry-run", "verify"] {
+        let refused = project.llmflow(words);
+        assert_eq!(refused.code, Some(3), "{words}: {}", refused.err);
+        assert!(refused.err.contains("store/gone"), "{words}: {}", refused.err);
+    }
+    assert!(!project.path("elsewhere").exists());
 }
 
 #[test]

@@ -75,7 +75,10 @@ pub fn export(args: ExportArgs, setting: &Setting) -> Result<u8, Error> {
 
 /// What is one file keeps its name in an empty folder. A folder that holds something is left as it is.
 fn place(artifact: &AnyArtifact, path: &Path) -> PathBuf {
-    let named = artifact.manifest.files.first().filter(|_| is_empty_folder(path)).map(|file| path.join(&file.path));
+    let named = match artifact.manifest.files.as_slice() {
+        [file] if is_empty_folder(path) => Some(path.join(&file.path)),
+        _ => None,
+    };
     named.filter(|named| is_one_file(&artifact.manifest, named)).unwrap_or_else(|| path.to_owned())
 }
 
@@ -115,4 +118,30 @@ fn is_empty_folder(path: &Path) -> bool {
 fn occupied(path: &Path) -> Failure {
     Failure::input("export/occupied", format!("`{}` is there already and holds something else", path.display()))
         .help("move it away, or export to another path")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use llmflow_contract::{Facts, FileEntry, Kind, Manifest};
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_one_file_keeps_its_name_in_an_empty_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let placed = |parts: &[&str]| {
+            let manifest = Manifest {
+                kind: Kind::new("dataset/text"),
+                files: parts.iter().map(|part| FileEntry::new(*part, Digest::of(b""), 0)).collect(),
+                facts: Facts::default(),
+                references: BTreeMap::new(),
+            };
+            let (digest, root, references) = (manifest.digest(), PathBuf::new(), BTreeMap::new());
+            place(&AnyArtifact { digest, manifest, root, references, label: None }, folder.path())
+        };
+        assert_eq!(placed(&["part-00000.parquet"]), folder.path().join("part-00000.parquet"));
+        assert_eq!(placed(&["part-00000.parquet", "part-00001.parquet"]), folder.path());
+    }
 }

@@ -3,9 +3,15 @@
 use std::{collections::HashSet, path::Path};
 
 use llmflow_contract::Failure;
-use llmflow_runtime::{address::Address, event::RunId, home::Home, lineage::Lineage, store::Store};
+use llmflow_runtime::{
+    address::Address,
+    event::RunId,
+    home::Home,
+    lineage::Lineage,
+    store::{Names, Store},
+};
 
-use crate::render::{format, typed};
+use crate::render::{format, screen::Screen, typed};
 
 /// A home with its history and its store.
 pub struct History {
@@ -23,7 +29,10 @@ impl History {
         Self::open_from(explicit, Path::new(".")).await
     }
 
-    /// The same with another store, where one is named.
+    /// The same with the store that is worked on: the one that is named, else that of the newest run and no other.
+    ///
+    /// # Errors
+    /// `store/none` or `store/gone` if it is not there.
     pub async fn open_with_store(explicit: Option<&Path>, url: Option<&str>) -> Result<Self, Failure> {
         let mut history = Self::open(explicit).await?;
         if let Some(url) = url {
@@ -38,6 +47,8 @@ impl History {
                 }
             };
             history.store = store.in_home(&history.home.work());
+        } else {
+            history.store = history.lineage.store_of_newest(&history.home).await?;
         }
         Ok(history)
     }
@@ -64,7 +75,7 @@ impl History {
             Err(full) if full.code == "disk/full" => copied(&home).await.map_err(|_| home.with_free_space(full))?,
             opened => opened?,
         };
-        let store = lineage.store_of_newest(&home).await?;
+        let store = where_there(lineage.store_of_newest(&home).await)?.unwrap_or(store);
         Ok(Self { home, lineage, store })
     }
 
@@ -108,14 +119,35 @@ impl History {
         Ok(self)
     }
 
-    /// The store that is open, then every other that the home knows.
+    /// The same for what lineage tells alone: of a store that is not there, nothing is told.
+    ///
+    /// # Errors
+    /// As [`History::of_run`], but for `store/gone`.
+    pub async fn of_run_at_least(mut self, run: &RunId) -> Result<Self, Failure> {
+        self.store = self.store_at_least(run).await?;
+        Ok(self)
+    }
+
+    /// The store that a run used; where that is not there the home's own, which may have the same results.
+    ///
+    /// # Errors
+    /// As [`History::of_run`], but for `store/gone`.
+    pub async fn store_at_least(&self, run: &RunId) -> Result<Store, Failure> {
+        match where_there(self.lineage.store_of(run, &self.home).await)? {
+            Some(store) => Ok(store),
+            None => own_store(&self.home),
+        }
+    }
+
+    /// Every store that the home knows, its own first, and the one that is open.
     ///
     /// # Errors
     /// Those of [`Store::all_of`].
     pub fn stores(&self) -> Result<Vec<Store>, Failure> {
         let mut stores = Store::all_of(&self.home)?;
-        stores.retain(|store| store.url() != self.store.url());
-        stores.insert(0, self.store.clone());
+        if stores.iter().all(|store| store.url() != self.store.url()) {
+            stores.push(self.store.clone());
+        }
         Ok(stores)
     }
 
@@ -145,8 +177,27 @@ pub fn places(explicit: Option<&Path>, start: &Path) -> Result<(Home, Store), Fa
         return Err(Failure::input("home/none", message)
             .help("llmflow run FILE.yaml, or name the folder that holds the state: --home FOLDER"));
     };
-    let store = Store::open_local(&home.store())?.in_home(&home.work());
+    let store = own_store(&home)?;
     Ok((home, store))
+}
+
+fn own_store(home: &Home) -> Result<Store, Failure> {
+    Ok(Store::open_local(&home.store())?.in_home(&home.work()))
+}
+
+/// Nothing where the store of a run is not there.
+fn where_there(opened: Result<Store, Failure>) -> Result<Option<Store>, Failure> {
+    match opened {
+        Err(failure) if failure.code == "store/gone" => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// Says which stores did not answer.
+pub fn note_silent(names: &Names, screen: &Screen) {
+    for url in &names.silent {
+        screen.say(&screen.talk.dim(&format!("{} does not answer; its names are missing", format::clean(url))));
+    }
 }
 
 /// The home that `--home` names, else the nearest above this folder; none where nothing ran yet.

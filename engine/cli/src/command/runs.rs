@@ -1,16 +1,19 @@
 //! `runs`
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use llmflow_contract::Failure;
 use llmflow_runtime::{
     event::RunStatus,
     lineage::{Lineage, RunFilter, RunRow},
     run::Error,
+    store::Names,
 };
-use tokio::time::timeout;
 
-use super::{DONE, Setting, block_on, history::History};
+use super::{
+    DONE, Setting, block_on,
+    history::{History, note_silent},
+};
 use crate::{
     args::RunsArgs,
     render::{
@@ -18,9 +21,6 @@ use crate::{
         when,
     },
 };
-
-/// How long a store is asked for names that the newest run did not use.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Lists the newest runs.
 pub fn runs(args: RunsArgs, setting: &Setting) -> Result<u8, Error> {
@@ -31,13 +31,9 @@ pub fn runs(args: RunsArgs, setting: &Setting) -> Result<u8, Error> {
             status: args.status.as_deref().map(RunStatus::from_name),
             limit: Some(args.limit),
         };
-        let mut tags = history.store.tags_of_runs().await?;
-        for store in history.stores()?.iter().skip(1) {
-            // What does not answer keeps no run from the list.
-            if let Ok(Ok(more)) = timeout(PATIENCE, store.tags_of_runs()).await {
-                tags.extend(more);
-            }
-        }
+        let names = Names::of(&history.stores()?).await;
+        note_silent(&names, setting.screen);
+        let mut tags = names.of_runs();
         let mut list = Vec::new();
         for row in history.lineage.runs(&filter).await? {
             list.push(listed(&history.lineage, row, &mut tags).await?);

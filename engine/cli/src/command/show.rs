@@ -1,6 +1,6 @@
 //! `show`: a run, a stage, or rows.
 
-use std::{collections::BTreeMap, process::Stdio};
+use std::{collections::BTreeMap, path::PathBuf, process::Stdio};
 
 use llmflow_contract::{Failure, Report};
 use llmflow_runtime::{
@@ -8,12 +8,14 @@ use llmflow_runtime::{
     event::{RunId, What},
     lineage::StageRow,
     run::Error,
+    store::Names,
 };
+use tempfile::TempDir;
 
 use super::{
     DONE, Setting, block_on,
     explain::{origin_of, reload},
-    history::History,
+    history::{History, note_silent},
     rows,
 };
 use crate::{
@@ -33,12 +35,15 @@ pub fn show(args: ShowArgs, setting: &Setting) -> Result<u8, Error> {
         let history = History::open(setting.home.as_deref()).await?;
         let address = history.address(&args.address).await?;
         let run = history.lineage.find_run(&address.run).await?;
-        let history = history.of_run(&run).await?;
+        let wants_rows = args.rows.is_some() || args.grep.is_some();
+        let history = match wants_rows || args.dropped || args.example.is_some() {
+            true => history.of_run(&run).await?,
+            false => history.of_run_at_least(&run).await?,
+        };
         if args.open {
             open_report(&history, &run, setting).await?;
             return Ok(DONE);
         }
-        let wants_rows = args.rows.is_some() || args.grep.is_some();
         if address.stage.is_none() {
             if wants_rows || args.dropped || args.example.is_some() {
                 let (what, flag) =
@@ -61,10 +66,14 @@ pub fn show(args: ShowArgs, setting: &Setting) -> Result<u8, Error> {
     })
 }
 
-/// Writes the run's report into the home, prints where, and opens it where there is a desktop.
+/// Writes the run's report into the home, where that may be written, prints where, and opens it where there is a desktop.
 async fn open_report(history: &History, run: &RunId, setting: &Setting<'_>) -> Result<(), Failure> {
     let data = report::collect(&history.lineage, &history.store, &history.home, run).await?;
-    let path = history.home.work().join("reports").join(format!("{run}.html"));
+    let folder = match history.home.aside() {
+        None => history.home.work().join("reports"),
+        Some(_) => kept_folder()?, // the work folder of a home that may only be read goes when this ends
+    };
+    let path = folder.join(format!("{run}.html"));
     report::write(&data, &path)?;
     setting.screen.print(&path.display().to_string());
     let has_desktop = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
@@ -82,11 +91,19 @@ async fn open_report(history: &History, run: &RunId, setting: &Setting<'_>) -> R
     Ok(())
 }
 
+/// A temporary folder that stays.
+fn kept_folder() -> Result<PathBuf, Failure> {
+    let made = tempfile::Builder::new().prefix("llmflow-report-").tempdir();
+    made.map(TempDir::keep).map_err(|error| Failure::io("making", std::env::temp_dir(), &error))
+}
+
 async fn show_run(history: &History, run: &RunId, all: bool, setting: &Setting<'_>) -> Result<(), Failure> {
     let lineage = &history.lineage;
     let counts = lineage.stage_counts(run).await?;
     let total: u32 = counts.iter().map(|count| count.stages).sum();
     let recorded = lineage.pipeline_of(run).await?;
+    let names = Names::of(std::slice::from_ref(&history.store)).await;
+    note_silent(&names, setting.screen);
     let stages = match total > run_screen::MANY && !all {
         true => Stages::Counted {
             counts,
@@ -98,7 +115,7 @@ async fn show_run(history: &History, run: &RunId, all: bool, setting: &Setting<'
     let shown = ShownRun {
         row: lineage.run(run).await?,
         file: history.home.here(&recorded.path)?,
-        tags: history.store.tags_of_runs().await?.remove(&run.0).unwrap_or_default(),
+        tags: names.of_runs().remove(&run.0).unwrap_or_default(),
         published: lineage.published_by(run).await?,
         reasons: lineage.reasons_of(run).await?,
         not_started: lineage.not_started(run).await?,

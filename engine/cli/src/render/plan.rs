@@ -78,7 +78,7 @@ fn table_lines(plan: &PlanView, width: usize, paint: Paint, table: &mut Table) {
                 let because = asked.clone().unwrap_or_else(|| change::reasons(because));
                 add(&mut rows, stage, "run", because);
             }
-            Will::Gate { on } => {
+            Will::Gate { on, .. } => {
                 add(&mut rows, stage, "gate", format!("on {}", some_names(on.iter().map(StageId::as_str))))
             }
             Will::Waits { on } if on.iter().any(|id| runs.contains(id)) => {

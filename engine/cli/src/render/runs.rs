@@ -107,6 +107,7 @@ fn changed(listed: &Listed, paint: Paint) -> String {
         },
     };
     let words = match row.limit {
+        Some(limit) if words.is_empty() => format!("limited to {limit}"),
         Some(limit) => format!("limited to {limit} · {words}"),
         None => words,
     };
@@ -122,10 +123,12 @@ pub fn asked(row: &RunRow) -> Vec<String> {
     set.chain(file).chain(profile).map(|word| format::clean(&word)).collect()
 }
 
-/// Without what only follows: `sft.in.data` of `unique.threshold 0.8 → 0.9, sft.in.data`.
+/// Without what only follows: `sft.in.data` of `unique.threshold 0.8 → 0.9, sft.in.data`. An input that reads another stage
+/// says which.
 fn causes(changed: &str) -> String {
     let parts: Vec<&str> = changed.split(", ").collect();
-    let causes: Vec<&str> = parts.iter().copied().filter(|part| !part.contains(".in.")).collect();
+    let is_following = |part: &str| part.contains(".in.") && !part.contains(" → ");
+    let causes: Vec<&str> = parts.iter().copied().filter(|part| !is_following(part)).collect();
     format::clean(&(if causes.is_empty() { parts } else { causes }).join(", "))
 }
 
@@ -189,6 +192,14 @@ mod tests {
         quiet-otter  5 min ago  done        8 ran            7m31s  –     1.47  first  [assistant:prod]
         brave-newt   5 min ago  failed sft  8 ran 1 refused  7m31s  –     –     out of memory
         ");
+        list[2].row.limit = Some(5);
+        (list[2].row.is_first, list[1].row.changed) = (false, "params.n 1 → 2, sft.in.data a.data → b.data".into());
+        let text = runs(&list, &now, 120, Paint(false));
+        assert!(text.contains("  limited to 5  [assistant:prod]"), "{text}");
+        assert!(
+            text.contains("params.n 1 → 2, sft.in.data a.data → b.data"),
+            "another stage on an input is a cause: {text}"
+        );
         let narrow = runs(&list, &now, 80, Paint(false));
         assert!(narrow.lines().all(|line| console::measure_text_width(line) <= 80), "{narrow}");
     }

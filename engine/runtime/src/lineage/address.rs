@@ -6,48 +6,61 @@ use super::*;
 use crate::{
     address::Address,
     pipeline::diagnostic::nearest,
-    store::{Store, Tag},
+    store::{Names, Store, Tag},
 };
 
 /// Names that a message lists before it says how many there are.
 const LISTED: u32 = 20;
 
 impl Lineage {
-    /// Reads `RUN[/STAGE[.PORT]]`. A tag in one of the stores stands for its run, unless that is a run's whole name; it comes
-    /// before names that begin so.
+    /// Reads `RUN[/STAGE[.PORT]]`. A name stands for the run that is called so; else for the one that the first store, the
+    /// home's own, has it as a tag of; else for the one whose name begins so; else for one that another store has it for. A
+    /// store that does not answer keeps nothing from being found.
     ///
     /// # Errors
-    /// `address/form`; `lineage/run` if the run of a tag is in no history here; those of the store.
+    /// `address/form`; `lineage/run` if there is none, or the run of a tag is in no history here.
     pub async fn address(&self, text: &str, stores: &[Store]) -> Result<Address, Failure> {
         let mut address = Address::parse(text)?;
-        if address.run.starts_with('@') || self.has_run(&RunId(address.run.clone())).await? {
+        let name = &address.run;
+        if name.starts_with('@') || self.has_run(&RunId(name.clone())).await? {
             return Ok(address);
         }
-        let Some(tag) = self.tag(&address.run, stores).await? else { return Ok(address) };
-        if !self.has_run(&tag.run).await? {
-            let message = format!("`{}` names run `{}`, which this home knows nothing of", tag.name, tag.run);
-            return Err(Failure::input("lineage/run", message)
-                .help("look at it in the home that ran it, or make this history anew: llmflow doctor --rebuild"));
+        let (own, others) = stores.split_at(stores.len().min(1));
+        let mut names = Names::find(name, own).await;
+        if names.tags.is_empty() && self.find_run(name).await.is_ok() {
+            return Ok(address);
         }
-        address.run = tag.run.0;
+        if self.known(&names).await?.is_none() {
+            let more = Names::find(name, others).await;
+            names.tags.extend(more.tags);
+            names.silent.extend(more.silent);
+        }
+        address.run = match (self.known(&names).await?, names.tags.first()) {
+            (Some(run), _) => run.0,
+            (None, Some(Tag { name, run, .. })) => {
+                let message = format!("`{name}` names run `{run}`, which this home knows nothing of");
+                return Err(Failure::input("lineage/run", message)
+                    .help("look at it in the home that ran it, or make this history anew: llmflow doctor --rebuild"));
+            }
+            (None, None) => match self.find_run(name).await {
+                Ok(run) => run.0,
+                Err(missing) => {
+                    let silent = names.silent.iter().map(|url| format!("{url} does not answer; its names are missing"));
+                    return Err(silent.fold(missing, Failure::cause));
+                }
+            },
+        };
         Ok(address)
     }
 
-    /// The tag of this name, one of a run of this home first. A store that does not answer is no matter where another has it,
-    /// or a run's name begins so.
-    async fn tag(&self, name: &str, stores: &[Store]) -> Result<Option<Tag>, Failure> {
-        let (mut stranger, mut silent) = (None, None);
-        for store in stores {
-            match store.find_tag(name).await {
-                Ok(Some(tag)) if self.has_run(&tag.run).await? => return Ok(Some(tag)),
-                Ok(found) => stranger = stranger.or(found),
-                Err(failure) => silent = silent.or(Some(failure)),
+    /// The first run of this home that these names stand for.
+    async fn known(&self, names: &Names) -> Result<Option<RunId>, Failure> {
+        for tag in &names.tags {
+            if self.has_run(&tag.run).await? {
+                return Ok(Some(tag.run.clone()));
             }
         }
-        match silent {
-            Some(failure) if stranger.is_none() && self.find_run(name).await.is_err() => Err(failure),
-            _ => Ok(stranger),
-        }
+        Ok(None)
     }
 
     /// The run that words point at, a whole one.

@@ -133,7 +133,10 @@ impl StageRows {
                 Will::Run { because, .. } if !because.is_empty() => Some(text_of(because)?),
                 _ => row.outgrown.as_ref().map(text_of).transpose()?,
             };
-            let asked = if let Will::Run { asked, .. } = &view.will { asked.as_ref() } else { None };
+            let asked = match &view.will {
+                Will::Run { asked, .. } | Will::Gate { asked, .. } => asked.as_ref(),
+                _ => None,
+            };
             let components = row.components.as_ref().map(text_of).transpose()?;
             let needs = text_of(&view.needs)?;
             let (operator, version) = (&view.operator, view.version);

@@ -60,13 +60,21 @@ pub struct Success {
 }
 
 /// The store of a run: `None` is the home's own. One below a place where the home's project lay lies where that is now.
-fn store_at(url: Option<String>, home: &Home) -> Result<Store, Failure> {
+fn store_at(run: &str, url: Option<String>, home: &Home) -> Result<Store, Failure> {
     let store = match url.as_deref().map(|url| (url, url.strip_prefix("file://"))) {
-        Some((_, Some(folder))) => Store::open_local(&home.here(Path::new(folder))?)?,
+        Some((_, Some(folder))) => {
+            let folder = home.here(Path::new(folder))?;
+            Store::find_local(&folder)?.ok_or_else(|| gone(run, &folder))?
+        }
         Some((url, None)) => Store::open(url)?,
         None => Store::open_local(&home.store())?,
     };
     Ok(store.in_home(&home.work()))
+}
+
+fn gone(run: &str, folder: &Path) -> Failure {
+    let message = format!("the store of run `{run}`, `{}`, is not there", folder.display());
+    Failure::environment("store/gone", message).help("mount it, or run the pipeline again")
 }
 
 impl Lineage {
@@ -111,26 +119,28 @@ impl Lineage {
     /// The store that the newest run used: its own, or the home's.
     ///
     /// # Errors
-    /// Those of [`Store::open`].
+    /// Those of [`Store::open`]; `store/gone` if its folder is not there.
     pub async fn store_of_newest(&self, home: &Home) -> Result<Store, Failure> {
-        let row: Option<(Option<String>,)> = sqlx::query_as("SELECT store FROM runs ORDER BY number DESC LIMIT 1")
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed)?;
-        store_at(row.and_then(|(url,)| url), home)
+        let row: Option<(String, Option<String>)> =
+            sqlx::query_as("SELECT run, store FROM runs ORDER BY number DESC LIMIT 1")
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(failed)?;
+        let (run, url) = row.unwrap_or_default();
+        store_at(&run, url, home)
     }
 
     /// The store that a run used: its results are there.
     ///
     /// # Errors
-    /// Those of [`Store::open`].
+    /// Those of [`Store::open`]; `store/gone` if its folder is not there.
     pub async fn store_of(&self, run: &RunId, home: &Home) -> Result<Store, Failure> {
         let row: Option<(Option<String>,)> = sqlx::query_as("SELECT store FROM runs WHERE run = ?")
             .bind(&run.0)
             .fetch_optional(&self.pool)
             .await
             .map_err(failed)?;
-        store_at(row.ok_or_else(|| no_run(run))?.0, home)
+        store_at(&run.0, row.ok_or_else(|| no_run(run))?.0, home)
     }
 
     /// The last time each of these stages of a pipeline succeeded, in runs with the same `--limit`.

@@ -7,10 +7,10 @@ use llmflow_contract::{Digest, StageId};
 use serde_json::{Value, json};
 use sqlx::{Sqlite, Transaction};
 
-use super::*;
+use super::{changed::Changed, *};
 use crate::{
     event::{Event, Finished, What},
-    plan::{Change, Component},
+    plan::Component,
 };
 
 /// One thing to write down.
@@ -123,7 +123,7 @@ struct RunBatch {
     events: Rows,
     outputs: Rows,
     metrics: Rows,
-    changed: Option<Vec<(StageId, Change)>>,
+    changed: Option<Changed>,
     ended: Option<(&'static str, f64)>,
 }
 
@@ -211,7 +211,7 @@ impl RunBatch {
         match &event.stage {
             Some(stage) => self.hear_of(stage, &event.what)?,
             None => match &event.what {
-                What::RunStarted { plan, .. } => self.changed = Some(changed::of_stages(plan)),
+                What::RunStarted { plan, .. } => self.changed = Some(Changed::of(plan)),
                 What::RunFinished { status, seconds } => self.ended = Some((status.name(), *seconds)),
                 _ => {}
             },
@@ -279,7 +279,7 @@ impl RunBatch {
         )
         .await?;
         if let Some(changed) = self.changed {
-            let line = changed::line(change, run, &changed).await?;
+            let line = changed.line(change, run).await?;
             let query = sqlx::query("UPDATE runs SET changed = ? WHERE run = ?").bind(line).bind(&run.0);
             query.execute(&mut **change).await.map_err(failed)?;
         }

@@ -61,6 +61,9 @@ pub enum Will {
     /// Runs only if its `when` holds, which these decide.
     Gate {
         on: Vec<StageId>,
+        /// Why it then runs although its result may be there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<String>,
     },
     Skipped {
         because: String,
@@ -145,7 +148,9 @@ impl Plan {
             (Standing::Skipped { because }, _) => Will::Skipped { because: because.clone() },
             (Standing::Gate, _) => {
                 let reads = stage.def.when.iter().flat_map(|when| &when.reads);
-                Will::Gate { on: reads.map(|read| read.stage.clone()).collect() }
+                let why = if stage.forced { "--force" } else { "cache: false" };
+                let asked = stage.is_forced().then(|| why.to_owned());
+                Will::Gate { on: reads.map(|read| read.stage.clone()).collect(), asked }
             }
             (Standing::Run(asked), key) => {
                 let parts = stage.last.is_some().then(|| self.components(index)).flatten();

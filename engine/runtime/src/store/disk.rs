@@ -55,6 +55,11 @@ pub(super) struct Disk {
 }
 
 impl Disk {
+    /// Is a store in this folder? The folder alone may be where a disk is mounted at other times.
+    pub(super) fn is_at(path: &Path) -> bool {
+        FOLDERS.iter().any(|name| path.join(name).is_dir())
+    }
+
     /// Opens a store's folder, or makes it.
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
         let mut unsynced = Unsynced::default();

@@ -1,13 +1,21 @@
 //! What the store knows of runs: their records, and the names that people gave them.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use futures::{StreamExt, TryStreamExt, future::join_all, stream};
 use llmflow_contract::{Digest, Failure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::{Listed, Store, read::Looked, run_path, seal};
 use crate::event::{RunId, now_ms};
+
+/// How long a store is asked for its names.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Names of one store that are read at a time.
+const READS_AT_ONCE: usize = 16;
 
 /// What gc and `verify` need of a run's record.
 #[derive(Clone, Debug, Deserialize)]
@@ -47,6 +55,59 @@ pub struct Tag {
     pub run: RunId,
     /// Milliseconds since 1970 (UTC).
     pub at_ms: u64,
+}
+
+/// What stores told of their names.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// In the order of the stores.
+    pub tags: Vec<Tag>,
+    /// The URLs of those that did not answer: which names they have is not known.
+    pub silent: Vec<String>,
+}
+
+impl Names {
+    /// Every name in these stores, which are asked all at once.
+    pub async fn of(stores: &[Store]) -> Self {
+        Self::told(stores, Store::tags).await
+    }
+
+    /// What this name stands for in each of these stores.
+    pub async fn find(name: &str, stores: &[Store]) -> Self {
+        Self::told(stores, async |store| store.find_tag(name).await).await
+    }
+
+    async fn told<T: IntoIterator<Item = Tag>>(
+        stores: &[Store],
+        ask: impl AsyncFn(&Store) -> Result<T, Failure>,
+    ) -> Self {
+        let mut names = Self::default();
+        let answers = join_all(stores.iter().map(|store| timeout(PATIENCE, ask(store)))).await;
+        for (store, answer) in stores.iter().zip(answers) {
+            match answer {
+                Ok(Ok(tags)) => names.tags.extend(tags),
+                _ => names.silent.push(store.url()),
+            }
+        }
+        names
+    }
+
+    /// The stores that answered, of those that were asked.
+    pub fn answering<'a>(&'a self, stores: &'a [Store]) -> impl Iterator<Item = &'a Store> {
+        stores.iter().filter(|store| !self.silent.contains(&store.url()))
+    }
+
+    /// The names of each run.
+    pub fn of_runs(&self) -> BTreeMap<String, Vec<String>> {
+        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for tag in &self.tags {
+            let of_run = names.entry(tag.run.0.clone()).or_default();
+            if !of_run.contains(&tag.name) {
+                of_run.push(tag.name.clone());
+            }
+        }
+        names
+    }
 }
 
 impl Store {
@@ -164,21 +225,13 @@ impl Store {
 
     /// All names, in order.
     pub async fn tags(&self) -> Result<Vec<Tag>, Failure> {
-        let mut tags = Vec::new();
-        for object in self.backend.list("tags").await? {
+        let listed = self.backend.list("tags").await?;
+        let read = async |object: &Listed| {
             let is_its = |tag: &Tag| tag_path(&tag.name).ok().as_ref() == Some(&object.key);
-            tags.extend(self.whole(&object.key, |bytes| seal::unseal::<Tag>(bytes).filter(is_its)).await?);
-        }
-        Ok(tags)
-    }
-
-    /// The names of each run.
-    pub async fn tags_of_runs(&self) -> Result<BTreeMap<String, Vec<String>>, Failure> {
-        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for tag in self.tags().await? {
-            names.entry(tag.run.0).or_default().push(tag.name);
-        }
-        Ok(names)
+            self.whole(&object.key, |bytes| seal::unseal::<Tag>(bytes).filter(is_its)).await
+        };
+        let tags: Vec<Option<Tag>> = stream::iter(&listed).map(read).buffered(READS_AT_ONCE).try_collect().await?;
+        Ok(tags.into_iter().flatten().collect())
     }
 }
 

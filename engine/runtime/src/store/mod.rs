@@ -53,7 +53,7 @@ pub use claim::Claim;
 pub(crate) use disk::rename_where_nothing_is;
 pub use frozen::Frozen;
 pub use gc::{Collected, Keep};
-pub use history::Tag;
+pub use history::{Names, Tag};
 pub use layout::is_one_file;
 #[cfg(test)]
 pub(crate) use location::put_memory;
@@ -110,6 +110,11 @@ impl Store {
         Disk::open(path).map(Backend::Disk).map(Self::new)
     }
 
+    /// Opens the store in a local folder, if one is there: who only looks makes none.
+    pub fn find_local(path: &Path) -> Result<Option<Self>, Failure> {
+        if Disk::is_at(path) { Self::open_local(path).map(Some) } else { Ok(None) }
+    }
+
     /// Every store that a home knows and that is there: its own first.
     ///
     /// # Errors
@@ -118,12 +123,10 @@ impl Store {
         let mut stores = vec![Self::open_local(&home.store())?];
         for url in home.other_stores()? {
             let opened = match url.strip_prefix("file://") {
-                Some(folder) => Some(home.here(Path::new(folder))?)
-                    .filter(|folder| folder.is_dir())
-                    .map(|folder| Self::open_local(&folder)),
-                None => Some(Self::open(&url)),
+                Some(folder) => Self::find_local(&home.here(Path::new(folder))?),
+                None => Self::open(&url).map(Some),
             };
-            stores.extend(opened.and_then(Result::ok));
+            stores.extend(opened.ok().flatten());
         }
         Ok(stores)
     }

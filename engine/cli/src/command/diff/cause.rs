@@ -24,6 +24,8 @@ pub(super) fn causes(before: &Side, now: &Side, pairs: &[Pair<'_>], setting: &Se
     if before.only.is_none() {
         params(before, now, &mut causes);
         stages(before, now, &mut causes);
+    } else if before.stages.is_empty() {
+        stages(before, now, &mut causes); // the one that is compared is new
     }
     causes.add("program", "LLMflow".into(), Some(before.row.version.clone()), Some(now.row.version.clone()));
     causes.add("machine", "machine".into(), Some(before.row.machine.clone()), Some(now.row.machine.clone()));
@@ -153,7 +155,7 @@ struct Conditions {
 }
 
 fn written(loaded: &Loaded) -> HashMap<&StageId, Conditions> {
-    let text = |span| loaded.pipeline.source.slice(span).split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = |span| bare(loaded.pipeline.source.slice(span)).split_whitespace().collect::<Vec<_>>().join(" ");
     let of = |def: &StageDef| {
         let all: Vec<String> = def.shared.require.iter().map(|require| text(require.span)).collect();
         Conditions {
@@ -163,6 +165,20 @@ fn written(loaded: &Loaded) -> HashMap<&StageId, Conditions> {
         }
     };
     loaded.stages.iter().map(|def| (&def.id, of(def))).collect()
+}
+
+/// An expression without the quotes and brackets that YAML lets it stand in.
+fn bare(text: &str) -> String {
+    let text = text.trim();
+    let within = |open: char, close: char| text.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
+    if let Some(item) = within('[', ']') {
+        return bare(item.trim_end().trim_end_matches(','));
+    }
+    match (within('"', '"'), within('\'', '\'')) {
+        (Some(quoted), _) => quoted.replace("\\\"", "\""),
+        (_, Some(quoted)) => quoted.replace("''", "'"),
+        (None, None) => text.to_owned(),
+    }
 }
 
 fn stages(before: &Side, now: &Side, causes: &mut Causes) {
@@ -224,6 +240,15 @@ mod tests {
         assert_eq!(causes.list[0].what, "sft.in.data");
         assert_eq!(causes.list[0].now.as_deref(), Some("unique.rows"));
         assert_eq!(same(&causes.list), ["params", "data", "program", "machine", "seed"]);
+    }
+
+    #[test]
+    fn a_condition_is_what_it_says_however_it_is_quoted() {
+        for text in ["q < 3", "\"q < 3\"", "'q < 3'", "[q < 3]", "[ \"q < 3\", ]"] {
+            assert_eq!(bare(text), "q < 3", "{text}");
+        }
+        assert_eq!(bare(r#""q == \"a\"""#), bare(r#"'q == "a"'"#));
+        assert_eq!(bare("params.least > 2"), "params.least > 2");
     }
 
     #[test]

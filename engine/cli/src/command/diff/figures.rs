@@ -27,7 +27,7 @@ pub(super) fn figures(pairs: &[Pair<'_>], answers: &[Compared]) -> Vec<Figure> {
             }
             let of = |row: &StageRow| row.metrics.get(name).copied();
             let (before, now) = (of(pair.before), of(pair.now));
-            if before == now {
+            if is_same(before, now) {
                 continue;
             }
             let interval = compared
@@ -39,6 +39,12 @@ pub(super) fn figures(pairs: &[Pair<'_>], answers: &[Compared]) -> Vec<Figure> {
     }
     figures.sort_by_key(|figure| figure.interval.is_none());
     figures
+}
+
+/// Two that are no numbers tell of no difference.
+fn is_same(before: Option<f64>, now: Option<f64>) -> bool {
+    let is_no_number = |value: Option<f64>| value.is_some_and(|value| !value.is_finite());
+    before == now || is_no_number(before) && is_no_number(now)
 }
 
 /// The interval of a mean difference over questions that both answered.
@@ -124,6 +130,12 @@ mod tests {
         assert_eq!(verdict("acc", (0.01, 0.12)), Verdict::ClearlyBetter);
         assert_eq!(verdict("eval_loss", (0.01, 0.12)), Verdict::ClearlyWorse);
         assert_eq!(verdict("tokens", (0.01, 0.12)), Verdict::ClearDifference);
+    }
+
+    #[test]
+    fn what_is_no_number_in_both_is_no_difference() {
+        assert!(is_same(Some(f64::NAN), Some(f64::NAN)) && is_same(Some(0.5), Some(0.5)));
+        assert!(!is_same(Some(f64::NAN), Some(0.5)) && !is_same(Some(f64::NAN), None));
     }
 
     #[test]

@@ -32,10 +32,15 @@ pub fn diff(args: DiffArgs, setting: &Setting) -> Result<u8, Error> {
         let (before, now) = sides(&history, &args).await?;
         let stages = before.only.clone().zip(now.only.clone());
         let wanted = Wanted { answers: args.answers, rows: args.rows, all: args.all };
+        let is_new = stages.is_some() && before.stages.is_empty(); // nothing to be the same as
         let pairs = pairs(&before, &now);
+        let store_of = async |run: &RunId| match args.answers || args.rows {
+            true => history.lineage.store_of(run, &history.home).await,
+            false => history.store_at_least(run).await,
+        };
         let stores = Stores {
-            before: history.lineage.store_of(&before.row.run, &history.home).await?,
-            now: history.lineage.store_of(&now.row.run, &history.home).await?,
+            before: store_of(&before.row.run).await?,
+            now: store_of(&now.row.run).await?,
             work: history.home.work(),
         };
         let answers = answers::answers(&stores, &pairs).await?;
@@ -53,7 +58,7 @@ pub fn diff(args: DiffArgs, setting: &Setting) -> Result<u8, Error> {
             now: now.row.run,
             stages,
         };
-        let it = Diff { same: cause::same(&it.causes), ..it };
+        let it = if is_new { it } else { Diff { same: cause::same(&it.causes), ..it } };
         let out = setting.screen;
         if out.json {
             out.print_json(&it);

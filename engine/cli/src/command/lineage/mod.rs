@@ -26,7 +26,10 @@ pub fn lineage(args: LineageArgs, setting: &Setting) -> Result<u8, Error> {
             Some(_) => history.lineage.find_stage(&address).await.map(|(run, stage)| (run, Some(stage)))?,
             None => (history.lineage.find_run(&address.run).await?, None),
         };
-        let history = history.of_run(&run).await?;
+        let history = match args.row.is_some() || args.format == LineageFormat::RoCrate {
+            true => history.of_run(&run).await?,
+            false => history.of_run_at_least(&run).await?,
+        };
         let out = setting.screen;
         let limit = history.lineage.limit_of(&run).await?;
         if let Some(limit) = limit.filter(|_| args.row.is_some() || args.format != LineageFormat::Text) {

@@ -164,11 +164,12 @@ pub fn diff(it: &Diff, wanted: Wanted, width: usize, paint: Paint) -> String {
     let mut lines = Vec::new();
     lines.extend(figures::causes(it, wanted, width));
     lines.extend(figures::ends(it, wanted, width, paint));
+    let told = lines.len();
     lines.extend(figures::results(it, wanted, width, paint));
     lines.extend(it.answers.iter().flat_map(|answers| content::answers(answers, wanted, width, paint)));
     lines.extend(content::rows(it, wanted, width, paint));
     lines.extend(content::artifacts(it, wanted, width));
-    if lines.len() == 1 {
+    if lines.len() == told {
         let text = if it.is_identical { "the same, to the last bit" } else { "none that both have" };
         lines.push(line(" results", text));
     }
@@ -312,5 +313,8 @@ mod tests {
         it.is_identical = true;
         let text = diff(&it, Wanted::default(), 80, Paint(false));
         assert!(text.ends_with("results   the same, to the last bit\n"), "{text}");
+        it.causes = [sample().causes, sample().causes].concat();
+        let text = diff(&it, Wanted::default(), 80, Paint(false));
+        assert!(text.ends_with("results   the same, to the last bit\n"), "however many causes: {text}");
     }
 }

@@ -134,7 +134,7 @@ async fn a_stage_that_talks_all_the_time_has_its_limit_all_the_same() {
     let outcome = run_here(folder.path()).await.0.unwrap();
     let failure = outcome.stages[0].failure.as_ref().unwrap();
     assert_eq!((failure.class, failure.code.as_str()), (Class::Timeout, "stage/timeout"));
-    assert_eq!(failure.help.as_deref(), Some("raise `timeout`; it saved no checkpoint to go on from"));
+    assert_eq!(failure.help.as_deref(), Some("raise `timeout`"));
 }
 
 #[tokio::test]

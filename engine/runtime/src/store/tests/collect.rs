@@ -132,7 +132,10 @@ async fn a_name_is_checked_and_moves_when_it_is_given_again() {
     assert_eq!(store.tag(&RunId("none".into()), "best").await.err().unwrap().code, "tag/run");
     assert_eq!(store.tag(&first, "best").await.unwrap(), None);
     assert_eq!(store.tag(&second, "best").await.unwrap(), Some(first));
-    assert_eq!(store.tags_of_runs().await.unwrap(), BTreeMap::from([("second".to_owned(), vec!["best".to_owned()])]));
+    assert_eq!(
+        super::super::Names::of(std::slice::from_ref(&store)).await.of_runs(),
+        BTreeMap::from([("second".to_owned(), vec!["best".to_owned()])])
+    );
 }
 
 #[tokio::test]
