@@ -82,7 +82,7 @@ fn diff_names_a_condition_that_changed_and_the_stages_that_ended_otherwise() {
         project.write("pipeline.yaml", text.replace(before, now));
     };
     rewrite("\"kept > 1\"", "['kept > 1']");
-    project.succeeds("run");
+    project.succeeds("run --force");
     let quoted = project.succeeds("diff").out;
     assert!(!quoted.contains("require") && quoted.contains("the same, to the last bit"), "{quoted}");
     rewrite("kept > 1", "kept > 100");

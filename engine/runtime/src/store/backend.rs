@@ -49,6 +49,14 @@ impl Backend {
         }
     }
 
+    /// The same of what nothing could make anew: whole or not at all, whatever happens in between.
+    pub(super) async fn put_whole(&self, key: &str, bytes: Vec<u8>) -> Result<(), Failure> {
+        match self {
+            Self::Disk(disk) => disk.put_whole(key, &bytes),
+            Self::Objects(objects) => objects.put(key, bytes).await,
+        }
+    }
+
     /// Writes durably where nothing is; says whether what is there now is ours.
     pub(super) async fn create(&self, key: &str, bytes: Vec<u8>) -> Result<bool, Failure> {
         match self {

@@ -132,19 +132,30 @@ impl Disk {
         })
     }
 
+    /// Writes over what is there, durable on return. Whole or not at all, where the power fails in between too: for what
+    /// nothing could make anew.
+    pub(super) fn put_whole(&self, key: &str, bytes: &[u8]) -> Result<(), Failure> {
+        let (aside, mut unsynced) = (self.write_aside(key, bytes)?, Unsynced::default());
+        self.move_to(&aside, key, true, &mut unsynced)?;
+        unsynced.wait()
+    }
+
     /// Moves a file of this disk to where `key` belongs, over what is there. Durable once `unsynced` was waited for.
     pub(super) fn place(&self, file: &Path, key: &str, unsynced: &mut Unsynced) -> Result<(), Failure> {
+        // What stands there is lost with a new one that never comes to the disk: that one comes first.
+        let stands = fs::symlink_metadata(self.path(key)).is_ok();
+        self.move_to(file, key, stands, unsynced)
+    }
+
+    fn move_to(&self, file: &Path, key: &str, comes_first: bool, unsynced: &mut Unsynced) -> Result<(), Failure> {
         let path = self.path(key);
         let failed = |doing: &str, error: &io::Error| {
             let _ = fs::remove_file(file);
             failed(doing, path.clone(), error)
         };
-        if fs::symlink_metadata(&path).is_ok() {
-            // What stands there is lost with a new one that never comes to the disk: that one comes first.
+        if comes_first {
             let synced = File::open(file).and_then(|file| durable(|| file.sync_all()));
-            synced.and_then(|()| rename(file, &path)).map_err(|error| failed("storing", &error))?;
-            path.parent().into_iter().for_each(|folder| unsynced.folder(folder));
-            return Ok(());
+            synced.map_err(|error| failed("storing", &error))?;
         }
         let mut renamed = rename(file, &path);
         let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
@@ -155,7 +166,10 @@ impl Disk {
             renamed = rename(file, &path);
         }
         renamed.map_err(|error| failed("storing", &error))?;
-        unsynced.file(path);
+        match path.parent() {
+            Some(folder) if comes_first => unsynced.folder(folder),
+            _ => unsynced.file(path),
+        }
         Ok(())
     }
 

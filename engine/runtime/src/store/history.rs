@@ -116,7 +116,7 @@ impl Store {
     /// gc reads `run`, `pipeline`, `at_ms` or `started_ms`, and the `key` of each of `stages`.
     pub async fn put_run(&self, run: &RunId, json: &Value) -> Result<(), Failure> {
         let _shared = self.share()?; // gc has read every root, or sees this one
-        self.backend.put(&run_path(&run.0), seal::seal(json)?).await
+        self.backend.put_whole(&run_path(&run.0), seal::seal(json)?).await
     }
 
     /// Has a run of any home left its record under this name?
@@ -201,7 +201,7 @@ impl Store {
         }
         let before = self.find_tag(name).await?.map(|tag| tag.run);
         let tag = Tag { name: name.to_owned(), run: run.clone(), at_ms: now_ms() };
-        self.backend.put(&key, seal::seal(&tag)?).await?;
+        self.backend.put_whole(&key, seal::seal(&tag)?).await?;
         Ok(before.filter(|before| before != run))
     }
 
