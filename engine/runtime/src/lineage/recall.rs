@@ -17,7 +17,7 @@ use crate::{
     event::{Effort, Event, What},
     home::Home,
     pipeline::Overrides,
-    plan::{Change, Component, LastSuccess, Rates},
+    plan::{Change, Component, LastSuccess, Rates, Tried},
     store::Store,
 };
 
@@ -173,15 +173,15 @@ impl Lineage {
         pipeline: &str,
         limit: Option<u64>,
         stages: &[&StageId],
-    ) -> Result<HashMap<StageId, Box<str>>, Failure> {
-        let rows: Vec<(String, Box<str>)> = sqlx::query_as(LAST_TRIES)
+    ) -> Result<HashMap<StageId, Tried>, Failure> {
+        let rows: Vec<(String, String)> = sqlx::query_as(LAST_TRIES)
             .bind(pipeline)
             .bind(serde_json::to_string(stages).map_err(unreadable)?)
             .bind(limit.map(|limit| limit as i64))
             .fetch_all(&self.pool)
             .await
             .map_err(failed)?;
-        Ok(rows.into_iter().map(|(stage, status)| (StageId::new(stage), status)).collect())
+        Ok(rows.into_iter().map(|(stage, status)| (StageId::new(stage), Tried::of(&status))).collect())
     }
 
     /// How fast operators went in the newest stages that ran here.

@@ -187,7 +187,7 @@ impl Site<'_> {
             }
         }
         let mut outputs = Outputs::of(defs.len());
-        let mut siblings: HashMap<*const crate::pipeline::StageShared, Arc<StagePlan>> = HashMap::new();
+        let mut siblings: HashMap<*const crate::pipeline::StageShared, Settled> = HashMap::new();
         let mut stages: Vec<Option<Planned>> = (0..defs.len()).map(|_| None).collect();
         let mut defs: Vec<Option<StageDef>> = defs.into_iter().map(Some).collect();
         for wave in order.waves.iter().flat_map(|wave| wave.chunks(AT_ONCE)) {
@@ -222,7 +222,7 @@ impl Site<'_> {
                 };
                 let Some(def) = defs[index].take() else { continue };
                 let entry = entries[&def.shared.op].clone();
-                settled.share(siblings.entry(Arc::as_ptr(&def.shared)).or_insert_with(|| settled.plan.clone()));
+                settled.share(siblings.entry(Arc::as_ptr(&def.shared)).or_insert_with(|| settled.clone()));
                 if let (Standing::Run(None), None) = (&standing, self.store.local()) {
                     // Elsewhere: asked one after the other, from here.
                     standing = found(

@@ -74,8 +74,28 @@ pub struct Planned {
     pub forced: bool,
     /// Its last success, if it has no result now: for changes and times.
     pub last: Option<Box<LastSuccess>>,
-    /// How its last try ended, if it never succeeded and was tried: `failed`, `interrupted`.
-    pub tried: Option<Box<str>>,
+    /// How its last try ended, if it never succeeded and was tried.
+    pub tried: Option<Tried>,
+}
+
+/// How a try ended that came to no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tried {
+    Failed,
+    Interrupted,
+}
+
+impl Tried {
+    /// Of a stage with this status in the history.
+    pub fn of(status: &str) -> Self {
+        if status == "failed" { Self::Failed } else { Self::Interrupted }
+    }
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+        }
+    }
 }
 
 /// Why a stage that `--only` or `--from` leaves out is skipped.
@@ -234,7 +254,7 @@ impl Plan {
             failure.at = first.span.map(|span| self.pipeline.source.place(span));
             failure
         })?;
-        settled.share(&stage.settled.plan);
+        settled.share(&stage.settled);
         self.stages[index].settled = settled;
         Ok(())
     }

@@ -110,10 +110,13 @@ impl Settled {
         keys
     }
 
-    /// Shares a plan that equals another: siblings of a matrix nearly always do.
-    pub fn share(&mut self, other: &Arc<StagePlan>) {
-        if *self.plan == **other {
-            self.plan = Arc::clone(other);
+    /// Shares the plan and the sources of another where they are equal: those of siblings of a matrix nearly always are.
+    pub fn share(&mut self, other: &Self) {
+        if self.plan == other.plan {
+            self.plan = Arc::clone(&other.plan);
+        }
+        if self.sourced == other.sourced {
+            self.sourced.clone_from(&other.sourced);
         }
     }
 }

@@ -157,7 +157,7 @@ impl Plan {
                 let is_same = parts.is_some();
                 let because = parts.map(|parts| self.reasons(stage, &parts)).unwrap_or_default();
                 let gone = (is_same && because.is_empty()).then(|| "its result is gone from the store".to_owned());
-                let tried = || stage.tried.as_ref().map(|how| format!("{how} before"));
+                let tried = || stage.tried.map(|how| format!("{} before", how.name()));
                 let asked = asked.as_deref().map(str::to_owned).or(gone).or_else(tried);
                 Will::Run { key, because, asked }
             }

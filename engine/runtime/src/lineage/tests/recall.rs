@@ -1,6 +1,7 @@
 //! What of earlier runs a run is compared with.
 
 use super::*;
+use crate::plan::Tried;
 
 #[tokio::test]
 async fn a_figure_of_a_run_is_that_of_the_last_stage_of_the_plan_whichever_ended_last() {
@@ -25,7 +26,7 @@ async fn a_stage_that_was_tried_in_vain_is_no_new_one() {
     tell(&lineage, &run, Some("load"), What::Failed { failure, retry_in_ms: None }).await;
     tell(&lineage, &run, Some("sft"), What::Skipped { because: "`load` failed".into() }).await;
     let tried = lineage.last_tries("p", None, &[&load, &sft]).await.unwrap();
-    assert_eq!(tried, [(load, "failed".into())].into());
+    assert_eq!(tried, [(load, Tried::Failed)].into());
 }
 
 #[tokio::test]
