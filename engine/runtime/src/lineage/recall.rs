@@ -6,7 +6,7 @@ use std::{
 };
 
 use llmflow_contract::{Digest, StageId, Work};
-use sqlx::Row;
+use sqlx::{FromRow, Row, sqlite::SqliteRow};
 
 use super::{
     columns::{digest, json, stage_id, text},
@@ -150,13 +150,8 @@ impl Lineage {
         limit: Option<u64>,
         stages: &[&StageId],
     ) -> Result<HashMap<StageId, LastSuccess>, Failure> {
-        let rows: Vec<(String, String, Option<f64>, Option<String>)> = sqlx::query_as(LAST_SUCCESSES)
-            .bind(pipeline)
-            .bind(serde_json::to_string(stages).map_err(unreadable)?)
-            .bind(limit.map(|limit| limit as i64))
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed)?;
+        let rows: Vec<(String, String, Option<f64>, Option<String>)> =
+            self.last_of(LAST_SUCCESSES, pipeline, limit, stages).await?;
         rows.into_iter()
             .map(|(stage, components, seconds, effort)| {
                 let components = serde_json::from_str(&components).map_err(unreadable)?;
@@ -174,14 +169,28 @@ impl Lineage {
         limit: Option<u64>,
         stages: &[&StageId],
     ) -> Result<HashMap<StageId, Tried>, Failure> {
-        let rows: Vec<(String, String)> = sqlx::query_as(LAST_TRIES)
+        let rows: Vec<(String, String)> = self.last_of(LAST_TRIES, pipeline, limit, stages).await?;
+        Ok(rows.into_iter().map(|(stage, status)| (StageId::new(stage), Tried::of(&status))).collect())
+    }
+
+    /// A row for each of these stages of a pipeline that has one, in runs with the same `--limit`.
+    async fn last_of<R>(
+        &self,
+        sql: &'static str,
+        pipeline: &str,
+        limit: Option<u64>,
+        stages: &[&StageId],
+    ) -> Result<Vec<R>, Failure>
+    where
+        R: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
+    {
+        sqlx::query_as(sql)
             .bind(pipeline)
             .bind(serde_json::to_string(stages).map_err(unreadable)?)
             .bind(limit.map(|limit| limit as i64))
             .fetch_all(&self.pool)
             .await
-            .map_err(failed)?;
-        Ok(rows.into_iter().map(|(stage, status)| (StageId::new(stage), Tried::of(&status))).collect())
+            .map_err(failed)
     }
 
     /// How fast operators went in the newest stages that ran here.
