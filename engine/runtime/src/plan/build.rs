@@ -28,8 +28,8 @@ use crate::{
     store::{KeyRecord, Stood, Store},
 };
 
-/// Stages of a wave that are settled at once: until they are put together each holds a plan of its own, which siblings of
-/// a matrix share from then on.
+/// Stages of a wave that are settled at once: the first of a matrix hold a plan each until they are put together, all others
+/// share that from the start.
 const AT_ONCE: usize = 1024;
 
 /// Why there is no plan.
@@ -187,7 +187,8 @@ impl Site<'_> {
             }
         }
         let mut outputs = Outputs::of(defs.len());
-        let mut siblings: HashMap<*const crate::pipeline::StageShared, Settled> = HashMap::new();
+        let mut siblings: HashMap<usize, Settled> = HashMap::new(); // by where what they have in common lies
+        let group_of = |def: &StageDef| Arc::as_ptr(&def.shared).addr();
         let mut stages: Vec<Option<Planned>> = (0..defs.len()).map(|_| None).collect();
         let mut defs: Vec<Option<StageDef>> = defs.into_iter().map(Some).collect();
         for wave in order.waves.iter().flat_map(|wave| wave.chunks(AT_ONCE)) {
@@ -199,7 +200,16 @@ impl Site<'_> {
                     let entry = def.and_then(|def| entries.get(&def.shared.op));
                     let is_whole = order.needs[index].iter().all(|need| stages[*need as usize].is_some());
                     match (def, entry) {
-                        (Some(def), Some(entry)) if is_whole => self.step(index, def, entry, &outputs, chosen),
+                        (Some(def), Some(entry)) if is_whole => {
+                            let mut step = self.step(index, def, entry, &outputs, chosen)?;
+                            // Here: what is given up is freed by who made it.
+                            if let (Step::Settled(settled, _), Some(sibling)) =
+                                (&mut step, siblings.get(&group_of(def)))
+                            {
+                                settled.share(sibling);
+                            }
+                            Ok(step)
+                        }
                         (Some(def), Some(entry)) => {
                             let plan = || self.scope(&outputs).sketch(def, entry);
                             Ok(Step::Broken(check::beside_reported(def, entry, &outputs, plan)))
@@ -222,7 +232,7 @@ impl Site<'_> {
                 };
                 let Some(def) = defs[index].take() else { continue };
                 let entry = entries[&def.shared.op].clone();
-                settled.share(siblings.entry(Arc::as_ptr(&def.shared)).or_insert_with(|| settled.clone()));
+                settled.share(siblings.entry(group_of(&def)).or_insert_with(|| settled.clone()));
                 if let (Standing::Run(None), None) = (&standing, self.store.local()) {
                     // Elsewhere: asked one after the other, from here.
                     standing = found(

@@ -112,7 +112,7 @@ impl Settled {
 
     /// Shares the plan and the sources of another where they are equal: those of siblings of a matrix nearly always are.
     pub fn share(&mut self, other: &Self) {
-        if self.plan == other.plan {
+        if !Arc::ptr_eq(&self.plan, &other.plan) && self.plan == other.plan {
             self.plan = Arc::clone(&other.plan);
         }
         if self.sourced == other.sourced {
