@@ -99,7 +99,7 @@ impl History {
     /// # Errors
     /// `address/form`; those of history and store.
     pub async fn address(&self, text: &str) -> Result<Address, Failure> {
-        self.lineage.address(text, &self.stores()?).await
+        self.lineage.address(text, || self.stores()).await
     }
 
     /// The run that words point at: [`Lineage::run_at`].
@@ -107,7 +107,7 @@ impl History {
     /// # Errors
     /// Those of [`Lineage::run_at`].
     pub async fn run_at(&self, text: &str) -> Result<RunId, Failure> {
-        self.lineage.run_at(text, &self.stores()?).await
+        self.lineage.run_at(text, || self.stores()).await
     }
 
     /// The same with the store that a run used: its results are there.

@@ -15,16 +15,21 @@ const LISTED: u32 = 20;
 impl Lineage {
     /// Reads `RUN[/STAGE[.PORT]]`. A name stands for the run that is called so; else for the one that the first store, the
     /// home's own, has it as a tag of; else for the one whose name begins so; else for one that another store has it for. A
-    /// store that does not answer keeps nothing from being found.
+    /// store that does not answer keeps nothing from being found. Where the name says it alone no store is opened.
     ///
     /// # Errors
-    /// `address/form`; `lineage/run` if there is none, or the run of a tag is in no history here.
-    pub async fn address(&self, text: &str, stores: &[Store]) -> Result<Address, Failure> {
+    /// `address/form`; `lineage/run` if there is none, or the run of a tag is in no history here; those of `stores`.
+    pub async fn address(
+        &self,
+        text: &str,
+        stores: impl FnOnce() -> Result<Vec<Store>, Failure>,
+    ) -> Result<Address, Failure> {
         let mut address = Address::parse(text)?;
         let name = &address.run;
         if name.starts_with('@') || self.has_run(&RunId(name.clone())).await? {
             return Ok(address);
         }
+        let stores = stores()?;
         let (own, others) = stores.split_at(stores.len().min(1));
         let mut names = Names::find(name, own).await;
         if names.tags.is_empty() && self.find_run(name).await.is_ok() {
@@ -67,7 +72,11 @@ impl Lineage {
     ///
     /// # Errors
     /// Those of [`Lineage::address`] and [`Lineage::find_run`]; `address/form` if they name a stage too.
-    pub async fn run_at(&self, text: &str, stores: &[Store]) -> Result<RunId, Failure> {
+    pub async fn run_at(
+        &self,
+        text: &str,
+        stores: impl FnOnce() -> Result<Vec<Store>, Failure>,
+    ) -> Result<RunId, Failure> {
         let address = self.address(text, stores).await?;
         let run = self.find_run(&address.run).await?;
         match address.stage {

@@ -28,7 +28,7 @@ pub async fn serve(
 ) -> Result<(), Failure> {
     let home = Home::open(home.as_deref(), std::path::Path::new("."))?;
     let lineage = Lineage::open(&home).await?;
-    let address = lineage.address(address, &Store::all_of(&home)?).await?;
+    let address = lineage.address(address, || Store::all_of(&home)).await?;
     let (run, stage, port, digest) = lineage.resolve(&address).await?;
     let store = lineage.store_of(&run, &home).await?;
     let manifest = store.manifest(&digest).await?;

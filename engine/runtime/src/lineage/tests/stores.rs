@@ -22,11 +22,12 @@ async fn a_store_that_does_not_answer_keeps_no_run_from_being_found() {
     fs::remove_dir(&tags).unwrap();
     fs::write(&tags, "no folder").unwrap();
     for (text, expected) in [("loud", &calm), ("calm", &calm), ("calm-otter", &calm), ("release", &loud)] {
-        assert_eq!(lineage.run_at(text, &stores).await.unwrap(), *expected, "{text}");
+        assert_eq!(lineage.run_at(text, || Ok(stores.to_vec())).await.unwrap(), *expected, "{text}");
     }
-    let missing = lineage.address("nosuch", &stores).await.unwrap_err();
+    let missing = lineage.address("nosuch", || Ok(stores.to_vec())).await.unwrap_err();
     assert_eq!(missing.code, "lineage/run");
     assert!(missing.to_string().contains("silent does not answer"), "{missing}");
+    assert!(lineage.address("@/sft", || panic!("a store is asked for nothing")).await.is_ok());
     let names = Names::of(&stores).await;
     assert_eq!((names.tags.len(), names.silent.as_slice()), (3, &[stores[1].url()][..]));
 }
