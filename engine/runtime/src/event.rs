@@ -138,8 +138,9 @@ pub struct Effort {
 pub struct Compute {
     pub cores: u32,
     pub memory_bytes: u64,
-    /// GPUs found; `usable_gpus` of them, the first, serve this build.
+    /// GPUs found: each serves programs that stages start.
     pub gpus: Vec<Gpu>,
+    /// So many of them, the first, serve the operators of this build too.
     pub usable_gpus: u32,
 }
 
@@ -159,13 +160,6 @@ pub fn refusal(expression: &str, why: &str) -> String {
     if why.starts_with('`') { why.to_owned() } else { format!("`{expression}`: {why}") }
 }
 
-impl Compute {
-    /// The GPUs that stages may be given.
-    pub fn usable(&self) -> &[Gpu] {
-        &self.gpus[..self.gpus.len().min(self.usable_gpus as usize)]
-    }
-}
-
 /// One GPU, as its driver tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "RecordedGpu")]
@@ -173,8 +167,9 @@ pub struct Gpu {
     /// What `CUDA_VISIBLE_DEVICES` calls it in the engine's own environment: an ordinal, or an id given by hand.
     pub id: String,
     pub name: String,
+    /// 0 where nobody asked: the run's stages want none.
     pub memory_bytes: u64,
-    /// 0 where no process may compute on it now.
+    /// 0 where no process may compute on it now, or nobody asked.
     pub free_bytes: u64,
     /// CUDA's compute capability, such as `9.0`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -250,7 +245,7 @@ mod tests {
     fn a_gpu_recorded_by_its_name_alone_is_read() {
         let text = r#"{"cores":2,"memory_bytes":1,"gpus":["NVIDIA H100"],"usable_gpus":0}"#;
         let old: Compute = serde_json::from_str(text).unwrap();
-        assert_eq!((old.gpus[0].name.as_str(), old.usable().len()), ("NVIDIA H100", 0));
+        assert_eq!((old.gpus[0].name.as_str(), old.usable_gpus), ("NVIDIA H100", 0));
         let gpu = Gpu { id: "0".into(), memory_bytes: 8, capability: Some("9.0".into()), ..old.gpus[0].clone() };
         assert_eq!(serde_json::from_str::<Gpu>(&serde_json::to_string(&gpu).unwrap()).unwrap(), gpu);
     }

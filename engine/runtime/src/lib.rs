@@ -18,8 +18,3 @@ pub mod remote;
 pub mod run;
 pub mod store;
 pub mod tls;
-
-/// The name of this machine, for records.
-fn machine_name() -> String {
-    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}

@@ -39,7 +39,9 @@ pub fn devices(devices: &Devices, width: usize, paint: Paint) -> String {
     lines.push(String::new());
     lines.push(match (compute.usable_gpus, is_fake) {
         (_, true) => "these GPUs are not there: LLMFLOW_FAKE_GPUS makes them up, to try schedules on".to_owned(),
-        (0, false) => "no GPU is used: this build has no CUDA kernels (README: GPU)".to_owned(),
+        (0, false) => {
+            "for programs that ask, by `resources: {gpus: 1}`: this build has no CUDA kernels (README: GPU)".to_owned()
+        }
         (_, false) => "a stage gets as many as it can use; two share one where both fit its memory".to_owned(),
     });
     lines.join("\n") + "\n"
@@ -52,7 +54,7 @@ fn gpus(compute: &Compute, paint: Paint) -> Table {
         let used = match (is_usable, gpu.free_bytes) {
             (_, 0) => paint.yellow("no: another process keeps it to itself"),
             (true, _) => paint.green("yes"),
-            (false, _) => paint.yellow("no"),
+            (false, _) => paint.yellow("by programs alone"),
         };
         table.row([
             format::clean(&gpu.id),
@@ -114,11 +116,11 @@ mod tests {
                 " memory  64 GiB  cgroup (limits) · machine 256 GiB",
                 "",
                 " gpu  name         memory               free  capability  used",
-                " 0    NVIDIA H100  ░░░░░░░░░░ 80 GiB  79 GiB  9.0         no",
-                " 1    NVIDIA H100  ████████░░ 80 GiB  12 GiB  9.0         no",
+                " 0    NVIDIA H100  ░░░░░░░░░░ 80 GiB  79 GiB  9.0         by programs alone",
+                " 1    NVIDIA H100  ████████░░ 80 GiB  12 GiB  9.0         by programs alone",
                 " 2    NVIDIA H100  ██████████ 80 GiB     0 B  9.0         no: another process keeps it to itself",
                 "",
-                "no GPU is used: this build has no CUDA kernels (README: GPU)",
+                "for programs that ask, by `resources: {gpus: 1}`: this build has no CUDA kernels (README: GPU)",
             ]
         );
     }

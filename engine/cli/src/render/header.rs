@@ -31,7 +31,7 @@ pub fn header(
         .unwrap_or_default();
     [
         format!("{pipeline} · run {run} · {stages}{about}"),
-        format!("compute  {}{free}", compute_line(compute)),
+        format!("compute  {}{free}", compute_line(compute, plan)),
         format!("home     {}          look  {}", shown_home(home), place.typed("llmflow show @ --open", home)),
     ]
 }
@@ -66,16 +66,25 @@ pub fn to_run(plan: &PlanView) -> impl Iterator<Item = &StageView> {
 }
 
 /// What it computes on; a GPU that is there and not used is said, with the fix.
-pub fn compute_line(compute: &Compute) -> String {
+pub fn compute_line(compute: &Compute, plan: &PlanView) -> String {
     let cpu = format!("CPU, {}, f32", format::counted(compute.cores.into(), "thread"));
-    match (compute.gpus.first(), compute.usable_gpus) {
-        (None, _) => format!("{cpu} · no GPU"),
-        (Some(gpu), 0) => format!(
-            "CPU f32 · {}× {} found, NOT used: this build has no CUDA kernels (README: GPU)",
-            compute.gpus.len(),
-            format::clean(&gpu.name)
-        ),
-        (Some(gpu), usable) => format!("{usable}× {} · {cpu}", format::clean(&gpu.name)),
+    let Some(gpu) = compute.gpus.first() else { return format!("{cpu} · no GPU") };
+    let gpus = |count: usize| format!("{count}× {}", format::clean(&gpu.name));
+    if compute.usable_gpus > 0 {
+        return format!("{} · {cpu}", gpus(compute.usable_gpus as usize));
+    }
+    let found = gpus(compute.gpus.len());
+    let asking: Vec<&StageView> = to_run(plan).filter(|stage| stage.gpus > 0).collect();
+    match asking[..] {
+        [one] => format!("{found} ({}) · {cpu}", one.stage),
+        [_, ..] => format!("{found} ({}) · {cpu}", format::counted(asking.len() as u64, "stage")),
+        [] => {
+            let fix = match to_run(plan).any(|stage| stage.is_foreign) {
+                true => "a program gets one by `resources: {gpus: 1}`",
+                false => "this build has no CUDA kernels (README: GPU)",
+            };
+            format!("CPU f32 · {found} found, NOT used: {fix}")
+        }
     }
 }
 
@@ -95,18 +104,24 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_time_that_is_known_of_little_is_not_told() {
-        let stage = |name: &str, seconds| StageView {
+    fn view(name: &str) -> StageView {
+        StageView {
             stage: name.into(),
             operator: "a.b".into(),
             version: 1,
             needs: Vec::new(),
             will: Will::Waits { on: Vec::new() },
-            seconds,
+            seconds: None,
             memory_bytes: 0,
+            gpus: 0,
+            is_foreign: false,
             disk_bytes: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_known_of_little_is_not_told() {
+        let stage = |name: &str, seconds| StageView { seconds, ..view(name) };
         let told = |known, other| estimate(&PlanView { stages: vec![stage("a", known), stage("b", other)] });
         assert_eq!(told(Some(0.001), None), None);
         assert_eq!(told(Some(61.0), None).as_deref(), Some("at least 1m01s"));
@@ -116,14 +131,8 @@ mod tests {
     #[test]
     fn what_is_forced_is_not_new() {
         let stage = |asked: Option<&str>| StageView {
-            stage: "rows".into(),
-            operator: "a.b".into(),
-            version: 1,
-            needs: Vec::new(),
             will: Will::Run { key: Some(Digest::of(b"k")), because: Vec::new(), asked: asked.map(str::to_owned) },
-            seconds: None,
-            memory_bytes: 0,
-            disk_bytes: 0,
+            ..view("rows")
         };
         let told = |stages: Vec<StageView>| counts(&PlanView { stages });
         assert_eq!(told(vec![stage(None)]), "1 stage, new");
@@ -136,10 +145,19 @@ mod tests {
     fn a_gpu_that_is_not_used_is_said_with_the_fix() {
         let gpu = Gpu { name: "H100".into(), ..Gpu::default() };
         let mut compute = Compute { cores: 2, memory_bytes: 1 << 30, gpus: vec![gpu], usable_gpus: 0 };
-        assert!(compute_line(&compute).contains("1× H100 found, NOT used"));
+        let stage = |gpus, is_foreign| StageView { gpus, is_foreign, ..view("train") };
+        let told =
+            |compute: &Compute, stages: &[StageView]| compute_line(compute, &PlanView { stages: stages.to_vec() });
+        let unused = "CPU f32 · 1× H100 found, NOT used: ";
+        let no_kernels = "this build has no CUDA kernels (README: GPU)";
+        assert_eq!(told(&compute, &[stage(0, false)]), format!("{unused}{no_kernels}"));
+        let program = "a program gets one by `resources: {gpus: 1}`";
+        assert_eq!(told(&compute, &[stage(0, false), stage(0, true)]), format!("{unused}{program}"));
+        assert_eq!(told(&compute, &[stage(1, true), stage(0, true)]), "1× H100 (train) · CPU, 2 threads, f32");
+        assert_eq!(told(&compute, &[stage(1, true), stage(1, true)]), "1× H100 (2 stages) · CPU, 2 threads, f32");
         compute.gpus.clear();
-        assert_eq!(compute_line(&compute), "CPU, 2 threads, f32 · no GPU");
+        assert_eq!(told(&compute, &[]), "CPU, 2 threads, f32 · no GPU");
         compute.cores = 1;
-        assert_eq!(compute_line(&compute), "CPU, 1 thread, f32 · no GPU");
+        assert_eq!(told(&compute, &[]), "CPU, 1 thread, f32 · no GPU");
     }
 }

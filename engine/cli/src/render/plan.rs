@@ -56,7 +56,7 @@ fn compute_line(plan: &PlanView, compute: &Compute) -> String {
         let (peak, all) = (format::bytes(stage.memory_bytes), format::bytes(compute.memory_bytes));
         format!(" · peak memory {peak} of {all} ({})", stage.stage)
     });
-    format!("compute  {}{}", header::compute_line(compute), memory.unwrap_or_default())
+    format!("compute  {}{}", header::compute_line(compute, plan), memory.unwrap_or_default())
 }
 
 /// What a row says, and the stages it says it of: siblings of a matrix stand together.
@@ -215,6 +215,8 @@ mod tests {
             will,
             seconds,
             memory_bytes: 2_576_980_378,
+            gpus: 0,
+            is_foreign: false,
             disk_bytes: 1 << 28,
         }
     }

@@ -59,6 +59,7 @@ pub async fn collect(lineage: &Lineage, store: &Store, home: &Home, run: &RunId)
         },
         machine: MachineData {
             compute: events.compute,
+            gpus_used: events.gpus_used,
             home: home.root().to_owned(),
             names: made_by.machines.into_iter().collect(),
             versions: made_by.versions.into_iter().collect(),
@@ -77,6 +78,7 @@ struct MadeBy {
 #[derive(Default)]
 struct Happened {
     compute: llmflow_runtime::event::Compute,
+    gpus_used: u32,
     refused: BTreeMap<StageId, (String, String)>,
     skipped: BTreeMap<StageId, String>,
     published: Vec<std::path::PathBuf>,
@@ -87,7 +89,11 @@ impl Happened {
         let mut happened = Self::default();
         for Event { stage, what, .. } in events {
             match (stage, what) {
-                (_, What::RunStarted { compute, .. }) => happened.compute = compute,
+                (_, What::RunStarted { compute, plan, .. }) => {
+                    let asked = plan.stages.iter().map(|stage| stage.gpus).max().unwrap_or(0);
+                    happened.gpus_used = compute.usable_gpus.max(asked);
+                    happened.compute = compute;
+                }
                 (Some(stage), What::Refused { expression, why }) => {
                     happened.refused.insert(stage, (expression, why));
                 }
@@ -240,6 +246,8 @@ mod tests {
             will: Will::Waits { on: Vec::new() },
             seconds: None,
             memory_bytes: 0,
+            gpus: 0,
+            is_foreign: false,
             disk_bytes: 0,
         }
     }

@@ -50,6 +50,8 @@ pub struct SourceData {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct MachineData {
     pub compute: Compute,
+    /// GPUs found that a stage could be given.
+    pub gpus_used: u32,
     pub home: PathBuf,
     /// Machines that made its results, by name.
     pub names: Vec<String>,

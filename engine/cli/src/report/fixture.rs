@@ -185,6 +185,7 @@ pub fn assistant() -> ReportData {
         },
         machine: MachineData {
             compute: Compute { cores: 2, memory_bytes: 15 << 30, gpus: vec![gpu], usable_gpus: 0 },
+            gpus_used: 0,
             home: "/home/you/assistant/.llmflow".into(),
             names: vec!["heron".into()],
             versions: vec!["0.1.0".into()],

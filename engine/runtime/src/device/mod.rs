@@ -7,6 +7,7 @@ mod cgroup;
 mod driver;
 mod fake;
 pub mod filesystem;
+mod glance;
 mod limits;
 
 use std::{process::Stdio, time::Duration};
@@ -54,6 +55,26 @@ pub async fn inventory() -> Result<Compute, Failure> {
     }
 }
 
+/// The same for work that asks for no GPU: what the machine has is named, at once where its kernel can tell.
+///
+/// # Errors
+/// Those of [`inventory`].
+pub async fn glance() -> Result<Compute, Failure> {
+    if is_fake() || !has_driver() {
+        return inventory().await;
+    }
+    match glance::gpus(std::env::var(VISIBLE).ok().as_deref()) {
+        Some(gpus) => Ok(Compute { gpus, ..limits() }),
+        None => inventory().await,
+    }
+}
+
+/// This machine, with the GPUs of a lease, as records name it: `heron · 2× NVIDIA H100`.
+pub fn machine_name(gpus: &[String]) -> String {
+    let own = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    gpus.chunk_by(|one, next| one == next).fold(own, |name, same| format!("{name} · {}× {}", same.len(), same[0]))
+}
+
 /// Whether the GPUs are those of `LLMFLOW_FAKE_GPUS`.
 pub fn is_fake() -> bool {
     fakes().is_some()
@@ -74,8 +95,12 @@ fn fakes() -> Option<Result<Vec<Gpu>, Failure>> {
 /// Windows' subsystem, those of its boards.
 const DRIVERS: [&str; 4] = ["/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu", "/dev/nvgpu"];
 
+fn has_driver() -> bool {
+    DRIVERS.iter().any(|path| std::path::Path::new(path).exists())
+}
+
 async fn ask_child() -> Option<Vec<Gpu>> {
-    if !DRIVERS.iter().any(|path| std::path::Path::new(path).exists()) {
+    if !has_driver() {
         return None;
     }
     let mut command = Command::new(std::env::current_exe().ok()?);
@@ -87,6 +112,13 @@ async fn ask_child() -> Option<Vec<Gpu>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_names_the_gpus_of_a_lease() {
+        let own = machine_name(&[]);
+        let gpus = ["H100", "H100", "T4"].map(str::to_owned);
+        assert_eq!(machine_name(&gpus), format!("{own} · 2× H100 · 1× T4"));
+    }
 
     #[test]
     fn a_worker_sees_the_gpus_of_its_lease_by_the_names_the_engine_was_given() {

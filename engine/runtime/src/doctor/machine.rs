@@ -76,7 +76,8 @@ fn gpus(compute: &Compute, driver: Option<&str>, is_fake: bool) -> Vec<Finding> 
             let driver = driver.map(|version| format!(" · driver {version}")).unwrap_or_default();
             let mut findings = vec![Finding::fine("gpu", format!("{}{driver}", names.join(", ")))];
             if compute.usable_gpus == 0 {
-                let found = "this build has no CUDA kernels: it computes on the CPU";
+                let found =
+                    "this build has no CUDA kernels: its operators compute on the CPU, programs on a GPU if they ask";
                 findings.push(Finding::note("cuda", found, "see README: GPU"));
             }
             findings

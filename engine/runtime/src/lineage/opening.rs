@@ -10,6 +10,7 @@ use super::{
     write::{Rows, insert, text_of},
 };
 use crate::{
+    device,
     event::{RunId, RunStatus, now_ms},
     plan::{Change, Component, StageView, Will},
 };
@@ -107,7 +108,7 @@ impl Opening {
             started_ms,
             seconds: None,
             changed: "",
-            machine: &crate::machine_name(),
+            machine: &device::machine_name(&[]),
             version: env!("CARGO_PKG_VERSION"),
         };
         words.insert(change).await?;

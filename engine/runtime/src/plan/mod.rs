@@ -22,7 +22,7 @@ use std::{
     sync::Arc,
 };
 
-use llmflow_contract::{Arity, Digest, Entry, Failure, Locks, Machine, Use};
+use llmflow_contract::{Arity, Digest, Entry, Failure, Gpus, Locks, Machine, Use};
 
 pub use build::{Ground, PlanError};
 pub use forecast::{Forecast, Rates};
@@ -35,7 +35,7 @@ pub use view::{Change, PlanView, StageView, Will};
 
 use crate::{
     event::{Effort, Finished},
-    pipeline::{Pipeline, StageDef},
+    pipeline::{Demand, Pipeline, StageDef},
     store::{KeyRecord, Vouched},
 };
 
@@ -140,6 +140,14 @@ impl Planned {
     pub fn is_settled(&self) -> bool {
         matches!(self.standing, Standing::Cached(_) | Standing::Skipped { .. })
     }
+    /// What it asks for: a number in `resources` is a demand, `auto` what its operator can use here.
+    pub fn gpus(&self) -> Gpus {
+        let needs = self.settled.plan.needs.gpus;
+        match self.def.resources().gpus {
+            Demand::Exactly(count) => Gpus { min: count, max: count, ..needs },
+            Demand::Auto => needs,
+        }
+    }
 
     /// A required input that will not come, because its stage is skipped.
     fn missing_input(&self, outputs: &Outputs) -> Option<usize> {
@@ -167,6 +175,11 @@ impl Plan {
     /// Is there anything that has no result yet?
     pub fn has_work(&self) -> bool {
         self.stages.iter().any(|stage| !stage.is_settled())
+    }
+
+    /// Does a stage that has no result yet ask for GPUs?
+    pub fn wants_gpus(&self) -> bool {
+        self.stages.iter().any(|stage| !stage.is_settled() && stage.gpus().max > 0)
     }
 
     /// The records of all stages that have their result by now.

@@ -24,8 +24,18 @@ pub struct StageView {
     /// Expected, by its last run or those of its operator.
     pub seconds: Option<f64>,
     pub memory_bytes: u64,
+    /// GPUs that it does not run without.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub gpus: u32,
+    /// It runs a program of the user's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_foreign: bool,
     /// Size of what it will leave in the store.
     pub disk_bytes: u64,
+}
+
+fn is_none(gpus: &u32) -> bool {
+    *gpus == 0
 }
 
 /// What will happen.
@@ -132,6 +142,8 @@ impl Plan {
             will: self.will(index),
             seconds,
             memory_bytes: stage.settled.plan.needs.memory_bytes,
+            gpus: stage.gpus().min,
+            is_foreign: stage.entry.is_foreign,
             disk_bytes,
         }
     }

@@ -2,24 +2,20 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use llmflow_contract::{Failure, Gpus, StageId};
+use llmflow_contract::{Failure, StageId};
 
 use super::{
     schedule::{Candidate, Capacity, TooFewGpus},
     secret::Secrets,
 };
-use crate::{
-    event::Compute,
-    pipeline::{Demand, Resources},
-    plan::Planned,
-};
+use crate::{event::Compute, pipeline::Demand, plan::Planned};
 
 /// What stages may use at once. Each matrix with a `max_parallel` is a group of its own.
 pub(super) fn capacity(compute: &Compute, jobs: Option<u32>, groups: Vec<u32>) -> Capacity {
     Capacity {
         cores: compute.cores,
         memory_bytes: compute.memory_bytes,
-        gpus: compute.usable().iter().map(|gpu| gpu.free_bytes).collect(),
+        gpus: compute.gpus.iter().map(|gpu| gpu.free_bytes).collect(),
         jobs: jobs.unwrap_or(u32::MAX),
         groups,
     }
@@ -51,18 +47,15 @@ pub(super) fn candidate(index: usize, stage: &Planned, group: Option<usize>, urg
         Demand::Exactly(bytes) => bytes,
         Demand::Auto => needs.memory_bytes,
     };
-    let gpus = match wanted.gpus {
-        Demand::Exactly(count) => Gpus { min: count, max: count, ..needs.gpus },
-        Demand::Auto => needs.gpus,
-    };
     let expected = stage.last.as_ref().and_then(|last| Duration::try_from_secs_f64(last.seconds).ok());
-    Candidate { index, cores, memory_bytes, gpus, group, urgency, expected }
+    Candidate { index, cores, memory_bytes, gpus: stage.gpus(), group, urgency, expected }
 }
 
 /// No machine state will ever let the stage start.
 pub(super) fn too_few_gpus(stage: &StageId, lacking: TooFewGpus) -> Failure {
     let TooFewGpus { wanted, fitting } = lacking;
-    let message = format!("`{stage}` needs {wanted} GPUs with enough memory; this build can use {fitting}");
+    let gpus = if wanted == 1 { "GPU" } else { "GPUs" };
+    let message = format!("`{stage}` needs {wanted} {gpus} with enough free memory; this machine gives {fitting}");
     Failure::environment("resources/gpus", message).help("look at what is there: llmflow devices")
 }
 
@@ -72,11 +65,12 @@ pub(super) fn hindrance(stage: &Planned, compute: &Compute) -> Option<Failure> {
         let names = stage.entry.takes_secrets().then(|| stage.entry.secrets(&stage.settled.params()))?;
         Secrets::read(&names).err()
     };
-    unmet(&stage.def.id, stage.def.resources(), compute).or_else(unset)
+    unmet(stage, compute).or_else(unset)
 }
 
 /// What this machine cannot give.
-fn unmet(stage: &StageId, wanted: &Resources, compute: &Compute) -> Option<Failure> {
+fn unmet(stage: &Planned, compute: &Compute) -> Option<Failure> {
+    let (wanted, is_foreign, stage) = (stage.def.resources(), stage.entry.is_foreign, &stage.def.id);
     let lacking = |code: &str, what: String, has: String| {
         Failure::environment(code, format!("`{stage}` demands {what}; this machine gives {has}"))
             .help("lower the number in `resources`, or write `auto`")
@@ -93,18 +87,35 @@ fn unmet(stage: &StageId, wanted: &Resources, compute: &Compute) -> Option<Failu
         let what = format!("{} of memory", gib(bytes));
         return Some(lacking("resources/memory", what, gib(compute.memory_bytes)));
     }
-    match wanted.gpus {
-        Demand::Exactly(gpus) if gpus > compute.usable_gpus => Some(
-            Failure::environment(
-                "resources/gpus",
-                format!(
-                    "`{stage}` demands {gpus} {}; this build can use {}",
-                    if gpus == 1 { "GPU" } else { "GPUs" },
-                    compute.usable_gpus
-                ),
-            )
-            .help("write `gpus: auto`, or see README: GPU"),
-        ),
-        _ => None,
+    let Demand::Exactly(gpus) = wanted.gpus else { return None };
+    lacking_gpus(stage, gpus, is_foreign, compute)
+}
+
+/// A program of the user's needs no kernels of this build.
+fn lacking_gpus(stage: &StageId, gpus: u32, is_foreign: bool, compute: &Compute) -> Option<Failure> {
+    let what = format!("`{stage}` demands {gpus} {}", if gpus == 1 { "GPU" } else { "GPUs" });
+    let (found, usable) = (compute.gpus.len() as u32, compute.usable_gpus);
+    let (has, help) = match is_foreign {
+        true if gpus > found => (format!("this machine gives {found}"), "look at what is there: llmflow devices"),
+        false if gpus > usable => (format!("this build can use {usable}"), "write `gpus: auto`, or see README: GPU"),
+        _ => return None,
+    };
+    Some(Failure::environment("resources/gpus", format!("{what}; {has}")).help(help))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Gpu;
+
+    #[test]
+    fn a_program_is_given_gpus_that_this_build_cannot_compute_on() {
+        let compute = Compute { gpus: vec![Gpu::default(); 2], ..Compute::default() };
+        let said = |gpus, is_foreign| lacking_gpus(&"train".into(), gpus, is_foreign, &compute);
+        assert_eq!(said(2, true), None);
+        assert_eq!(said(0, false), None);
+        let (program, own) = (said(3, true).unwrap(), said(1, false).unwrap());
+        assert_eq!(program.message, "`train` demands 3 GPUs; this machine gives 2");
+        assert_eq!(own.message, "`train` demands 1 GPU; this build can use 0");
     }
 }

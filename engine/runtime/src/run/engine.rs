@@ -682,6 +682,7 @@ impl Engine {
             params,
             inputs,
             seed: stage.settled.seed,
+            gpus: lease.gpus.iter().map(|ordinal| self.compute.gpus[*ordinal as usize].name.clone()).collect(),
             lease,
             key,
             components,

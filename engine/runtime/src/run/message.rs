@@ -24,6 +24,8 @@ pub struct Assignment {
     pub inputs: Reading,
     pub seed: u64,
     pub lease: Lease,
+    /// Names of the GPUs that it may use.
+    pub gpus: Vec<String>,
     pub key: Digest,
     pub components: Vec<Component>,
     /// How much there is to do.

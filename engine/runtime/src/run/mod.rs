@@ -265,6 +265,11 @@ fn machine_of(compute: &Compute) -> Machine {
     Machine { cores: compute.cores, memory_bytes: compute.memory_bytes, usable_gpus: compute.usable_gpus }
 }
 
+/// What a plan with something to do may compute on.
+async fn compute_for(plan: &Plan) -> Result<Compute, Failure> {
+    if plan.wants_gpus() { device::inventory().await } else { device::glance().await }
+}
+
 /// Runs today's file; picks up everything already done.
 ///
 /// # Errors
@@ -363,7 +368,7 @@ async fn carry(
     }
     check_disk(&plan, &home, &store)?;
     ask.is_news = plan.has_work() || !is_told(&plan, &store, &lineage).await?;
-    let compute = if plan.has_work() { device::inventory().await? } else { limits };
+    let compute = if plan.has_work() { compute_for(&plan).await? } else { limits };
     check_demands(&plan, &compute)?;
     let place = engine::Place { home, store, lineage };
     let withheld = Withheld::of_plan(registry, &plan);
@@ -446,7 +451,7 @@ pub async fn plan(options: Options, registry: &Registry) -> Result<Planning, Err
     if plan.found_anew > 0 && still_stands(&plan, &store) {
         stood.keep(&store, plan.records());
     }
-    let compute = if plan.has_work() { device::inventory().await? } else { limits };
+    let compute = if plan.has_work() { compute_for(&plan).await? } else { limits };
     check_disk(&plan, &home, &store)?;
     check_demands(&plan, &compute)?;
     Ok(Planning { plan: plan.view(), pipeline: plan.pipeline.name, compute })

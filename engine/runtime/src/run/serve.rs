@@ -69,6 +69,7 @@ pub async fn serve(
         inputs: vec![(served.port, vec![Read { digest, label: None }])],
         seed: 0,
         lease: Lease { cores: limits.cores, memory_bytes: limits.memory_bytes, gpus: Vec::new(), gpu_memory_bytes: 0 },
+        gpus: Vec::new(),
         key: digest,
         components: Vec::new(),
         amount: Work::Unknown,

@@ -24,6 +24,7 @@ use llmflow_contract::{
 
 use super::message::{Assignment, FromWorker, Metrics, ToWorker};
 use crate::{
+    device,
     event::{Effort, now_ms},
     owner, remote,
     store::{Checkpoints, KeyRecord, Stamp, Store},
@@ -286,7 +287,7 @@ impl WorkerHost<'_> {
             seconds,
             effort: None,
             attempt: self.assignment.attempt,
-            machine: crate::machine_name(),
+            machine: device::machine_name(&self.assignment.gpus),
             at_ms: now_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };

@@ -159,9 +159,9 @@ impl Program {
         command.args(&self.argv[1..]).current_dir(&self.folder).process_group(group.id());
         command.env_clear().env("HOME", &self.home).env("TMPDIR", self.home.join("tmp")).env("LANG", "C.UTF-8");
         command.env("CUDA_VISIBLE_DEVICES", &self.gpus);
-        if let Some(path) = std::env::var_os("PATH") {
-            command.env("PATH", path);
-        }
+        // In this order the driver numbered the GPUs that the lease names.
+        let given = ["PATH", "CUDA_DEVICE_ORDER"].map(|name| Some((name, std::env::var_os(name)?)));
+        command.envs(given.into_iter().flatten());
         command.envs(&self.env);
         command.envs(self.secrets.iter().map(|(name, secret)| (name, secret.expose())));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

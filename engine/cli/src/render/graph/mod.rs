@@ -156,6 +156,8 @@ mod tests {
             will: Will::Waits { on: Vec::new() },
             seconds: None,
             memory_bytes: 0,
+            gpus: 0,
+            is_foreign: false,
             disk_bytes: 0,
         };
         PlanView { stages: lines.iter().map(stage).collect() }

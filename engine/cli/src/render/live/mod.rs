@@ -261,6 +261,8 @@ mod tests {
             will: Will::Run { key: Some(key), because: Vec::new(), asked: None },
             seconds: Some(100.0),
             memory_bytes: 1 << 30,
+            gpus: 0,
+            is_foreign: false,
             disk_bytes: 1 << 30,
         };
         let names = ["base", "rows", "sft", "eval_base", "merged", "pairs", "gguf"];

@@ -58,7 +58,7 @@ fn facts(data: &ReportData) -> Vec<(String, String)> {
         );
     }
     let names: Vec<String> = compute.gpus.iter().map(|gpu| gpu.name.clone()).collect();
-    add("GPUs", gpus(&names, compute.usable_gpus));
+    add("GPUs", gpus(&names, data.machine.gpus_used));
     add("file", data.source.path.display().to_string());
     add("home", data.machine.home.display().to_string());
     let published: Vec<String> = data.published.iter().map(|path| path.display().to_string()).collect();
@@ -67,12 +67,12 @@ fn facts(data: &ReportData) -> Vec<(String, String)> {
 }
 
 /// A GPU that was there and not used is said.
-fn gpus(found: &[String], usable: u32) -> String {
+fn gpus(found: &[String], used: u32) -> String {
     let names = listed(found);
-    match (found.len(), usable as usize) {
+    match (found.len(), used as usize) {
         (0, _) => "none".to_owned(),
         (_, 0) => format!("{names}: found, not used"),
-        (count, usable) if usable < count => format!("{names}: {usable} of {count} used"),
+        (count, used) if used < count => format!("{names}: {used} of {count} used"),
         _ => names,
     }
 }

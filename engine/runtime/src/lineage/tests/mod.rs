@@ -34,6 +34,8 @@ fn view(stage: &str, because: Vec<Change>) -> StageView {
         will: Will::Run { key: Some(Digest::of(b"key")), because, asked: None },
         seconds: None,
         memory_bytes: 0,
+        gpus: 0,
+        is_foreign: false,
         disk_bytes: 0,
     }
 }
