@@ -146,8 +146,7 @@ impl Engine {
             _ => retry.backoff.saturating_mul(2u32.pow(doublings)),
         };
         let pause = pause.min(LONGEST_BACKOFF);
-        self.set(index, State::Ready);
-        self.pausing.insert((Instant::now() + pause, index));
+        self.set(index, State::Pausing(Instant::now() + pause));
         self.emit(Some(index), What::Failed { failure, retry_in_ms: Some(pause.as_millis() as u64) });
     }
 
@@ -163,7 +162,6 @@ impl Engine {
                 self.set(index, State::Interrupted);
             }
         }
-        self.pausing.clear();
         Ok(())
     }
 
@@ -196,9 +194,7 @@ impl Engine {
             }
         }
         self.look_elsewhere().await?;
-        let now = Instant::now();
-        while let Some((until, index)) = self.pausing.first().copied().filter(|(until, _)| *until <= now) {
-            self.pausing.remove(&(until, index));
+        while let Some(index) = self.turns.pause_over(Instant::now()) {
             self.queue(index);
         }
         Ok(())

@@ -5,6 +5,7 @@
 //! Start at [`run`].
 
 mod attempt;
+mod begin;
 mod demand;
 mod engine;
 mod executor;
@@ -12,6 +13,7 @@ mod finish;
 mod message;
 mod pool;
 mod publish;
+mod queue;
 mod record;
 mod schedule;
 mod secret;
@@ -19,6 +21,7 @@ mod serve;
 mod state;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod unchanged;
 mod worker;
 

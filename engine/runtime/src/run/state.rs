@@ -1,6 +1,6 @@
 //! The states of a run's stages.
 
-use llmflow_contract::{Class, Failure};
+use llmflow_contract::{Class, Digest, Failure};
 use tokio::time::Instant;
 
 use super::pool::WorkerId;
@@ -11,9 +11,12 @@ use crate::event::{Finished, What};
 pub(super) enum State {
     /// Something it needs has not ended.
     Waiting,
-    /// Every input exists, the key is known and has no record. It may pause before another attempt, or be held: its key
-    /// is being worked on elsewhere.
-    Ready,
+    /// All it reads exists and its key is known; whether that has a record shows once nothing holds it.
+    Held(Holder),
+    /// Its key has no record, and it may work on that: the scheduler has it.
+    Queued,
+    /// Its last attempt failed, and another follows at this moment.
+    Pausing(Instant),
     Running(Attempt),
     Ran(Finished),
     /// A record with its key stands. Nothing will run.
@@ -33,6 +36,17 @@ pub(super) enum State {
     Interrupted,
 }
 
+/// What keeps a stage from its key.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Holder {
+    /// Another stage of this run is at the same key.
+    Stage(Digest),
+    /// Another run is, or gc at the store: since when it waits, and whether the user knows.
+    Run { since: Instant, is_told: bool },
+    /// As many stages as may be are at their keys.
+    Crowd,
+}
+
 /// One try of a stage, under way.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
@@ -44,7 +58,11 @@ pub(super) struct Attempt {
 
 impl State {
     pub fn is_over(&self) -> bool {
-        !matches!(self, Self::Waiting | Self::Ready | Self::Running(_))
+        !matches!(self, Self::Waiting | Self::Held(_)) && !self.has_claim()
+    }
+    /// Whether nobody else may work on its key.
+    pub fn has_claim(&self) -> bool {
+        matches!(self, Self::Queued | Self::Pausing(_) | Self::Running(_))
     }
     /// Whether stages that come after it may still run.
     pub fn lets_go_on(&self) -> bool {
@@ -61,7 +79,7 @@ impl State {
     /// What is told when a stage comes to this state; `attempt` counts from 1.
     pub fn told(&self, attempt: u32) -> Option<What> {
         match self {
-            Self::Waiting | Self::Ready => None,
+            Self::Waiting | Self::Held(_) | Self::Queued | Self::Pausing(_) => None,
             Self::Interrupted => Some(What::Interrupted),
             Self::Running(_) => Some(What::Started { attempt }),
             Self::Ran(finished) => Some(What::Finished(finished.clone())),
