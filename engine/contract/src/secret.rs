@@ -102,6 +102,21 @@ impl Scrubber {
             false => text,
         })
     }
+
+    /// A text whose end was cut off, without what a value may begin with there.
+    pub fn trim_cut<'a>(&self, text: &'a str) -> &'a str {
+        let mut kept = text;
+        // What is left may end in a part of another.
+        while let Some(part) = self.0.iter().filter_map(|hidden| begun(kept, hidden)).max() {
+            kept = &kept[..kept.len() - part];
+        }
+        kept
+    }
+}
+
+/// Bytes of the longest end of a text that `hidden` begins with.
+fn begun(text: &str, hidden: &str) -> Option<usize> {
+    (1..=hidden.len()).rev().find(|end| hidden.is_char_boundary(*end) && text.ends_with(&hidden[..*end]))
 }
 
 /// As those write JSON who keep to ASCII: Python, for one.
@@ -146,6 +161,21 @@ mod tests {
             ("s3cr3t\"vä\\l and s3cr3t".to_owned(), "*** and ***"),
         ] {
             assert_eq!(scrubber.scrub(&text), expected, "{text}");
+        }
+    }
+    #[test]
+    fn a_cut_text_ends_before_what_may_be_a_secret() {
+        let scrubber = Scrubber::new(["s3cr3t\"välue", "abcabd", "xs3"]);
+        for (text, expected) in [
+            ("key s3cr3t\"v", "key "),
+            ("key s3cr3t\\\"v\\u00e", "key "),
+            ("abcabd", ""),
+            ("abcab", ""),
+            ("key xs3cr", "key "),
+            ("key s3cr3t, said", "key s3cr3t, said"),
+            ("", ""),
+        ] {
+            assert_eq!(scrubber.trim_cut(text), expected, "{text}");
         }
     }
 }

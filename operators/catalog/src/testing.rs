@@ -76,6 +76,10 @@ impl TestHost {
     pub fn remembered(&self) -> usize {
         self.memo.lock().expect("no test panicked").len()
     }
+    /// All that was remembered.
+    pub fn memory(&self) -> Vec<u8> {
+        self.memo.lock().expect("no test panicked").values().flatten().copied().collect()
+    }
     /// From now on the stage is asked to stop.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::SeqCst);

@@ -2,26 +2,24 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{BufReader, Read},
+    fs::{self, File, FileType},
     path::{Path, PathBuf},
 };
 
-use llmflow_contract::{AnyMade, Context, Digest, Facts, Failure, Kind, Port, Report, kinds};
+use llmflow_contract::{AnyMade, Context, Facts, Failure, Kind, Port, kinds};
 use llmflow_dataset::{DatasetWriter, Fate, Numbering, Row, RowId, RowKind, TraceRecord, TraceWriter};
-use llmflow_model::{TextTokenizer, weights::gguf::GgufFile};
+use llmflow_model::weights::gguf::GgufFile;
 use serde_json::{Map, Value};
 
-use super::heard::{Line, listen};
+use super::{
+    facts::{model_facts, report_facts, tokenizer_facts},
+    heard::{Line, listen},
+};
 
 /// Kinds other than datasets that a program may leave.
 pub(crate) const KINDS: [&str; 6] = ["model", "adapter", "tokenizer", "gguf", "report", "files"];
 /// Bytes of one row.
 pub(crate) const ROW_BYTES: usize = 64 << 20;
-/// Bytes of a JSON file that is read whole.
-const JSON_BYTES: u64 = 256 << 20;
-/// Bytes of the header of a safetensors file, fixed by the format.
-const HEADER_BYTES: u64 = 100_000_000;
 
 /// One output: its name, its kind, the folder that becomes the artifact, and the path the program is given.
 pub(crate) struct Left {
@@ -86,8 +84,42 @@ impl Left {
     }
 
     fn bad(&self, why: impl std::fmt::Display) -> Failure {
-        let message = format!("what the command left at `{{out.{}}}` is no {}: {why}", self.port, self.kind);
+        // The folder is gone when this is read: its place has a name that stays.
+        let name = format!("{{out.{}}}", self.port);
+        let paths = [&self.path, &self.folder].map(|path| path.display().to_string());
+        let why = paths.iter().fold(why.to_string(), |why, path| why.replace(path, &name));
+        let message = format!("what the command left at `{name}` is no {}: {why}", self.kind);
         Failure::input("command/bad-output", message).param(&format!("outputs.{}", self.port))
+    }
+
+    /// What lies at the output itself (`inside` is empty) or in it, and cannot be kept.
+    fn odd(&self, inside: &Path, found: FileType) -> Failure {
+        let name = match inside.as_os_str().is_empty() {
+            true => "it".to_owned(),
+            false => format!("`{{out.{}}}/{}`", self.port, inside.display()),
+        };
+        match found {
+            found if found.is_symlink() => {
+                self.bad(format!("{name} is a link")).help("copy what it leads to: `cp -rL` does")
+            }
+            _ if inside.to_str().is_none() => self.bad(format!("{name} is a name that is no UTF-8")).help("rename it"),
+            _ => self.bad(format!("{name} is neither file nor folder")).help("leave files and folders alone"),
+        }
+    }
+
+    /// A file where the program was given the path of a file, a folder where it was that of a folder.
+    fn check_sort(&self, is_folder: bool) -> Result<(), Failure> {
+        match (self.path == self.folder, is_folder) {
+            (true, false) => {
+                let help = format!("write into the folder that is there: `{{out.{}}}/NAME`", self.port);
+                Err(self.bad("it is a file").help(help))
+            }
+            (false, true) if self.kind.is_dataset() => {
+                Err(self.bad("it is a folder").help("write JSON Lines to the path: a JSON object a line"))
+            }
+            (false, true) => Err(self.bad("it is a folder").help("write one file, to the path itself")),
+            _ => Ok(()),
+        }
     }
 
     /// Its regular files. A link or a device is refused: what it shows is not what would be kept.
@@ -99,15 +131,19 @@ impl Left {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(Failure::io("reading", &path, &error)),
             };
-            if meta.is_dir() {
-                for entry in fs::read_dir(&path).map_err(|error| Failure::io("listing", &path, &error))? {
-                    open.push(entry.map_err(|error| Failure::io("listing", &path, &error))?.path());
-                }
-            } else if meta.is_file() && path.to_str().is_some() {
+            let (found, inside) = (meta.file_type(), path.strip_prefix(&self.path).unwrap_or(&path));
+            if !(found.is_dir() || found.is_file() && inside.to_str().is_some()) {
+                return Err(self.odd(inside, found));
+            }
+            if path == self.path {
+                self.check_sort(found.is_dir())?;
+            }
+            if found.is_file() {
                 files.push(path);
-            } else {
-                let name = path.strip_prefix(&self.folder).unwrap_or(&path).display().to_string();
-                return Err(self.bad(format!("`{name}` is a link or no file with a UTF-8 name")));
+                continue;
+            }
+            for entry in fs::read_dir(&path).map_err(|error| Failure::io("listing", &path, &error))? {
+                open.push(entry.map_err(|error| Failure::io("listing", &path, &error))?.path());
             }
         }
         Ok(files)
@@ -118,7 +154,7 @@ impl Left {
         let file = File::open(&self.path).map_err(|error| Failure::io("reading", &self.path, &error))?;
         let mut writer = DatasetWriter::in_folder(self.folder.clone(), kind);
         let (mut numbering, mut number, mut failure) = (Numbering::new(), 0, None);
-        listen(file, ROW_BYTES, |line| {
+        let heard = listen(file, ROW_BYTES, |line| {
             number += 1;
             let mut one = || {
                 if number % 512 == 0 {
@@ -140,6 +176,7 @@ impl Left {
         if let Some(failure) = failure {
             return Err(failure);
         }
+        heard.map_err(|error| Failure::io("reading", &self.path, &error))?;
         writer.finish::<kinds::AnyDataset>(facts).map(llmflow_contract::Made::into_any)
     }
 }
@@ -190,97 +227,4 @@ fn sizes(path: &Path) -> u64 {
         Ok(meta) => meta.len(),
         Err(_) => 0,
     }
-}
-
-fn read_json(path: &Path) -> Result<Value, String> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let size_bytes = fs::metadata(path).map_err(|_| format!("it has no `{name}`"))?.len();
-    if size_bytes > JSON_BYTES {
-        return Err(format!("`{name}` has {size_bytes} bytes, more than {JSON_BYTES}"));
-    }
-    let file = File::open(path).map_err(|error| format!("`{name}`: {error}"))?;
-    serde_json::from_reader(BufReader::new(file)).map_err(|error| format!("`{name}` is no JSON: {error}"))
-}
-
-/// The facts of a folder of safetensors, whatever its architecture: from its config and the headers of its weights.
-fn model_facts(folder: &Path, config: &str) -> Result<Facts, String> {
-    let config = read_json(&folder.join(config))?;
-    if !config.is_object() {
-        return Err("its config is no JSON object".into());
-    }
-    let mut weights: Vec<PathBuf> = fs::read_dir(folder)
-        .map_err(|error| error.to_string())?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"))
-        .collect();
-    weights.sort();
-    if weights.is_empty() {
-        return Err("it has no `.safetensors` file".into());
-    }
-    let mut parameters = 0;
-    for path in &weights {
-        parameters += parameters_of(path)
-            .map_err(|why| format!("`{}` {why}", path.file_name().unwrap_or_default().to_string_lossy()))?;
-    }
-    let tokenizer = if folder.join("tokenizer.json").exists() { tokenizer_facts(folder)? } else { Facts::default() };
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    Ok(Facts {
-        architecture: text(&config["architectures"][0]),
-        parameters: Some(parameters),
-        vocab: config["vocab_size"].as_u64(),
-        context: config["max_position_embeddings"].as_u64(),
-        dtype: text(&config["dtype"]).or_else(|| text(&config["torch_dtype"])),
-        ..tokenizer
-    })
-}
-
-/// Numbers in all tensors of a safetensors file, whose header must agree with its length.
-fn parameters_of(path: &Path) -> Result<u64, String> {
-    let mut file = File::open(path).map_err(|error| error.to_string())?;
-    let size_bytes = file.metadata().map_err(|error| error.to_string())?.len();
-    let cut = |_| "is cut short".to_owned();
-    let mut length = [0u8; 8];
-    file.read_exact(&mut length).map_err(cut)?;
-    let length = u64::from_le_bytes(length);
-    if length > HEADER_BYTES {
-        return Err("is no safetensors file".into());
-    }
-    let mut header = vec![0u8; length as usize];
-    file.read_exact(&mut header).map_err(cut)?;
-    let header: Map<String, Value> =
-        serde_json::from_slice(&header).map_err(|error| format!("has a header that is no JSON: {error}"))?;
-    let (mut parameters, mut end) = (0u64, 0u64);
-    for (name, tensor) in header.iter().filter(|(name, _)| *name != "__metadata__") {
-        let lacking = || format!("has a tensor `{name}` without shape or place");
-        let shape = tensor["shape"].as_array().ok_or_else(lacking)?;
-        let numbers = shape.iter().try_fold(1u64, |product, size| product.checked_mul(size.as_u64()?));
-        let place = tensor["data_offsets"][1].as_u64();
-        let (numbers, place) = numbers.zip(place).ok_or_else(lacking)?;
-        (parameters, end) = (parameters.saturating_add(numbers), end.max(place));
-    }
-    if length.saturating_add(8).saturating_add(end) != size_bytes {
-        return Err(format!(
-            "has {size_bytes} bytes, its header promises {}",
-            length.saturating_add(8).saturating_add(end)
-        ));
-    }
-    Ok(parameters)
-}
-
-fn report_facts(path: &Path) -> Result<Facts, String> {
-    let json = read_json(path)?;
-    if !json.is_object() {
-        return Err("it is no JSON object".into());
-    }
-    serde_json::from_value::<Report>(json).map(|_| Facts::default()).map_err(|error| error.to_string())
-}
-
-fn tokenizer_facts(folder: &Path) -> Result<Facts, String> {
-    let tokenizer = TextTokenizer::from_folder(folder).map_err(|error| error.to_string())?;
-    Ok(Facts {
-        tokenizer: Some(Digest::of_json(tokenizer.json())),
-        chat_template: tokenizer.template().map(|template| Digest::of(template.as_bytes())),
-        vocab: Some(tokenizer.vocab_size() as u64),
-        ..Facts::default()
-    })
 }

@@ -5,9 +5,11 @@
 //! Start at [`command`]; `data.map` runs its command the same way.
 
 pub mod command;
+mod facts;
 mod group;
 pub(crate) mod heard;
 pub(crate) mod left;
 pub(crate) mod placeholder;
 pub(crate) mod program;
+mod safetensors;
 pub(crate) mod script;

@@ -36,7 +36,7 @@ const TICK_MS: u16 = 50;
 /// Between two looks at what it writes.
 const WATCH: Duration = Duration::from_secs(1);
 /// From the request to end to the kill.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// Bytes of one line in the log.
 const LOG_LINE_BYTES: usize = 16 << 10;
 /// Bytes of the log of one stage; what comes after is read and thrown away.
@@ -132,16 +132,18 @@ impl Program {
             let heard = heard;
             let stdout = child.stdout.take().map(|stream| Until { stream, is_over: &is_over });
             let stderr = child.stderr.take().map(|stream| Until { stream, is_over: &is_over });
-            let forward = |sender: SyncSender<Heard>| move |line| sender.send(line).is_ok();
-            let (to_out, to_err) = (forward(sender.clone()), forward(sender));
-            scope.spawn(move || stdout.map(|stream| listen(stream, line_bytes, |line| to_out(Heard::Out(line)))));
-            scope.spawn(move || stderr.map(|stream| listen(stream, LOG_LINE_BYTES, |line| to_err(Heard::Err(line)))));
+            let own = sender.clone();
+            scope.spawn(move || forward(stdout, line_bytes, &own, Heard::Out));
+            scope.spawn(move || forward(stderr, LOG_LINE_BYTES, &sender, Heard::Err));
             let mut tail = VecDeque::new();
             let mut take = |heard| match heard {
                 Heard::Out(line) => out(line),
                 Heard::Err(line) => {
                     self.say(&line, &mut tail);
                     Ok(())
+                }
+                Heard::Broken(error) => {
+                    Err(Failure::environment("command/stream", "what the command says cannot be read").cause(error))
                 }
             };
             let status = follow(ctx, &mut child, &group, &heard, &mut take, watch)?;
@@ -204,7 +206,7 @@ impl Program {
     }
 
     fn say(&self, line: &Line, tail: &mut VecDeque<String>) {
-        let text = line.text();
+        let text = self.text(line);
         self.log(&text);
         if !text.trim().is_empty() {
             if tail.len() == TAIL_LINES {
@@ -212,6 +214,19 @@ impl Program {
             }
             tail.push_back(self.scrub(&text).chars().take(TAIL_CHARS).collect());
         }
+    }
+
+    /// What stands on a line; of one that was cut, without an end that may be a part of a secret.
+    pub fn text(&self, line: &Line) -> String {
+        match line.is_cut {
+            true => format!("{}…", self.scrubber.trim_cut(&line.text())),
+            false => line.text().into_owned(),
+        }
+    }
+
+    /// The same without the values of secrets.
+    pub fn clean(&self, line: &Line) -> String {
+        self.scrub(&self.text(line))
     }
 
     /// A text without the values of secrets.
@@ -272,6 +287,14 @@ impl<R: Read + AsFd> Read for Until<'_, R> {
     }
 }
 
+/// Passes on what a stream says until it ends or nobody listens.
+fn forward(stream: Option<impl Read>, line_bytes: usize, sender: &SyncSender<Heard>, heard: impl Fn(Line) -> Heard) {
+    let Some(stream) = stream else { return };
+    if let Err(error) = listen(stream, line_bytes, |line| sender.send(heard(line)).is_ok()) {
+        let _ = sender.send(Heard::Broken(error)); // nobody listens: nobody is told
+    }
+}
+
 /// Hears a program out until it has ended and said all.
 fn follow(
     ctx: &Context,
@@ -304,7 +327,7 @@ fn follow(
         }
         looked = Instant::now();
         if ctx.cancelled() {
-            end_politely(child, group);
+            end_politely(child, group, heard, take);
             return Err(Failure::cancelled());
         }
         if watched.elapsed() >= WATCH {
@@ -320,12 +343,28 @@ fn follow(
     }
 }
 
-/// Gives it time to save.
-fn end_politely(child: &mut Child, group: &Group) {
+/// Gives it time to save, and hears what it says of that.
+fn end_politely(
+    child: &mut Child,
+    group: &Group,
+    heard: &mpsc::Receiver<Heard>,
+    take: &mut dyn FnMut(Heard) -> Result<(), Failure>,
+) {
     group.terminate();
-    let asked = Instant::now();
-    while asked.elapsed() < GRACE && matches!(child.try_wait(), Ok(None)) {
-        std::thread::sleep(TICK);
+    let (asked, mut is_silent) = (Instant::now(), false);
+    // A child of its own that still saves holds the streams open.
+    while asked.elapsed() < GRACE && (!is_silent || matches!(child.try_wait(), Ok(None))) {
+        if is_silent {
+            std::thread::sleep(TICK);
+            continue;
+        }
+        match heard.recv_timeout(TICK) {
+            Ok(line) => {
+                let _ = take(line); // it ends as asked, whatever it says
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => is_silent = true,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use llmflow_contract::{Context, Digest, Facts, Failure, Funnel, Hasher};
+use llmflow_contract::{Context, Digest, Facts, Failure, Funnel, Hasher, Lease};
 use llmflow_dataset::{Dataset, DatasetWriter, Judged, Row, TraceWriter, map_batches};
 
 use super::{
@@ -12,6 +12,7 @@ use super::{
 use crate::{
     data::report_counts,
     run::{
+        heard::Line,
         left::ROW_BYTES,
         placeholder,
         program::Program,
@@ -29,18 +30,26 @@ pub(super) fn run(params: &Params, inputs: &In, ctx: &Context) -> Result<Out, Fa
     let asker = Asker::new(params, ctx, &files)?;
     let mut writer = DatasetWriter::create(ctx, "data", kind)?;
     let trace = TraceWriter::create(ctx)?;
-    let size = (params.batch as usize, ctx.lease().cores as usize);
+    let size = (params.batch as usize, at_once(ctx.lease()));
     let funnel =
         map_batches(ctx, &dataset, &mut writer, trace, size, |batch: &[Row]| -> Result<Vec<Judged>, Failure> {
             let (question, given) = asker.answer(batch)?;
-            let judged = answer::judge(kind, params.on_bad_row, batch, &given)?;
+            let clean = |line: &Line| asker.program.clean(line);
+            let judged = answer::judge(kind, params.on_bad_row, batch, given, &clean)?;
             // Kept once it is known to be one.
-            question.map_or(Ok(()), |question| ctx.remember(question.bytes(), &given))?;
-            Ok(judged)
+            if let Some((question, kept)) = question.zip(judged.kept) {
+                ctx.remember(question.bytes(), &kept)?;
+            }
+            Ok(judged.rows)
         })?;
     report(ctx, funnel)?;
     let facts = spec::facts_of(inputs.data.facts());
     Ok(Out { data: writer.finish(Facts { rows: None, ..facts })? })
+}
+
+/// Batches side by side. Each start loads its own model, so that those on one GPU are taken in turn.
+fn at_once(lease: &Lease) -> usize {
+    if lease.gpus.is_empty() { lease.cores as usize } else { 1 }
 }
 
 /// The program, and all of a question but its rows.
@@ -82,7 +91,7 @@ impl<'a> Asker<'a> {
             return Ok((None, answer));
         }
         let mut answer = Vec::new();
-        let mut take = |line: crate::run::heard::Line| {
+        let mut take = |line: Line| {
             if answer.len() + line.bytes.len() >= ANSWER_BYTES {
                 let message = format!("the command gave back more than {} MB for one batch", ANSWER_BYTES >> 20);
                 return Err(Failure::input("command/too-much", message).param("batch").help("lower `batch`"));

@@ -21,7 +21,7 @@ use crate::{
 pub struct Params {
     /// The program and its arguments, a word each; no shell reads them. `{seed}`, `{scratch}` and `{cores}` are replaced.
     pub command: Vec<String>,
-    /// Scripts and folders of scripts, relative to the pipeline file: copied to where the program runs, keyed by content.
+    /// Scripts and folders of scripts, relative to the pipeline file: copied to where the program runs, keyed by content. Of a folder hidden entries, `__pycache__`, links to folders and special files are left out.
     #[serde(default)]
     #[schemars(extend("x-role" = "source"))]
     pub files: Vec<String>,

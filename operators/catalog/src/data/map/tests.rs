@@ -1,11 +1,14 @@
 use std::fs;
 
-use llmflow_contract::{Artifact, Class, Failure, Numerics, Operator as _};
+use llmflow_contract::{Artifact, Class, Context, Failure, Lease, Numerics, Operator as _};
 use llmflow_dataset::{Content, Dataset, Fate, Meta, Row, RowKind, TraceReader, TraceRecord};
 use serde_json::{Value, json};
 
-use super::{Map, Params, spec::In};
-use crate::testing::{TestHost, artifact, known};
+use super::{Map, Params, answer, spec::In};
+use crate::{
+    data::load::OnBadRow,
+    testing::{TestHost, artifact, known},
+};
 
 fn text(text: &str) -> Row {
     Row::new(Content::Text(text.into()), Meta::new())
@@ -47,7 +50,7 @@ fn rows_come_back_kept_changed_made_or_not_at_all_and_the_law_holds() {
 }
 
 #[test]
-fn answers_are_remembered_and_rows_that_were_appended_are_the_only_ones_asked_anew() {
+fn answers_are_remembered_and_batches_with_new_rows_are_the_only_ones_asked_anew() {
     let host = TestHost::new();
     let count = host.base().join("starts");
     let starts = || fs::read_to_string(&count).map_or(0, |text| text.lines().count());
@@ -98,6 +101,57 @@ fn a_malformed_answer_fails_with_its_line_or_sets_aside_what_it_came_from() {
     }
 }
 
+/// Gives rows back, and for one with `bad` in it `$1`, which it ends with a secret.
+const SPILLS: &str = r#"echo start >> "$2"; while read -r line; do
+    case $line in *bad*) printf "$1"'%s\n' "$KEY" ;; *) printf '%s\n' "$line" ;; esac; done"#;
+
+#[test]
+fn a_line_with_a_secret_that_is_no_row_is_told_and_remembered_without_a_part_of_it() {
+    let host = TestHost::new();
+    host.set_secret("PAID", "S3cretHalfOne");
+    let count = host.base().join("starts");
+    let does = |printed: &str, on_bad_row: &str| {
+        let more = json!({"secrets": {"KEY": "${secret.PAID}"}, "on_bad_row": on_bad_row});
+        params(&["sh", "-c", SPILLS, "sh", printed, count.to_str().unwrap()], more)
+    };
+    // At the 400th character the excerpt ends.
+    let failure = map(&host, does(&"x".repeat(395), "fail"), &["one", "bad"]).unwrap_err();
+    assert!(failure.causes[0].contains("xx***") && !format!("{failure:?}").contains("S3c"), "{failure:?}");
+
+    let first = map(&host, does("nonsense ", "set_aside"), &["one", "bad"]).unwrap();
+    assert_eq!((texts(&first.0), first.1[1].verdict), (vec!["one".to_owned()], Fate::SetAside));
+    let memory = String::from_utf8(host.memory()).unwrap();
+    assert!(memory.contains("nonsense ***\n") && !memory.contains("S3c"), "{memory}");
+    let again = map(&host, does("nonsense ", "set_aside"), &["one", "bad"]).unwrap();
+    assert_eq!((again, fs::read_to_string(&count).unwrap().lines().count()), (first, 2), "recalled and judged alike");
+}
+
+#[test]
+fn an_answer_that_is_another_without_its_secrets_is_not_remembered() {
+    let batch = [text("a")];
+    let kept = |clean: &str| {
+        let clean = |_: &_| clean.to_owned();
+        answer::judge(RowKind::Text, OnBadRow::SetAside, &batch, b"nonsense\n".to_vec(), &clean).unwrap().kept
+    };
+    assert_eq!(kept("nonsense"), Some(b"nonsense\n".to_vec()));
+    assert_eq!(kept("***"), Some(b"***\n".to_vec()));
+    assert_eq!(kept(&batch[0].to_json().to_string()), None);
+}
+
+#[test]
+fn starts_on_a_gpu_take_turns() {
+    let host = TestHost::new();
+    let lock = host.base().join("lock");
+    // Two side by side meet at the folder; one of them fails.
+    let does = r#"mkdir "$1" || exit 9; sleep 0.2; cat; rmdir "$1""#;
+    let does = params(&["sh", "-c", does, "sh", lock.to_str().unwrap()], json!({"batch": 1}));
+    let inner = host.context();
+    let lease = Lease { gpus: vec![0], ..inner.lease().clone() };
+    let ctx = Context::new(&host, inner.seed(), lease, inner.scratch().to_owned(), host.base());
+    let data = Artifact::new(host.dataset(RowKind::Text, [text("a"), text("b"), text("c")]));
+    Map::run(does, In { data }, &ctx).unwrap();
+}
+
 #[test]
 fn another_kind_can_come_back() {
     let host = TestHost::new();
@@ -129,6 +183,8 @@ fn a_mistake_is_refused_at_planning() {
         (&[], Value::Null, "command"),
         (&["cat"], json!({"out": "dataset/chatt"}), "out"),
         (&["cat"], json!({"files": ["absent"]}), "files"),
+        (&["cat"], json!({"env": {"CUDA_VISIBLE_DEVICES": "0"}}), "env"),
+        (&["cat"], json!({"secrets": {"CUDA_VISIBLE_DEVICES": "${secret.GPUS}"}}), "secrets"),
     ] {
         let failure = Map::plan(&mut params(command, more), &known).unwrap_err();
         assert_eq!(failure.param.as_deref(), Some(param));

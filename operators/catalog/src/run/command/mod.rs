@@ -3,6 +3,7 @@
 mod protocol;
 mod run;
 mod spec;
+mod stamp;
 #[cfg(test)]
 mod tests;
 

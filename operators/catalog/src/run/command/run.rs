@@ -13,6 +13,7 @@ use llmflow_dataset::{Dataset, TraceWriter, write_jsonl};
 use super::{
     protocol::Listener,
     spec::{self, Params},
+    stamp::Stamped,
 };
 use crate::{
     data::count_of,
@@ -34,10 +35,12 @@ pub(super) fn run(params: &Params, inputs: Bound, ctx: &Context) -> Result<Named
     for name in ["in", "out"] {
         make_folder(&ctx.scratch().join(name))?;
     }
-    let mut paths = BTreeMap::new();
+    let (mut paths, mut stamped) = (BTreeMap::new(), Vec::new());
     for (port, artifact) in &inputs {
         ctx.check()?;
-        paths.insert(format!("in.{port}"), hand_over(ctx, port, artifact, params.raw)?);
+        let path = hand_over(ctx, port, artifact, params.raw)?;
+        stamped.extend(Stamped::all(port, artifact, &path)?);
+        paths.insert(format!("in.{port}"), path);
     }
     let outputs: Vec<Left> =
         params.ports().map(|(port, kind)| Left::prepare(ctx, port, kind)).collect::<Result<_, _>>()?;
@@ -45,6 +48,7 @@ pub(super) fn run(params: &Params, inputs: Bound, ctx: &Context) -> Result<Named
 
     let mut listener = Listener::new(ctx, &params.metrics);
     start(params, ctx, &paths, &outputs, &mut listener)?;
+    stamped.iter().try_for_each(Stamped::check)?;
 
     let models = inputs.iter().filter(|(_, artifact)| artifact.kind().as_str() == "model").map(|(port, _)| port);
     let base = params.base(models)?.map(|port| inputs[port].digest);
@@ -94,7 +98,7 @@ fn start(
     let files = script::find_again(&params.files, ctx)?;
     let program = Program::new(ctx, argv, env, &params.secrets, &files)?;
     let mut hear = |line: crate::run::heard::Line| {
-        let text = line.text();
+        let text = program.text(&line);
         if let Some(said) = listener.hear(&text, &|name| program.scrub(name)) {
             program.log(&said);
         }

@@ -19,7 +19,7 @@ use crate::run::{left, placeholder, script};
 pub struct Params {
     /// The program and its arguments, a word each; no shell reads them. `{in.NAME}`, `{out.NAME}`, `{seed}`, `{scratch}` and `{cores}` are replaced.
     pub command: Vec<String>,
-    /// Scripts and folders of scripts, relative to the pipeline file: copied to where the program runs, keyed by content.
+    /// Scripts and folders of scripts, relative to the pipeline file: copied to where the program runs, keyed by content. Of a folder hidden entries, `__pycache__`, links to folders and special files are left out.
     #[serde(default)]
     #[schemars(extend("x-role" = "source"))]
     pub files: Vec<String>,
@@ -165,7 +165,10 @@ pub(crate) fn check_program(command: &[String], example: &str) -> Result<(), Fai
     }
 }
 
-/// Names that an environment can hold.
+/// Variables that say which GPUs the stage was leased.
+const LEASED: [&str; 2] = ["CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"];
+
+/// Names that an environment can hold, and that are not the lease's.
 pub(crate) fn check_variables(
     env: &BTreeMap<String, String>,
     secrets: &BTreeMap<String, SecretName>,
@@ -175,12 +178,19 @@ pub(crate) fn check_variables(
             && !name.is_empty()
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
-    match env.keys().chain(secrets.keys()).find(|name| !is_variable(name)) {
-        Some(name) => {
-            Err(Failure::input("command/variable", format!("`{name}` is no name of a variable")).param("env"))
+    let named = env.keys().map(|name| ("env", name)).chain(secrets.keys().map(|name| ("secrets", name)));
+    for (param, name) in named {
+        if !is_variable(name) {
+            return Err(Failure::input("command/variable", format!("`{name}` is no name of a variable")).param(param));
         }
-        None => Ok(()),
+        if LEASED.contains(&name.as_str()) {
+            let message = format!("`{name}` is set by LLMflow: it says which GPUs the stage has");
+            return Err(Failure::input("command/variable", message)
+                .param(param)
+                .help("`resources: {gpus: N}` gives GPUs to the stage; without it the command sees none"));
+        }
     }
+    Ok(())
 }
 
 fn takes_model(input: &KnownInput) -> bool {

@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 use super::{Params, RunCommand};
 use crate::{
     model::toy,
+    run::{
+        heard::Line,
+        program::{GRACE, Program},
+    },
     testing::{TestHost, artifact, known, stopping::Stopping},
 };
 
@@ -46,6 +50,9 @@ fn rows_go_in_as_lines_and_come_back_as_a_dataset_that_knows_its_parents() {
     assert_eq!(host.stage_report().summary, "rows: 2 rows");
 }
 
+/// What `save_to_disk` of Hugging Face datasets does.
+const LEAVES_FOLDER: &str = "mkdir \"$1\"; echo a > \"$1/data-00000-of-00001.arrow\"; echo '{}' > \"$1/state.json\"";
+
 #[test]
 fn an_output_that_is_missing_or_malformed_fails_though_the_program_ended_well() {
     for (kind, does, code, says) in [
@@ -67,14 +74,28 @@ fn an_output_that_is_missing_or_malformed_fails_though_the_program_ended_well() 
         ),
         ("gguf", "echo GGUF > \"$1\"", "command/bad-output", "is no gguf"),
         ("report", "echo '[]' > \"$1\"", "command/bad-output", "is no report"),
-        ("files", "ln -s /etc/passwd \"$1/a\"", "command/bad-output", "`a` is a link"),
-        ("files", "mkfifo \"$1/a\"", "command/bad-output", "`a` is a link or no file"),
+        ("gguf", "echo nonsense > \"$1\"", "command/bad-output", "`{out.x}` is malformed"),
+        ("tokenizer", "echo a > \"$1/tokenizer.json\"", "command/bad-output", "`{out.x}/tokenizer.json`"),
+        ("files", "ln -s /etc/passwd \"$1/a\"", "command/bad-output", "`{out.x}/a` is a link"),
+        ("files", "rmdir \"$1\"; ln -s /etc \"$1\"", "command/bad-output", "is no files: it is a link"),
+        ("report", "ln -s /etc/passwd \"$1\"", "command/bad-output", "is no report: it is a link"),
+        ("files", "mkfifo \"$1/a\"", "command/bad-output", "`{out.x}/a` is neither file nor folder"),
+        ("files", "echo a > \"$1/$(printf 'a\\377')\"", "command/bad-output", "is a name that is no UTF-8"),
+        ("files", "rmdir \"$1\"; echo a > \"$1\"", "command/bad-output", "is no files: it is a file"),
+        ("model", "rmdir \"$1\"; echo a > \"$1\"", "command/bad-output", "is no model: it is a file"),
+        ("dataset/text", LEAVES_FOLDER, "command/bad-output", "is no dataset/text: it is a folder"),
+        ("dataset/text", "mkdir \"$1\"", "command/bad-output", "is no dataset/text: it is a folder"),
+        ("gguf", LEAVES_FOLDER, "command/bad-output", "is no gguf: it is a folder"),
+        ("report", LEAVES_FOLDER, "command/bad-output", "is no report: it is a folder"),
     ] {
         let host = TestHost::new();
         let failure = run(&host, script(does, &["{out.x}"], json!({"x": kind})), &[]).unwrap_err();
         assert_eq!((failure.class, failure.code.as_str()), (Class::Input, code), "{kind}: {does}: {failure}");
         assert!(failure.message.contains(says), "{kind}: {does}: {failure}");
         assert_eq!(failure.param.as_deref(), Some("outputs.x"));
+        let gone = host.base().parent().unwrap().display().to_string();
+        assert!(!failure.message.contains(&gone), "a path that is gone by then: {failure}");
+        assert!(!says.contains("is a") || failure.help.is_some(), "{failure}");
     }
     let host = TestHost::new();
     run(&host, script("echo a > \"$1/a\"", &["{out.x}"], json!({"x": "files"})), &[]).unwrap();
@@ -123,6 +144,40 @@ fn its_environment_is_what_the_page_says_and_a_secret_is_in_no_message() {
     *params.command.last_mut().unwrap() = "1".into();
     let failure = run(&host, params, &[]).unwrap_err();
     assert_eq!(failure.causes, ["I know ***"]);
+}
+
+#[test]
+fn of_a_line_that_was_cut_no_part_of_a_secret_is_left() {
+    let host = TestHost::new();
+    host.set_secret("PAID", "S3cretHälfOne-99");
+    let secrets = BTreeMap::from([("KEY".to_owned(), serde_json::from_value(json!("${secret.PAID}")).unwrap())]);
+    let program = Program::new(&host.context(), vec!["true".into()], BTreeMap::new(), &secrets, &[]).unwrap();
+    let clean = |bytes: &[u8], is_cut| program.clean(&Line { bytes: bytes.to_vec(), is_cut });
+    let line = "S3cretHälfOne-99 is in S3cretHälfOne-99".as_bytes();
+    assert_eq!(clean(line, false), "*** is in ***");
+    for lost in 0..=16 {
+        assert_eq!(clean(&line[..line.len() - lost], true), "*** is in …", "{lost} bytes are lost");
+    }
+    assert_eq!(clean(b"nothing of it", true), "nothing of it…");
+}
+
+#[test]
+fn a_program_that_wrote_to_an_input_fails_and_one_that_wrote_to_its_copy_does_not() {
+    let host = TestHost::new();
+    let base = toy::model(&host);
+    let does =
+        |does: &str| script(&format!("{does}; echo a > \"$2/a\""), &["{in.it}", "{out.x}"], json!({"x": "files"}));
+    run(&host, does("touch \"$1/config.json\""), &[("it", &base)]).unwrap();
+    for wrong in ["echo ' ' >> \"$1/config.json\"", "rm \"$1/config.json\""] {
+        let failure = run(&host, does(wrong), &[("it", &base)]).unwrap_err();
+        assert_eq!((failure.class, failure.code.as_str()), (Class::Input, "command/wrote-input"), "{wrong}");
+        assert!(failure.message.starts_with("`{in.it}/config.json` was changed"), "{failure}");
+    }
+    let rows = host.dataset(RowKind::Text, [text("a")]);
+    run(&host, does("echo more >> \"$1\""), &[("it", &rows)]).unwrap();
+    let mut raw = does("for part in \"$1\"/*.parquet; do echo more >> \"$part\"; done");
+    raw.raw = true;
+    assert_eq!(run(&host, raw, &[("it", &rows)]).unwrap_err().code, "command/wrote-input");
 }
 
 /// 500 words that a shell, a template or a careless program would do something with.
@@ -182,6 +237,20 @@ fn asked_to_stop_it_ends_the_program_and_what_that_started() {
     let params = script("sleep 1000 & sleep 1000", &["{out.x}"], json!({"x": "files"}));
     let failure = RunCommand::run(params, bound(&[]), &stopping.context()).unwrap_err();
     assert_eq!(failure.class, Class::Cancelled);
+}
+
+#[test]
+fn what_it_says_once_it_is_asked_to_stop_is_heard_however_much_that_is() {
+    let host = TestHost::new();
+    let stopping = Stopping::at_progress(&host);
+    let (begun, saved) = (r#"LLMFLOW {"progress": [1, 2, "steps"]}"#, r#"LLMFLOW {"metric": ["saved", 1]}"#);
+    // More than a pipe and the queue hold.
+    let does = r#"trap 'yes "$2" | head -n 5000; echo "$3"; exit 0' TERM; echo "$2"; sleep 1000 & wait"#;
+    let mut params = script(does, &["{out.x}", begun, saved], json!({"x": "files"}));
+    params.metrics = vec!["saved".into()];
+    let failure = RunCommand::run(params, bound(&[]), &stopping.context()).unwrap_err();
+    assert_eq!((failure.class, host.metric("saved")), (Class::Cancelled, Some(1.0)));
+    assert!(RunCommand::DOC.contains(&format!("{} seconds to save", GRACE.as_secs())));
 }
 
 #[test]
@@ -323,6 +392,9 @@ fn a_mistake_is_refused_at_planning_with_the_param_at_fault() {
         ("outputs", json!({"x": "adapter"}), "command/base", "outputs.x"),
         ("files", json!(["absent.py"]), "file/missing", "files"),
         ("env", json!({"A B": "c"}), "command/variable", "env"),
+        ("env", json!({"CUDA_VISIBLE_DEVICES": "0"}), "command/variable", "env"),
+        ("env", json!({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}), "command/variable", "env"),
+        ("secrets", json!({"CUDA_VISIBLE_DEVICES": "${secret.GPUS}"}), "command/variable", "secrets"),
         ("measures_on", json!(["dta"]), "command/unknown-input", "measures_on"),
     ] {
         let mut wrong = good.clone();
