@@ -253,6 +253,71 @@ fn a_row_is_followed_from_its_line_to_where_it_was_dropped() {
     }
 }
 
+/// `same` has the bytes of `clean`, and `told` is a report on it.
+const TOLD: &str = r#"
+stages:
+  rows: {op: data.load, with: {path: rows.jsonl, format: text}}
+  clean: {op: data.filter, in: rows, with: {min_words: 2}}
+  same: {op: data.filter, in: clean}
+  told:
+    op: run.command
+    in: {data: same}
+    with: {command: [sh, -c, 'echo {\"n\":1} > $0', "{out.said}", "{in.data}"], outputs: {said: report}}
+"#;
+
+#[test]
+fn a_crate_holds_what_was_published_and_what_nothing_was_made_of() {
+    let crate_of = |text: &str| {
+        let project = Project::with(text);
+        project.write("rows.jsonl", ROWS);
+        project.succeeds("run");
+        let said = project.succeeds("export @ --format ro-crate crate").err;
+        let folders = fs::read_dir(project.path("crate/artifacts")).unwrap();
+        let names = folders.map(|folder| folder.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| !name.ends_with(".report")).collect();
+        names.sort();
+        (project, names, said)
+    };
+    let (_, names, said) = crate_of(TOLD);
+    assert_eq!(names, ["same.data", "told.said"], "a report on rows is not made of them");
+    assert!(said.contains("; 1 result left out: rows (later results were made of it)\n"), "{said}");
+    let (_, names, said) = crate_of(&format!("{TOLD}publish: {{clean: out/clean.jsonl, rows.data: out/rows/}}\n"));
+    assert_eq!(names, ["clean.data", "rows.data", "told.said"]);
+    assert!(!said.contains("left out"), "{said}");
+    let stages = TOLD.replace("  same: ", "  last: {op: data.filter, in: same, with: {min_words: 4}}\n  same: ");
+    let (project, names, said) = crate_of(&format!("{stages}publish: {{last: out/last.jsonl}}\n"));
+    assert_eq!(names, ["last.data", "told.said"]);
+    assert!(said.contains("; 3 results left out: rows, clean, same (later results were made of them)\n"), "{said}");
+    let crates = fs::read_to_string(project.path("crate/ro-crate-metadata.json")).unwrap();
+    let left = json(&project, "show @/clean --json")["outputs"][0]["digest"].as_str().unwrap().to_owned();
+    assert!(crates.contains(&left), "what is left out is described: {crates}");
+}
+
+#[test]
+fn a_rehearsal_is_told_as_one_to_other_tools_and_compared_with_another() {
+    let project = Project::with(PIPELINE);
+    project.write("rows.jsonl", ROWS);
+    project.succeeds("run --limit 3");
+    project.succeeds("run");
+    project.succeeds("run --limit 3 --set least=3");
+    let diff = project.succeeds("diff").out;
+    assert!(diff.contains("params.least 2 → 3    (data, program, machine, seed, stages: same)"), "{diff}");
+    let limits = |run: &str| {
+        let events = project.succeeds(&format!("lineage {run} --format openlineage")).out;
+        let limits = events.lines().map(|line| {
+            let event: Value = serde_json::from_str(line).unwrap();
+            event["run"]["facets"]["processing_engine"]["llmflow_limit"].as_u64()
+        });
+        let crates = format!("crate-{}", run.replace('@', ""));
+        project.succeeds(&format!("export {run} --format ro-crate {crates}"));
+        let crates = fs::read_to_string(project.path(&format!("{crates}/ro-crate-metadata.json"))).unwrap();
+        let said = [crates.contains("A rehearsal: --limit 3."), crates.contains("#limit")];
+        (limits.collect::<std::collections::BTreeSet<_>>(), said)
+    };
+    assert_eq!(limits("@"), ([Some(3)].into(), [true; 2]));
+    assert_eq!(limits("@-1"), ([None].into(), [false; 2]));
+}
+
 #[test]
 fn a_history_that_was_deleted_is_missed_and_comes_back_as_it_was() {
     let project = twice();

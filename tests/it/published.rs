@@ -1,11 +1,11 @@
 //! What `publish` puts where the user wants it, in a form that other tools read.
 
-use std::os::unix::fs::PermissionsExt;
+use std::{os::unix::fs::PermissionsExt, process::Command};
 
 use llmflow_contract::Digest;
 use serde_json::Value;
 
-use crate::project::Project;
+use crate::project::{Done, Project};
 
 const PIPELINE: &str = "stages:\n  rows: {op: data.load, with: {path: rows.jsonl}}\npublish:\n  rows: PATHS\n";
 
@@ -149,4 +149,51 @@ fn paths_that_lie_one_inside_the_other_are_refused_before_anything_runs() {
         let done = project(paths).llmflow("check pipeline.yaml");
         assert!(done.code == Some(2) && done.err.contains("publish/same-path"), "{paths}: {}", done.err);
     }
+}
+
+/// A file of the user's own that took the place of one that was published, whether its inode is that one's or not.
+#[test]
+fn what_took_the_place_of_a_published_file_stays() {
+    for is_moved in [true, false] {
+        let project = project("out/rows.jsonl");
+        project.succeeds("run pipeline.yaml");
+        let text = std::fs::read(project.path("out/rows.jsonl")).unwrap();
+        std::fs::remove_file(project.path("out/rows.jsonl")).unwrap();
+        project.write(if is_moved { "notes" } else { "out/rows.jsonl" }, "my own notes");
+        if is_moved {
+            std::fs::rename(project.path("notes"), project.path("out/rows.jsonl")).unwrap();
+        }
+        for rows in [None, Some("{\"text\": \"another\"}\n")] {
+            rows.iter().for_each(|rows| project.write("rows.jsonl", rows));
+            let done = project.llmflow("run pipeline.yaml");
+            assert!(done.code == Some(1) && done.err.contains("publish/occupied"), "{:?} {}", done.code, done.err);
+            assert_eq!(std::fs::read(project.path("out/rows.jsonl")).unwrap(), b"my own notes");
+        }
+        // The bytes of what was published last are ours, whatever carries them.
+        std::fs::remove_file(project.path("out/rows.jsonl")).unwrap();
+        project.write("out/rows.jsonl", text);
+        project.succeeds("run pipeline.yaml");
+        assert!(std::fs::read_to_string(project.path("out/rows.jsonl")).unwrap().contains("another"));
+    }
+}
+
+/// A copy keeps neither inodes nor attributes.
+#[test]
+fn a_project_that_was_copied_publishes_over_what_it_published() {
+    let project = project("[out/rows.jsonl, out/rows.parquet, out/rows/]");
+    project.succeeds("run pipeline.yaml");
+    let copy = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp").arg("-r").arg(project.path(".")).arg(copy.path().join("copy")).status().unwrap();
+    assert!(copied.success());
+    let at = |inner: &str| copy.path().join("copy").join(inner);
+    std::fs::write(at("rows.jsonl"), "{\"text\": \"another\"}\n").unwrap();
+    let run = || Done::of(&project.command("run pipeline.yaml").current_dir(at("")).output().unwrap());
+    let done = run();
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(std::fs::read_to_string(at("out/rows.jsonl")).unwrap().contains("another"));
+    assert!(!std::fs::read_to_string(project.path("out/rows.jsonl")).unwrap().contains("another"));
+    std::fs::remove_file(at("out/rows.jsonl")).unwrap();
+    std::fs::write(at("out/rows.jsonl"), "my own notes").unwrap();
+    let done = run();
+    assert!(done.code == Some(1) && done.err.contains("publish/occupied"), "{:?} {}", done.code, done.err);
 }

@@ -26,7 +26,8 @@ pub fn rebuild(setting: &Setting) -> Result<u8, Error> {
             if runs == 1 { "is" } else { "are" }
         ));
         out.say(
-            "the points of curves, and runs that left no record in the store, are not: the store does not know them",
+            "the points of curves, each attempt's time and failure, and runs that left no record in the store, are not: \
+             the store does not know them",
         );
         if let Some(old) = &rebuilt.old {
             out.say(&format!("the old one is kept: {}", format::clean(&old.display().to_string())));

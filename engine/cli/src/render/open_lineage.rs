@@ -117,7 +117,10 @@ impl Told {
 
     fn run_facets(&self, kind: &str, stage: Option<&StageRow>) -> Value {
         let mut facets = serde_json::Map::new();
-        let engine = json!({ "version": self.run.version, "name": "LLMflow", "openlineageAdapterVersion": env!("CARGO_PKG_VERSION") });
+        let mut engine = json!({ "version": self.run.version, "name": "LLMflow", "openlineageAdapterVersion": env!("CARGO_PKG_VERSION") });
+        if let Some(limit) = self.run.limit {
+            engine["llmflow_limit"] = limit.into(); // a rehearsal
+        }
         facets.insert("processing_engine".into(), facet("1-1-1/ProcessingEngineRunFacet", engine));
         if let Some(stage) = stage {
             let parent = json!({
@@ -303,6 +306,18 @@ mod tests {
         assert_eq!(fail["run"]["facets"]["parent"]["run"]["runId"], events[0]["run"]["runId"]);
         assert_eq!(fail["inputs"][0]["name"], events[2]["outputs"][0]["name"]);
         assert_eq!(events[2]["outputs"][0]["facets"]["schema"]["fields"][0]["name"], "id");
+    }
+
+    #[test]
+    fn every_event_of_a_rehearsal_says_its_limit() {
+        let limits = |told: &Told| -> Vec<Value> {
+            let of = |event: &Value| event["run"]["facets"]["processing_engine"]["llmflow_limit"].clone();
+            events(told, None).iter().map(of).collect()
+        };
+        let mut told = told();
+        assert!(limits(&told).iter().all(Value::is_null));
+        told.run.limit = Some(20);
+        assert!(limits(&told).iter().all(|limit| *limit == 20));
     }
 
     #[test]

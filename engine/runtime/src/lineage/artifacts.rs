@@ -1,7 +1,7 @@
 //! Reading: who made and who read an artifact, in every run of this home.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry},
     path::Path,
 };
 
@@ -29,6 +29,15 @@ pub(super) const MADE_OF: &str =
     JOIN runs r ON r.run = i.run
     WHERE o.digest = ?1 AND m.digest IS NOT NULL AND m.port NOT IN ('report', 'trace')
     ORDER BY r.number DESC, s.position, m.position";
+
+/// Which of these runs have a stage, whatever it gave there.
+pub(super) const RUNS_WITH: &str =
+    "SELECT s.run FROM json_each(?1) wanted CROSS JOIN stages s ON s.run = wanted.value AND s.stage = ?2";
+/// Every stage that a stage reads, directly or not, in any of these runs.
+pub(super) const ABOVE: &str = "WITH RECURSIVE above (run, stage) AS (
+        SELECT i.run, i.from_stage FROM json_each(?1) wanted CROSS JOIN inputs i ON i.run = wanted.value AND i.stage = ?2
+        UNION SELECT i.run, i.from_stage FROM above f CROSS JOIN inputs i ON i.run = f.run AND i.stage = f.stage)
+    SELECT DISTINCT f.stage FROM above f";
 
 /// Artifacts that a walk goes through before it stops.
 const MOST: usize = 2_000;
@@ -80,8 +89,8 @@ impl Lineage {
             .collect()
     }
 
-    /// Everything that was made of what a stage gave, directly or not, in every run of this home. Where that stage gave it, no
-    /// other that gave the same counts, such as one above that changes nothing.
+    /// Everything that was made of what a stage gave, directly or not, in every run of this home. Others that gave the same
+    /// count in runs without that stage: of another pipeline, or from when it had another name.
     pub async fn descendants(&self, of: &Digest, stage: &StageId) -> Result<Descendants, Failure> {
         let mut found = Descendants::default();
         let mut uses: HashMap<Digest, Uses> = HashMap::new();
@@ -92,7 +101,7 @@ impl Lineage {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => new.insert(self.uses_of(&parent).await?),
             };
-            for made in uses.of(&stage) {
+            for made in self.made_of(uses, &stage).await? {
                 let name = (made.digest, made.stage.clone());
                 let index = match known.get(&name) {
                     Some(index) => *index,
@@ -121,6 +130,44 @@ impl Lineage {
             }
         }
         Ok(found)
+    }
+
+    /// What was made of it as `stage` gave it; in runs that do not have the stage, as anybody gave it whom the stage did not
+    /// read, directly or not, where it gave it.
+    async fn made_of<'a>(&self, uses: &'a Uses, stage: &StageId) -> Result<Vec<&'a Descendant>, Failure> {
+        let mut made: Vec<&Descendant> = uses.made.get(stage).into_iter().flatten().collect();
+        let others = uses.made.iter().filter(|(giver, _)| *giver != stage);
+        let mut others: Vec<(&StageId, &Descendant)> =
+            others.flat_map(|(giver, made)| made.iter().map(move |made| (giver, made))).collect();
+        if !others.is_empty() {
+            let runs: BTreeSet<&RunId> = others.iter().flat_map(|(_, made)| &made.runs).collect();
+            let with = self.names(RUNS_WITH, runs, stage).await?;
+            others.retain(|(_, made)| !made.runs.iter().any(|run| with.contains(&run.0)));
+        }
+        if !others.is_empty() {
+            let own_runs = uses.givers.get(stage).into_iter().flatten();
+            let above = self.names(ABOVE, own_runs, stage).await?;
+            others.retain(|(giver, _)| !above.contains(giver.as_str()));
+        }
+        made.extend(others.into_iter().map(|(_, made)| made));
+        Ok(made)
+    }
+
+    /// The names that a query gives of some runs and a stage.
+    async fn names<'r>(
+        &self,
+        sql: &'static str,
+        runs: impl IntoIterator<Item = &'r RunId>,
+        stage: &StageId,
+    ) -> Result<HashSet<String>, Failure> {
+        let runs: Vec<&str> = runs.into_iter().map(|run| run.0.as_str()).collect();
+        let rows: Vec<(String,)> = sqlx::query_as(sql)
+            .bind(serde_json::to_string(&runs).map_err(unreadable)?)
+            .bind(stage.as_str())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        Ok(rows.into_iter().map(|(name,)| name).collect())
     }
 
     async fn uses_of(&self, digest_of: &Digest) -> Result<Uses, Failure> {
@@ -158,21 +205,6 @@ struct Uses {
     givers: HashMap<StageId, HashSet<RunId>>,
     /// Each of one run.
     made: HashMap<StageId, Vec<Descendant>>,
-}
-
-impl Uses {
-    /// What was made of it as `stage` gave it; in runs where that did not, as anybody did.
-    fn of<'a>(&'a self, stage: &'a StageId) -> Vec<&'a Descendant> {
-        let own_runs = self.givers.get(stage);
-        let gave = |run: &RunId| own_runs.is_some_and(|runs| runs.contains(run));
-        let own = self.made.get(stage).into_iter().flatten();
-        let is_everywhere = self.givers.values().all(|runs| runs.iter().all(gave));
-        if is_everywhere {
-            return own.collect();
-        }
-        let others = self.made.iter().filter(|(giver, _)| *giver != stage).flat_map(|(_, made)| made);
-        own.chain(others.filter(|made| !made.runs.iter().any(gave))).collect()
-    }
 }
 
 fn descendant(row: &SqliteRow, digest: Digest) -> Result<Descendant, Failure> {

@@ -156,8 +156,9 @@ fn params_changed(before: &BTreeMap<String, Value>, now: &BTreeMap<String, Value
 
 fn said(params: &[Change], stages: &[(StageId, Change)]) -> String {
     let follows = |change: &Change| {
-        let from = change.origin.as_deref().and_then(|origin| origin.split(", ").next());
-        params.iter().any(|param| from == Some(param.part.as_str()))
+        let origins = change.origin.as_deref().unwrap_or_default().trim_start_matches("with ").split("; ");
+        let mut names = origins.filter_map(|origin| origin.split(", ").next());
+        names.all(|name| params.iter().any(|param| param.part == name))
     };
     let own = stages.iter().filter(|(_, change)| !follows(change));
     let named = own.map(|(stage, change)| {

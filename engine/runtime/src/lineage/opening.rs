@@ -108,7 +108,7 @@ impl Opening {
             started_ms,
             seconds: None,
             changed: "",
-            machine: &device::machine_name(&[]),
+            machine: &device::machine_name(),
             version: env!("CARGO_PKG_VERSION"),
         };
         words.insert(change).await?;

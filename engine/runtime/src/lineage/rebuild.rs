@@ -1,7 +1,8 @@
 //! `doctor --rebuild`: the history made anew from what the store remembers.
 //!
 //! The new database is written aside and takes the old one's place whole; the old one is kept beside it. Lost are the points
-//! of curves and the moments within a run; of runs that left no record in the store, everything: those stay in the old file.
+//! of curves, the moments within a run, and each attempt's time and failure; of runs that left no record in the store,
+//! everything: those stay in the old file.
 
 use std::{
     collections::HashMap,

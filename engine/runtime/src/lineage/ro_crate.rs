@@ -1,7 +1,7 @@
 //! A run as an RO-Crate: a folder that says in JSON-LD which file was made from what, by which program, when.
 //!
 //! Owns: `ro-crate-metadata.json` after the Process and Workflow Run Crate profiles. The crate holds the pipeline file and
-//! the artifacts that no stage reads on; the others are named by digest, size and kind.
+//! what was published or what no stage made anything of; the others are named by digest, size and kind.
 //! Source: <https://www.researchobject.org/ro-crate/specification/1.1/>, <https://www.researchobject.org/workflow-run-crate/>.
 
 use std::{
@@ -10,18 +10,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use llmflow_contract::{Digest, Failure, Manifest};
+use llmflow_contract::{Digest, Failure, Manifest, Port, Registry, StageId};
 use serde_json::{Value, json};
 
 use super::{Lineage, OutputRow, PipelineRow, RunRow, StageRow};
 use crate::{
     event::{RunId, RunStatus},
     home::Home,
+    pipeline::{self, SIDE_PORTS, SourceFile, Target},
     store::{Store, is_damage},
 };
 
 const METADATA: &str = "ro-crate-metadata.json";
 const PIPELINE: &str = "pipeline.yaml";
+/// Of a rehearsal, beside its params.
+const LIMIT: &str = "#limit";
 
 /// What a crate came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,28 +32,30 @@ pub struct Crate {
     pub path: PathBuf,
     pub files: usize,
     pub bytes: u64,
+    /// The outputs that are described alone: stages were made of them, and they were not published. A main one goes by its
+    /// stage.
+    pub left_out: Vec<String>,
+}
+
+/// Where the crate's run lies: its row, its results, and the operators that its file names.
+pub struct Place<'a> {
+    pub lineage: &'a Lineage,
+    pub store: &'a Store,
+    pub home: &'a Home,
+    pub registry: &'a Registry,
 }
 
 /// Writes a run into a new folder, whole or not at all.
 ///
 /// # Errors
 /// `export/exists` if there is something at `to`; `store/no-artifact` for a result that is gone; of the disk.
-pub async fn ro_crate(lineage: &Lineage, store: &Store, home: &Home, run: &RunId, to: &Path) -> Result<Crate, Failure> {
+pub async fn ro_crate(place: Place<'_>, run: &RunId, to: &Path) -> Result<Crate, Failure> {
+    let Place { store, home, .. } = place;
     if to.exists() {
         let message = format!("`{}` exists; a crate is a new folder", to.display());
         return Err(Failure::input("export/exists", message).help("name a folder that does not exist yet"));
     }
-    let mut description = Description {
-        run: lineage.run(run).await?,
-        file: lineage.pipeline_of(run).await?,
-        stages: lineage.stages_of_run(run).await?,
-        manifests: BTreeMap::new(),
-        folders: BTreeMap::new(),
-    };
-    for (stage, output, digest) in description.results() {
-        let manifest = store.manifest(&digest).await.map_err(|failure| named(failure, run, &stage, &output))?;
-        description.manifests.insert(digest, manifest);
-    }
+    let mut description = Description::of(&place, run).await?;
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(|error| Failure::io("making", parent, &error))?;
     let aside = tempfile::Builder::new()
@@ -59,22 +64,24 @@ pub async fn ro_crate(lineage: &Lineage, store: &Store, home: &Home, run: &RunId
         .map_err(|error| Failure::io("making", parent, &error))?;
     let root = aside.path().join("crate");
     fs::create_dir(&root).map_err(|error| Failure::io("making", &root, &error))?;
-    let mut made = Crate { path: to.to_owned(), files: 2, bytes: 0 };
-    let read: BTreeSet<Digest> =
-        description.stages.iter().flat_map(|stage| stage.inputs.iter().filter_map(|input| input.digest)).collect();
-    for (stage, output, digest) in description.results() {
-        if read.contains(&digest) || description.folders.contains_key(&digest) {
+    let mut made = Crate { path: to.to_owned(), files: 2, bytes: 0, left_out: Vec::new() };
+    let published = published_by(&place, run, &description.file).await?;
+    let (kept, others) = description.sorted(&published);
+    for given in kept {
+        if description.folders.contains_key(&given.digest) {
             continue;
         }
-        let folder = format!("artifacts/{}", safe(&format!("{stage}.{}", output.port)));
-        let artifact = store.artifact(&digest, &home.work()).await;
-        let artifact = artifact.map_err(|failure| named(failure, run, &stage, &output))?;
-        let manifest = &description.manifests[&digest];
+        let folder = format!("artifacts/{}", safe(&format!("{}.{}", given.stage, given.port)));
+        let artifact = store.artifact(&given.digest, &home.work()).await;
+        let artifact = artifact.map_err(|failure| named(failure, run, &given))?;
+        let manifest = &description.manifests[&given.digest];
         copy_files(&artifact.root, manifest, &root.join(&folder))?;
         made.files += manifest.files.len();
         made.bytes += manifest.size_bytes();
-        description.folders.insert(digest, folder);
+        description.folders.insert(given.digest, folder);
     }
+    let left = others.iter().filter(|given| !description.folders.contains_key(&given.digest));
+    made.left_out = left.map(Given::name).collect();
     let graph = serde_json::to_vec_pretty(&description.metadata())
         .map_err(|error| Failure::bug(format!("crate metadata: {error}")))?;
     for (name, bytes) in [(METADATA, graph.as_slice()), (PIPELINE, description.file.text.as_bytes())] {
@@ -85,12 +92,39 @@ pub async fn ro_crate(lineage: &Lineage, store: &Store, home: &Home, run: &RunId
     Ok(made)
 }
 
+/// What a run published: stages with their ports, none for the main one. What it gives follows from its file, read again; of one
+/// that this program reads otherwise, what it still finds.
+async fn published_by(
+    place: &Place<'_>,
+    run: &RunId,
+    file: &PipelineRow,
+) -> Result<BTreeSet<(StageId, Option<Port>)>, Failure> {
+    let written: BTreeSet<PathBuf> = place.lineage.published_by(run).await?.into_iter().collect();
+    if written.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let source = SourceFile::new(&file.path, &file.text);
+    let base = source.base().to_owned();
+    let loaded = pipeline::load(source, &file.overrides, place.registry);
+    let is_written = |path: &str| match pipeline::is_remote(path) {
+        true => written.contains(Path::new(path)),
+        false => written.contains(&base.join(path)),
+    };
+    let items = loaded.pipeline.publish.into_iter();
+    let items = items.filter(|item| item.paths.iter().any(|path| is_written(&path.value)));
+    let output = |target| match target {
+        Target::Output { stage, port } => Some((stage, port)),
+        Target::Report => None,
+    };
+    Ok(items.filter_map(|item| output(item.target)).collect())
+}
+
 /// A result that is gone goes by the name it has in its run.
-fn named(failure: Failure, run: &RunId, stage: &str, output: &OutputRow) -> Failure {
+fn named(failure: Failure, run: &RunId, given: &Given) -> Failure {
     if !is_damage(&failure) {
         return failure;
     }
-    let message = format!("`{stage}.{}` of run `{run}` is no longer whole in the store", output.port);
+    let message = format!("`{}.{}` of run `{run}` is no longer whole in the store", given.stage, given.port);
     Failure { message, ..failure }
 }
 
@@ -120,14 +154,69 @@ struct Description {
     folders: BTreeMap<Digest, String>,
 }
 
+/// An output that a stage gave.
+struct Given {
+    stage: StageId,
+    port: Port,
+    digest: Digest,
+    is_main: bool,
+}
+
+impl Given {
+    /// `rows`, `split.test`.
+    fn name(&self) -> String {
+        if self.is_main { self.stage.to_string() } else { format!("{}.{}", self.stage, self.port) }
+    }
+}
+
 impl Description {
+    /// # Errors
+    /// `store/no-artifact` for a result that is gone.
+    async fn of(place: &Place<'_>, run: &RunId) -> Result<Self, Failure> {
+        let mut description = Self {
+            run: place.lineage.run(run).await?,
+            file: place.lineage.pipeline_of(run).await?,
+            stages: place.lineage.stages_of_run(run).await?,
+            manifests: BTreeMap::new(),
+            folders: BTreeMap::new(),
+        };
+        for given in description.results() {
+            let manifest = place.store.manifest(&given.digest).await;
+            let manifest = manifest.map_err(|failure| named(failure, run, &given))?;
+            description.manifests.insert(given.digest, manifest);
+        }
+        Ok(description)
+    }
+
+    /// What the crate holds, what was published first, and what it describes alone.
+    fn sorted(&self, published: &BTreeSet<(StageId, Option<Port>)>) -> (Vec<Given>, Vec<Given>) {
+        // Who reports on what it read made nothing of it.
+        let is_result = |output: &OutputRow| output.digest.is_some() && !SIDE_PORTS.contains(&output.kind.as_str());
+        let makers = self.stages.iter().filter(|stage| stage.outputs.iter().any(is_result));
+        let read: BTreeSet<(&StageId, &Port, Digest)> = makers
+            .flat_map(|stage| stage.inputs.iter())
+            .filter_map(|input| Some((&input.from_stage, &input.from_port, input.digest?)))
+            .collect();
+        let is_published = |given: &Given| {
+            let is_as = |port| published.contains(&(given.stage.clone(), port));
+            is_as(Some(given.port.clone())) || given.is_main && is_as(None)
+        };
+        let (mut kept, others): (Vec<_>, Vec<_>) = self.results().into_iter().partition(is_published);
+        let is_read = |given: &Given| read.contains(&(&given.stage, &given.port, given.digest));
+        let (left_out, last): (Vec<_>, Vec<_>) = others.into_iter().partition(is_read);
+        kept.extend(last);
+        (kept, left_out)
+    }
+
     /// What the stages gave, traces apart.
-    fn results(&self) -> Vec<(String, OutputRow, Digest)> {
-        let outputs = self.stages.iter().flat_map(|stage| stage.outputs.iter().map(move |output| (stage, output)));
-        outputs
-            .filter(|(_, output)| output.port.as_str() != "trace")
-            .filter_map(|(stage, output)| Some((stage.stage.to_string(), output.clone(), output.digest?)))
-            .collect()
+    fn results(&self) -> Vec<Given> {
+        let outputs = self.stages.iter().flat_map(|stage| stage.outputs.iter().enumerate().map(move |it| (stage, it)));
+        let given = |(stage, (index, output)): (&StageRow, (usize, &OutputRow))| {
+            let (stage, port, digest) = (stage.stage.clone(), output.port.clone(), output.digest?);
+            let is_main = index == 0 && !SIDE_PORTS.contains(&port.as_str());
+            Some(Given { stage, port, digest, is_main })
+        };
+        outputs.filter(|(_, (_, output))| output.port.as_str() != "trace").filter_map(given).collect()
     }
 
     fn metadata(&self) -> Value {
@@ -137,6 +226,10 @@ impl Description {
         }));
         graph.push(json!({ "@id": "#yaml", "@type": "ComputerLanguage", "name": "LLMflow pipeline (YAML)" }));
         graph.push(self.whole_run());
+        graph.extend(self.run.limit.map(|limit| {
+            json!({ "@id": LIMIT, "@type": "PropertyValue", "name": "--limit", "value": limit.to_string(),
+                    "description": "a rehearsal: every bound on how much is done was lowered to this" })
+        }));
         graph.extend(self.file.params.iter().map(|(name, value)| {
             json!({ "@id": format!("#param-{}", safe(name)), "@type": "PropertyValue", "name": name, "value": value.to_string() })
         }));
@@ -166,10 +259,12 @@ impl Description {
         let licences: BTreeSet<&String> =
             self.manifests.values().flat_map(|manifest| &manifest.facts.licences).collect();
         let licence = licences.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let (run, pipeline) = (&self.run.run, &self.run.pipeline);
+        let rehearsal = self.run.limit.map(|limit| format!(" A rehearsal: --limit {limit}.")).unwrap_or_default();
         json!({
             "@id": "./", "@type": "Dataset",
-            "name": format!("{} · run {}", self.run.pipeline, self.run.run),
-            "description": format!("What run {} of the pipeline {} made, from what, and how.", self.run.run, self.run.pipeline),
+            "name": format!("{pipeline} · run {run}"),
+            "description": format!("What run {run} of the pipeline {pipeline} made, from what, and how.{rehearsal}"),
             "datePublished": self.ended(),
             "license": if licence.is_empty() { "not stated".to_owned() } else { licence },
             "hasPart": parts, "mainEntity": { "@id": PIPELINE }, "mentions": [{ "@id": "#run" }],
@@ -189,8 +284,9 @@ impl Description {
 
     fn whole_run(&self) -> Value {
         let results: Vec<Value> = self.folders.keys().map(|digest| json!({ "@id": self.id(digest) })).collect();
-        let set: Vec<Value> =
-            self.file.params.keys().map(|name| json!({ "@id": format!("#param-{}", safe(name)) })).collect();
+        let set = self.file.params.keys().map(|name| format!("#param-{}", safe(name)));
+        let set = set.chain(self.run.limit.map(|_| LIMIT.to_owned()));
+        let set: Vec<Value> = set.map(|id| json!({ "@id": id })).collect();
         json!({
             "@id": "#run", "@type": "CreateAction", "name": format!("run {}", self.run.run),
             "instrument": { "@id": PIPELINE }, "agent": { "@id": "#llmflow" },

@@ -46,6 +46,12 @@ const NEWEST_RESULTS: &str = "SELECT status, store,
         (SELECT json_group_object(stage, key) FROM stages s WHERE s.run = r.run) AS keys
     FROM runs r WHERE pipeline = ? AND path = ? ORDER BY number DESC LIMIT 1";
 
+/// From a run up through those that it goes on with, as far as they are known.
+const FIRST_OF: &str = "WITH RECURSIVE chain(run, resumes, number) AS (
+        SELECT run, resumes, number FROM runs WHERE run = ?
+        UNION SELECT r.run, r.resumes, r.number FROM runs r JOIN chain c ON r.run = c.resumes)
+    SELECT run FROM chain ORDER BY number LIMIT 1";
+
 impl Lineage {
     /// Is the newest run of a file, whose pipeline has this name, done, in this store, and of exactly these stages with
     /// these results? `None`: nobody asked for the stage.
@@ -110,11 +116,13 @@ impl Lineage {
         run_row(&row.ok_or_else(|| no_run(run))?)
     }
 
-    /// The run of the same pipeline before this one.
+    /// The run of the same pipeline before this one: the newest with the same `--limit`, else the newest of all.
     pub async fn run_before(&self, run: &RunId) -> Result<Option<RunId>, Failure> {
         let row: Option<(String,)> = sqlx::query_as(
             "SELECT r.run FROM runs r JOIN runs this ON this.run = ?
-             WHERE r.pipeline = this.pipeline AND r.number < this.number ORDER BY r.number DESC LIMIT 1",
+             WHERE r.pipeline = this.pipeline AND r.number < this.number
+             ORDER BY (nullif(r.overrides, '') ->> '$.limit') IS (nullif(this.overrides, '') ->> '$.limit') DESC,
+                 r.number DESC LIMIT 1",
         )
         .bind(&run.0)
         .fetch_optional(&self.pool)
@@ -209,6 +217,16 @@ impl Lineage {
         .await
         .map_err(failed)?;
         Ok(rows.into_iter().map(|(run,)| RunId(run)).collect())
+    }
+
+    /// The first of the runs that a run goes on with, one after the other; itself if it goes on with none.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn first_of(&self, run: &RunId) -> Result<RunId, Failure> {
+        let row: Option<(String,)> =
+            sqlx::query_as(FIRST_OF).bind(&run.0).fetch_optional(&self.pool).await.map_err(failed)?;
+        Ok(row.map_or_else(|| run.clone(), |(first,)| RunId(first)))
     }
 
     /// Is this name taken?

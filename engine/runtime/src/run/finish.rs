@@ -280,6 +280,33 @@ impl Engine {
         Ok(found.filter(|stamp| *stamp == (known.1, known.2, known.3)).map(|(size, ..)| size))
     }
 
+    /// Is the file at `path` the one that was published there last, or does it have the bytes of that?
+    async fn is_as_published(&self, path: &Path) -> Result<bool, Failure> {
+        let place = &self.place;
+        let known = if path.is_file() { self.last_published(path).await? } else { None };
+        let Some((digest, _, mtime_ns, inode)) = known else { return Ok(false) };
+        if publish::is_same_file(path, mtime_ns, inode) {
+            return Ok(true);
+        }
+        let Ok(artifact) = place.store.artifact(&digest, &place.home.work()).await else { return Ok(false) };
+        let scratch = place.home.scratch("publish")?;
+        let artifact = publish::shaped(artifact, path, scratch.path())?;
+        publish::holds(&artifact, path).map_err(|error| Failure::io("reading", path, &error))
+    }
+
+    /// What was published at a path last; where the project was copied or moved since, at the same path in its former place.
+    async fn last_published(&self, path: &Path) -> Result<Option<(Digest, u64, i64, u64)>, Failure> {
+        let home = &self.place.home;
+        let below = home.root().parent().and_then(|project| path.strip_prefix(project).ok());
+        let former = home.places()?.into_iter().rev().filter_map(|place| Some(place.parent()?.join(below?)));
+        for path in std::iter::once(path.to_owned()).chain(former) {
+            if let Some(known) = self.place.lineage.published(&path).await? {
+                return Ok(Some(known));
+            }
+        }
+        Ok(None)
+    }
+
     async fn publish_one(&self, digest: &Digest, path: &Path) -> Result<(), Failure> {
         let place = &self.place;
         let known_bytes = self.published_bytes(digest, path).await?;
@@ -293,7 +320,7 @@ impl Engine {
                 let stamp = match path.to_str().filter(|path| is_remote(path)) {
                     Some(url) => store::send(&artifact, url).await.map(|()| Some((bytes, 0, 0)))?,
                     None => {
-                        let is_known = place.lineage.published(path).await?.is_some();
+                        let is_known = !publish::is_marked(path) && self.is_as_published(path).await?;
                         let before = match publish::marked(path) {
                             Some(before) => place.store.manifest(&before).await.ok(),
                             None => None,

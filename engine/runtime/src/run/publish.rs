@@ -4,8 +4,9 @@ use std::{
     collections::BTreeSet,
     fs,
     io::Write,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::UNIX_EPOCH,
 };
 
 use llmflow_contract::{AnyArtifact, Digest, Failure, FileEntry, Manifest};
@@ -19,6 +20,8 @@ use crate::store::is_one_file;
 const MARK: &str = ".llmflow-artifact";
 /// The same of a single file, as an attribute of it where the file system keeps any: it outlives this home and a move.
 const ATTRIBUTE: &str = "user.llmflow.artifact";
+/// The bits of an inode that are noted: SQLite's integers have a sign.
+const INODE: u64 = i64::MAX as u64;
 
 /// The artifact as it is published at `path`: rows as JSONL or as one Parquet file where its ending asks for that, all else as
 /// it is. What has to be written first is written into `scratch`.
@@ -37,8 +40,9 @@ pub fn shaped(artifact: AnyArtifact, path: &Path, scratch: &Path) -> Result<AnyA
 }
 
 /// Copies an artifact to `path`, as one file or as a folder; see [`is_one_file`].
-/// Whole or not at all. A link is followed. `is_known`: LLMflow published there before; `before`: what it published, where the
-/// folder itself does not say which files that were.
+/// Whole or not at all. A link is followed. `is_known`: the file that lies there is one that LLMflow published, though neither
+/// an attribute nor the same bytes say so; `before`: what it published, where the folder itself does not say which files that
+/// were.
 ///
 /// A file is written beside its place and renamed; a folder is built beside its place and swapped in, with what others
 /// put into the one that was there.
@@ -217,8 +221,17 @@ fn check_is_ours(
     }
 }
 
-fn is_marked(path: &Path) -> bool {
+/// Does a file say itself that LLMflow published it?
+pub fn is_marked(path: &Path) -> bool {
     rustix::fs::getxattr(path, ATTRIBUTE, &mut [0_u8; 128]).is_ok()
+}
+
+/// Is this the very file that had this inode when its time was `mtime_ns`, edited or not? One that came to the inode of a file
+/// that was removed was born later; where nothing tells when, it is none.
+pub fn is_same_file(path: &Path, mtime_ns: i64, inode: u64) -> bool {
+    let Ok(found) = fs::metadata(path) else { return false };
+    let born = found.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    found.ino() & INODE == inode && born.is_some_and(|born| born.as_nanos() as i128 <= i128::from(mtime_ns))
 }
 
 /// What is said where something of somebody else lies.
@@ -289,7 +302,6 @@ fn copy(artifact: &AnyArtifact, file: &FileEntry, to: &Path) -> Result<(), Failu
 /// What tells whether `path` still is what was published there: bytes, newest time in ns, and sum of the inodes of
 /// an artifact's files. None if one is missing.
 pub fn stamp(manifest: &Manifest, path: &Path) -> Option<(u64, i64, u64)> {
-    use std::os::unix::fs::MetadataExt;
     let files = match is_one_file(manifest, path) {
         true => vec![path.to_owned()],
         false => manifest.files.iter().map(|file| path.join(&file.path)).chain([path.join(MARK)]).collect(),
@@ -299,7 +311,7 @@ pub fn stamp(manifest: &Manifest, path: &Path) -> Option<(u64, i64, u64)> {
         let found = fs::metadata(file).ok()?;
         bytes += found.len();
         newest = newest.max(found.mtime() * 1_000_000_000 + found.mtime_nsec());
-        inodes = inodes.wrapping_add(found.ino()) & (i64::MAX as u64); // SQLite's integers have a sign
+        inodes = inodes.wrapping_add(found.ino()) & INODE;
     }
     Some((bytes, newest, inodes))
 }
@@ -344,6 +356,19 @@ mod tests {
             let files = fs::read_dir(&out).unwrap().count() - 1; // less the mark
             assert_eq!((files, out.join("a.txt").is_file()), (expected, true));
         }
+    }
+
+    #[test]
+    fn a_file_is_the_same_while_its_inode_is_and_none_that_came_to_it_later() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("a.txt");
+        fs::write(&path, "one").unwrap();
+        let found = fs::metadata(&path).unwrap();
+        let mtime_ns = found.mtime() * 1_000_000_000 + found.mtime_nsec();
+        fs::write(&path, "edited in place").unwrap();
+        assert_eq!(is_same_file(&path, mtime_ns, found.ino()), found.created().is_ok());
+        assert!(!is_same_file(&path, mtime_ns, found.ino() + 1), "another inode");
+        assert!(!is_same_file(&path, mtime_ns - 60_000_000_000, found.ino()), "born after what was noted");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is written down is found again.
 
+mod descendants;
 mod health;
 mod queries;
 mod rebuild;

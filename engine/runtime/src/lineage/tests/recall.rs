@@ -53,4 +53,9 @@ async fn a_rehearsal_is_compared_with_a_rehearsal_and_a_run_with_a_run() {
         assert_eq!(last.components[0].value, name);
     }
     assert!(lineage.last_successes("p", Some(2), &[&sft]).await.unwrap().is_empty());
+    let before = async |run: &RunId| lineage.run_before(run).await.unwrap();
+    assert_eq!(before(&runs[2]).await, Some(runs[0].clone()));
+    assert_eq!(before(&runs[3]).await, Some(runs[1].clone()));
+    assert_eq!(before(&runs[1]).await, Some(runs[0].clone()), "for want of another rehearsal");
+    assert_eq!(before(&runs[0]).await, None);
 }
