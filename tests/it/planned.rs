@@ -41,6 +41,53 @@ fn a_condition_names_a_metric_with_a_dot_and_a_param_only_by_its_sign() {
     assert!(refused.code == Some(2) && refused.err.contains("write `${params.least}` in its place"), "{}", refused.err);
 }
 
+fn plan_of(done: &crate::project::Done) -> Vec<serde_json::Value> {
+    let plan: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    plan["stages"].as_array().unwrap().clone()
+}
+
+#[test]
+fn a_reason_names_the_reference_whose_value_changed() {
+    let project = Project::with(
+        "stages:\n  t: {op: run.command, with: {command: [sh, -c, \"mkdir -p $0; echo $1 > $0/x\", \"{out.f}\", \"${env.S1}-${env.S2}\"], outputs: {f: files}}}\n",
+    );
+    let done = |words: &str, second: &str| {
+        let output = project.command(words).env("S1", "0.1").env("S2", second).output().unwrap();
+        crate::project::Done::of(&output)
+    };
+    assert_eq!(done("run", "b").code, Some(0));
+    let because = &plan_of(&done("plan --json", "c"))[0]["will"]["because"];
+    assert_eq!(because[0]["origin"], "with env.S2", "{because}");
+}
+
+#[test]
+fn a_stage_that_waits_and_runs_in_any_case_is_said_to_run() {
+    let stages = text(
+        "  a: {op: data.filter, in: rows, with: {min_words: \"${params.a}\"}}\n  b: {op: data.filter, in: a, with: {min_words: \"${params.b}\"}}\n  g: {op: data.filter, in: rows, when: \"a.kept > 0\"}\n  h: {op: data.filter, in: g, with: {min_words: \"${params.b}\"}}\n",
+    );
+    let project = project("");
+    project.write("pipeline.yaml", format!("params: {{a: 1, b: 1}}\n{stages}"));
+    project.succeeds("run");
+    let will = |set: &str| {
+        let stages = plan_of(&project.succeeds(&format!("plan --json {set}")));
+        let one = |name: &str| stages.iter().find(|stage| stage["stage"] == name).unwrap()["will"].clone();
+        ["a", "b", "h"].map(one)
+    };
+    let said = |set: &str| will(set).map(|will| will["will"].as_str().unwrap().to_owned());
+    assert_eq!(said("--set a=2"), ["run", "waits", "waits"], "nothing of their own changed");
+    assert_eq!(said("--set a=2 --set b=2"), ["run", "run", "waits"], "a gate may skip the last");
+    let [_, b, _] = will("--set a=2 --set b=2");
+    assert!(b["key"].is_null() && b["because"].as_array().unwrap().len() == 1, "{b}");
+    assert!(b["because"][0]["part"] == "with.min_words" && b["because"][0]["now"] == "2", "{b}");
+    let plan = project.llmflow("plan --set a=2 --set b=2 --exit-code");
+    assert!(plan.out.contains("1 cached, 4 to run") && plan.code != Some(0), "{}", plan.out);
+
+    // Its result with the bytes of now is there: it runs only if they change.
+    project.succeeds("run --set b=2");
+    project.succeeds("run --force");
+    assert_eq!(said("--set a=3 --set b=2"), ["run", "waits", "waits"]);
+}
+
 #[test]
 fn a_result_that_is_gone_is_not_called_a_first_run() {
     let project = project("");
@@ -166,4 +213,29 @@ fn time_and_disk_are_forecast_by_what_there_is_to_do() {
     project.write("pipeline.yaml", text("  more: {op: data.load, with: {path: more.jsonl}}\n"));
     let (second, _) = forecast(1).unwrap();
     assert!((second / seconds - 2.0).abs() < 1e-9, "{second} {seconds}");
+}
+
+#[test]
+fn siblings_of_a_matrix_that_changed_from_other_values_are_not_told_as_one_that_did() {
+    let some =
+        "  some: {op: data.filter, in: rows, matrix: {most: [10, 20, 30]}, with: {max_words: \"${matrix.most}\"}}\n";
+    let project = project(some);
+    project.succeeds("run");
+    project
+        .write("pipeline.yaml", text(&some.replace("${matrix.most}\"", "${params.most}\"")) + "params: {most: 40}\n");
+    let plan = project.succeeds("plan").out;
+    assert!(plan.contains("some@… ×3") && plan.contains("with.max_words → 40 (params.most"), "{plan}");
+}
+
+#[test]
+fn a_graph_tells_what_is_not_asked_for_refused_or_decided_later() {
+    let stages = "  few: {op: data.filter, in: rows, require: [\"kept > 100\"]}\n  after: {op: data.dedup, in: few}\n  maybe: {op: data.filter, in: rows, when: \"rows.rows > 1\"}\n";
+    let project = project(stages);
+    let graph = project.succeeds("plan --graph text").out;
+    assert!(graph.contains("data.filter · gate"), "{graph}");
+    assert_eq!(project.llmflow("run").code, Some(1));
+    let graph = project.succeeds("plan --graph text").out;
+    assert!(graph.contains("cached, and refused (") && graph.contains("skipped (`few` is refused)"), "{graph}");
+    let graph = project.succeeds("plan --graph mermaid --only rows").out;
+    assert!(graph.contains("skipped (not asked for)") && graph.contains("classDef skipped"), "{graph}");
 }

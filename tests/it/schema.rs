@@ -72,7 +72,7 @@ fn what_a_schema_can_see_is_refused_where_it_stands() {
 }
 
 /// Whole files, and whether they are right: LLMflow and the schema say the same.
-const AGREED: [(bool, &str); 33] = [
+const AGREED: [(bool, &str); 37] = [
     (true, "params: {a: data.load}\nstages: {rows: {op: \"${params.a}\", with: {path: x}}}"),
     (true, "params: {l: [lost]}\nstages: {rows: {ROWS, retry: {on: \"${params.l}\"}}}"),
     (true, "params: {l: lost}\nstages: {rows: {ROWS, retry: {on: [\"${params.l}\"]}}}"),
@@ -91,6 +91,10 @@ const AGREED: [(bool, &str); 33] = [
     (true, "stages: {rows: {ROWS, resources: {memory: .5G, cores: 1, gpus: auto}}}"),
     (true, "stages: {rows: {ROWS, timeout: 1h 30m, retry: {backoff: 1.5s}}}"),
     (true, "stages: {rows: {ROWS, seed: 18446744073709551615}}"),
+    (true, "seed: 18446744073709551615\nstages: {rows: {ROWS}}"),
+    (true, "params: {s: 7}\nseed: \"${params.s}\"\nstages: {rows: {ROWS}}"),
+    (false, "seed: \"7\"\nstages: {rows: {ROWS}}"),
+    (false, "seed: -1\nstages: {rows: {ROWS}}"),
     (false, "name: \"\"\nstages: {rows: {ROWS}}"),
     (false, "store: s3//x\nstages: {rows: {ROWS}}"),
     (false, "store: s3:/x\nstages: {rows: {ROWS}}"),

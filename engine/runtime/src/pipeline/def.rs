@@ -13,7 +13,7 @@ use super::{
     expression::Expr,
     matrix::Matrix,
     origin::Origin,
-    places::Places,
+    places::{GivenAt, Places},
     source::{SourceFile, Span},
     stage::Require,
     varied::Varied,
@@ -169,17 +169,25 @@ impl StageDef {
 
     /// The same in words, of a value with others in it those of its parts: `params.rank, a.yaml:10`, `with params.n, a.yaml:2`.
     pub fn told_origin_of(&self, param: &str, source: &SourceFile) -> Option<String> {
-        let given = self.shared.places.get(param)?;
-        if let Some(origin) = &given.origin {
-            return Some(origin.describe(source));
-        }
-        let parts: Vec<String> = given.within.iter().map(|origin| origin.describe(source)).collect();
-        (!parts.is_empty()).then(|| format!("with {}", parts.join("; ")))
+        told(self.shared.places.get(param)?, GivenAt::parts, source)
+    }
+
+    /// The same of a value that was another before, both as JSON text: of its parts those that changed.
+    pub fn told_origin_of_change(&self, param: &str, before: &str, now: &str, source: &SourceFile) -> Option<String> {
+        told(self.shared.places.get(param)?, |given| given.changed_parts(before, now), source)
     }
 
     /// The pipeline's params that are in a param's value.
     pub fn params_in(&self, param: &str) -> impl Iterator<Item = &str> {
         let given = self.shared.places.get(param).into_iter();
-        given.flat_map(|given| given.origin.iter().chain(&given.within)).filter_map(|origin| origin.param())
+        given.flat_map(GivenAt::parts).filter_map(Origin::param)
     }
+}
+
+fn told<'a>(given: &'a GivenAt, parts: impl Fn(&'a GivenAt) -> Vec<&'a Origin>, source: &SourceFile) -> Option<String> {
+    if let Some(origin) = given.whole() {
+        return Some(origin.describe(source));
+    }
+    let parts: Vec<String> = parts(given).into_iter().map(|origin| origin.describe(source)).collect();
+    (!parts.is_empty()).then(|| format!("with {}", parts.join("; ")))
 }

@@ -29,12 +29,15 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// Other places that matter, each with its label.
     pub also: Vec<(Span, String)>,
+    /// What of the file must not be shown: it may be a secret.
+    #[serde(skip)]
+    hidden: Vec<Span>,
 }
 
 impl Diagnostic {
     pub fn new(code: &str, message: impl Into<String>, span: impl Into<Option<Span>>) -> Self {
         let (code, message, span) = (code.to_owned(), message.into(), span.into());
-        Self { code, message, span, label: None, help: None, also: Vec::new() }
+        Self { code, message, span, label: None, help: None, also: Vec::new(), hidden: Vec::new() }
     }
     pub fn at(mut self, span: impl Into<Option<Span>>) -> Self {
         self.span = span.into();
@@ -50,6 +53,11 @@ impl Diagnostic {
     }
     pub fn also(mut self, span: Span, label: impl Into<String>) -> Self {
         self.also.push((span, label.into()));
+        self
+    }
+    /// Nothing that is shown of the file shows this.
+    pub fn hide(mut self, span: impl Into<Option<Span>>) -> Self {
+        self.hidden.extend(span.into());
         self
     }
     /// Says which name is close, if one is.
@@ -130,6 +138,7 @@ pub const MAX_SHOWN: usize = 100;
 /// All that is wrong with one file.
 #[derive(Clone, Debug)]
 pub struct Diagnostics {
+    /// With stars in place of what must not be shown.
     pub source: Arc<SourceFile>,
     items: Vec<Diagnostic>,
 }
@@ -139,10 +148,13 @@ impl Diagnostics {
         Self { source, items: Vec::new() }
     }
     pub fn push(&mut self, diagnostic: Diagnostic) {
+        for span in &diagnostic.hidden {
+            Arc::make_mut(&mut self.source).mask(*span);
+        }
         self.items.push(diagnostic);
     }
     pub fn extend(&mut self, other: Self) {
-        self.items.extend(other.items);
+        other.items.into_iter().for_each(|item| self.push(item));
     }
     /// Adds what is wrong with the same file under a profile, and is not without it. Another machine may have other
     /// variables: those that are lacking here do not count.
@@ -153,7 +165,7 @@ impl Diagnostics {
             Diagnostic { message, ..item.clone() }
         };
         let found: Vec<Diagnostic> = found.iter().filter(is_new).map(named).collect();
-        self.items.extend(found);
+        found.into_iter().for_each(|item| self.push(item));
     }
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()

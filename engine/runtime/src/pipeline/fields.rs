@@ -102,9 +102,11 @@ pub(super) fn texts(node: &Node, what: &str, diagnostics: &mut Diagnostics) -> V
     }
 }
 
-/// A whole number within bounds.
+/// A whole number within bounds; a variable of the environment may hold it.
 pub(super) fn whole(node: &Node, what: &str, least: u64, greatest: u64, diagnostics: &mut Diagnostics) -> Option<u64> {
-    let found = node.as_int().and_then(|number| u64::try_from(number).ok());
+    let mut read = node.clone();
+    read.read_variable();
+    let found = read.as_int().and_then(|number| u64::try_from(number).ok());
     let found = found.filter(|number| (least..=greatest).contains(number));
     if found.is_none() {
         let bounds = if greatest == u64::MAX { format!("from {least} on") } else { format!("{least} to {greatest}") };

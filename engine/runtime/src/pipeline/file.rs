@@ -107,9 +107,6 @@ impl Read {
         let mut take =
             |name: &str| entries.iter().position(|(key, _)| key.value == name).map(|at| entries.swap_remove(at).1);
         let [name, seed, store, params, profiles, mut stages, mut publish] = KEYS.map(&mut take);
-        if let Some(node) = seed {
-            self.pipeline.seed = whole(&node, "`seed`", 0, u64::MAX, diagnostics).unwrap_or(0);
-        }
         let source = self.pipeline.source.clone();
         let none = IndexMap::new();
         let scope = Scope::new(&none, environment, &source).of_params();
@@ -125,6 +122,12 @@ impl Read {
         changes.apply(&self.pipeline.overrides);
         let names = stages.as_ref().and_then(Node::as_map).into_iter().flatten().map(|(name, _)| name.value.clone());
         let scope = Scope::new(&params, environment, &source).with_stages(names);
+        if let Some(mut node) = seed {
+            let before = diagnostics.raw_len();
+            scope.fill(&mut node, diagnostics);
+            let seed = (diagnostics.raw_len() == before).then(|| whole(&node, "`seed`", 0, u64::MAX, diagnostics));
+            self.pipeline.seed = seed.flatten().unwrap_or(0);
+        }
         if let Some(mut node) = name {
             scope.fill(&mut node, diagnostics);
             let name = text(&node, "`name`", diagnostics);

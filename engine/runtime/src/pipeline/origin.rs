@@ -1,6 +1,6 @@
 //! Where a value came from: a param, a matrix, a secret's name, `--set`, a params file, a profile.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use super::{
     node::Node,
@@ -18,6 +18,17 @@ pub struct Origin {
     pub given: Option<Given>,
     /// `eval.acc`: the metric that will be the value.
     pub metric: Option<String>,
+    /// Of a text with references in it: all of them. The other fields are those of the first.
+    pub text: Option<Arc<Composed>>,
+}
+
+/// A text that references stand in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Composed {
+    /// With their values in their places.
+    pub text: String,
+    /// Of each the bytes that it gave, in order.
+    pub parts: Vec<(Range<usize>, Arc<Origin>)>,
 }
 
 /// What gave a value in place of the file's.
@@ -42,6 +53,39 @@ impl fmt::Display for Given {
     }
 }
 
+impl Given {
+    pub(super) fn is_outside(&self) -> bool {
+        matches!(self, Self::Set(_) | Self::ParamsFile(_))
+    }
+
+    /// As it is typed, without the value: `--set rank`.
+    fn target(&self) -> String {
+        match self {
+            Self::Set(text) => {
+                let is_of_name = |c: char| c.is_alphanumeric() || "_-.".contains(c);
+                let name = text.split_once('=').map_or(text.as_str(), |(name, _)| name.trim());
+                let end = name.find(|c| !is_of_name(c));
+                end.map_or_else(|| format!("--set {name}"), |end| format!("--set {}…", &name[..end]))
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+impl Composed {
+    /// The origins whose values differ between two forms of the text: the one that alone makes the difference, else all,
+    /// for then it cannot be told.
+    pub fn changed(&self, before: &str, now: &str) -> impl Iterator<Item = &Arc<Origin>> {
+        let makes_it_alone = |part: &Range<usize>| {
+            let (start, end) = (&self.text[..part.start], &self.text[part.end..]);
+            before.len() >= start.len() + end.len() && before.starts_with(start) && before.ends_with(end)
+        };
+        let mut alone = self.parts.iter().filter(|(part, _)| now == self.text && makes_it_alone(part));
+        let only = alone.next().filter(|_| alone.next().is_none());
+        only.map_or(self.parts.as_slice(), std::slice::from_ref).iter().map(|(_, origin)| origin)
+    }
+}
+
 impl Origin {
     pub(super) fn given(given: Given) -> Self {
         Self { given: Some(given), ..Self::default() }
@@ -60,6 +104,11 @@ impl Origin {
     /// Did a variable of the environment give it?
     pub(super) fn is_variable(&self) -> bool {
         self.name.as_ref().is_some_and(|name| name.starts_with("env."))
+    }
+
+    /// Of each reference in a text, else its own.
+    pub(super) fn all(self: &Arc<Self>) -> Vec<&Arc<Self>> {
+        self.text.as_ref().map_or_else(|| vec![self], |text| text.parts.iter().map(|(_, origin)| origin).collect())
     }
 
     /// The pipeline's param that gave the value: `rank`.
@@ -82,7 +131,7 @@ impl Node {
     /// Where to point when the value is wrong: nowhere if it stands outside the file.
     pub fn place(&self) -> Option<Span> {
         match self.origin.as_deref() {
-            Some(Origin { name: None, given: Some(Given::Set(_) | Given::ParamsFile(_)), .. }) => None,
+            Some(Origin { name: None, given: Some(given), .. }) if given.is_outside() => None,
             _ => Some(self.span),
         }
     }
@@ -92,11 +141,26 @@ impl Node {
         self.origin.as_ref()?.given.as_ref()
     }
 
+    /// What gave it, if that is outside the file.
+    fn given_outside(&self) -> Option<&Given> {
+        self.given().filter(|given| given.is_outside())
+    }
+
     /// What a message begins with if its value stands outside the file: `` `--set rank=0`: ``.
     pub(super) fn blame(&self) -> String {
-        match self.given() {
-            Some(given @ (Given::Set(_) | Given::ParamsFile(_))) => format!("`{given}`: "),
-            _ => String::new(),
+        self.given_outside().map_or_else(String::new, |given| format!("`{given}`: "))
+    }
+
+    /// The same where the value has no part in what is wrong, and may be a secret: `` `--set rank`: ``.
+    pub(super) fn blame_of_target(&self) -> String {
+        self.given_outside().map_or_else(String::new, |given| format!("`{}`: ", given.target()))
+    }
+
+    /// The same where the value must not be seen: `` `--set hub.token=***`: ``.
+    pub(super) fn blame_of_secret(&self) -> String {
+        match self.given_outside() {
+            Some(given @ Given::Set(_)) => format!("`{}=***`: ", given.target()),
+            _ => self.blame_of_target(),
         }
     }
 }

@@ -107,12 +107,18 @@ impl Changes<'_> {
     }
 
     pub fn change(&mut self, change: Change) {
-        if self.params.contains_key(&change.target) {
+        if let Some(stage) = self.stage_of_combination(&change.target) {
+            let message = format!("{}one combination of `{stage}` cannot be set", change.value.blame_of_target());
+            let help = format!(
+                "`--set {stage}.PARAM=VALUE` sets all of them; what differs between them stands in its `matrix`"
+            );
+            self.diagnostics.push(Diagnostic::new("set/combination", message, change.place()).help(help));
+        } else if self.params.contains_key(&change.target) {
             self.set_param(change);
         } else if change.target.contains('.') {
             self.set_in_stage(change);
         } else {
-            let message = format!("{}there is no param `{}`", change.value.blame(), change.target);
+            let message = format!("{}there is no param `{}`", change.value.blame_of_target(), change.target);
             let names = self.params.keys().map(String::as_str);
             let help = match self.params.is_empty() {
                 true => "this pipeline has no params; a stage's are set by `--set STAGE.PARAM=VALUE`".to_owned(),
@@ -121,6 +127,12 @@ impl Changes<'_> {
             let diagnostic = Diagnostic::new("set/unknown", message, change.place()).nearest(&change.target, names);
             self.diagnostics.push(diagnostic.help(help));
         }
+    }
+
+    /// The stage of the file of whose combinations a target names one: `keep` of `keep@min=5`.
+    fn stage_of_combination<'t>(&self, target: &'t str) -> Option<&'t str> {
+        let (stage, _) = target.split_once('@')?;
+        self.stages.as_deref()?.get(stage).map(|_| stage)
     }
 
     /// Changes a param, if the value has the type of its default.
@@ -172,7 +184,7 @@ impl Changes<'_> {
     /// Puts a value into a stage's `with`. Its name is checked with the stage's other params.
     fn set_in_stage(&mut self, change: Change) {
         let place = change.place();
-        let blame = change.value.blame();
+        let blame = change.value.blame_of_target();
         let unknown = |what: &str, near: Option<&str>| {
             let diagnostic = Diagnostic::new("set/unknown", format!("{blame}{what}"), place);
             match near {
@@ -194,7 +206,7 @@ impl Changes<'_> {
         if !matches!(body.value, Value::Map(_)) {
             return; // Reported where the stage is read.
         }
-        match node_at(body, key.span, path) {
+        match node_at(body, key.span, path, &change.value) {
             Ok(node) => {
                 // Outside the file a value stands where the one it replaces stood.
                 let span = if change.value.place().is_some() { change.value.span } else { node.span };
@@ -206,11 +218,11 @@ impl Changes<'_> {
     }
 }
 
-/// The node at a path below a stage's `with`, made if it is not there.
+/// The node at a path below a stage's `with`, made if it is not there: what is made comes from where the value does.
 ///
 /// # Errors
 /// Why there can be none.
-fn node_at<'a>(body: &'a mut Node, key: Span, path: &str) -> Result<&'a mut Node, String> {
+fn node_at<'a>(body: &'a mut Node, key: Span, path: &str, value: &Node) -> Result<&'a mut Node, String> {
     let mut node = body;
     for name in std::iter::once("with").chain(path.split('.')) {
         if name.is_empty() {
@@ -224,7 +236,8 @@ fn node_at<'a>(body: &'a mut Node, key: Span, path: &str) -> Result<&'a mut Node
             return Err(format!("there is nothing to set below {described}"));
         };
         let at = entries.iter().position(|(key, _)| key.value == name).unwrap_or_else(|| {
-            entries.push((At::new(name.to_owned(), key), Node::new(Value::Null, key)));
+            let made = Node { origin: value.origin.clone(), ..Node::new(Value::Null, key) };
+            entries.push((At::new(name.to_owned(), key), made));
             entries.len() - 1
         });
         node = &mut entries[at].1;
@@ -245,7 +258,8 @@ fn own_name(target: &str) -> &str {
 
 fn parse_set(text: &str) -> Result<Change, Diagnostic> {
     let Some((target, typed)) = text.split_once('=').filter(|(target, _)| !target.trim().is_empty()) else {
-        return Err(Diagnostic::new("set/form", format!("`--set {text}` sets nothing"), None)
+        let name = text.split([':', ' ']).next().unwrap_or_default(); // what follows may be a secret
+        return Err(Diagnostic::new("set/form", format!("`--set {name}` sets nothing"), None)
             .help("--set NAME=VALUE, or --set STAGE.PARAM=VALUE"));
     };
     // The value as YAML reads it; what is no YAML is text.

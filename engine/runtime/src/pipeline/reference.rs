@@ -12,7 +12,7 @@ use super::{
     diagnostic::{Diagnostic, Diagnostics},
     matrix::Cell as MatrixCell,
     node::{Node, Value},
-    origin::{Given, Origin},
+    origin::{Composed, Given, Origin},
     params::{Param, is_name},
     source::{SourceFile, Span},
 };
@@ -123,7 +123,7 @@ impl<'a> Scope<'a> {
             }
             return self.look_up(name, node);
         }
-        let (mut filled, mut rest, mut origin) = (String::new(), text, None);
+        let (mut filled, mut rest, mut parts) = (String::new(), text, Vec::new());
         while let Some(at) = rest.find("${") {
             if rest[..at].ends_with('$') {
                 filled.push_str(&rest[..at]);
@@ -133,7 +133,8 @@ impl<'a> Scope<'a> {
             }
             filled.push_str(&rest[..at]);
             let Some(end) = rest[at..].find('}') else {
-                return Err(Diagnostic::new("reference/open", "`${` without its `}`", self.place(&rest[at..], node))
+                let message = format!("{}`${{` without its `}}`", node.blame_of_target());
+                return Err(Diagnostic::new("reference/open", message, self.place(&rest[at..], node))
                     .help("write `$${` for a literal `${`"));
             };
             let reference = &rest[at..=at + end];
@@ -141,20 +142,26 @@ impl<'a> Scope<'a> {
             if let Some(Origin { name: Some(name), .. }) = from.as_deref()
                 && name.starts_with("secret.")
             {
-                let message = format!("`{reference}` cannot stand inside other text");
+                let message = format!("{}`{reference}` cannot stand inside other text", node.blame_of_target());
                 return Err(Diagnostic::new("secret/outside", message, self.place(reference, node))
                     .help("a secret is the whole value of its param: what stands around it would be no secret"));
             }
             if matches!(value, Value::List(_) | Value::Map(_)) {
-                let message = format!("`{reference}` is a list or map: it cannot stand inside other text");
+                let blame = node.blame_of_target();
+                let message = format!("{blame}`{reference}` is a list or map: it cannot stand inside other text");
                 let help = "use it as the whole value, or refer to a number or a text";
                 return Err(Diagnostic::new("reference/type", message, self.place(reference, node)).help(help));
             }
+            let start = filled.len();
             filled.push_str(&Node::new(value, node.span).to_string());
-            origin = origin.or(from);
+            parts.extend(from.map(|from| (start..filled.len(), from)));
             rest = &rest[at + end + 1..];
         }
         filled.push_str(rest);
+        let origin = parts.first().map(|(_, first)| Arc::clone(first)).map(|first| {
+            let text = Some(Arc::new(Composed { text: filled.clone(), parts }));
+            Arc::new(Origin { text, ..(*first).clone() })
+        });
         Ok((Value::String(filled), origin))
     }
 
@@ -172,13 +179,14 @@ impl<'a> Scope<'a> {
     fn look_up(&self, name: &str, node: &Node) -> Result<(Value, Option<Arc<Origin>>), Diagnostic> {
         let reference = format!("${{{name}}}");
         let at = self.place(&reference, node);
-        let error = |code: &str, message: String| Diagnostic::new(code, message, at);
+        let error =
+            |code: &str, message: String| Diagnostic::new(code, format!("{}{message}", node.blame_of_target()), at);
         let forms = "write `${params.NAME}`, `${env.NAME}` or `${matrix.NAME}`, in `with` also `${STAGE.METRIC}`; `$${` for a literal `${`";
         let Some((family, key)) = name.trim().split_once('.') else {
             return Err(error("reference/unknown", format!("`{reference}` names nothing")).help(forms));
         };
         let named = |span: Option<Span>, given: Option<Given>| {
-            Some(Arc::new(Origin { name: Some(format!("{family}.{key}")), span, given, metric: None }))
+            Some(Arc::new(Origin { name: Some(format!("{family}.{key}")), span, given, ..Origin::default() }))
         };
         let (value, origin) = match family {
             "params" | "env" | "matrix" if !is_name(key) => {
@@ -203,7 +211,10 @@ impl<'a> Scope<'a> {
                 if let Some(refused) = &param.refused {
                     return Err(refused.clone());
                 }
-                let value = param.value.value.clone_within(&self.budget);
+                let mut value = param.value.value.clone_within(&self.budget);
+                if param.given.as_ref().is_some_and(Given::is_outside) {
+                    value.iter_mut().for_each(|value| value.put_at(node.span)); // what lies within has no place in the file
+                }
                 (value, named(Some(param.default.span), param.given.clone()))
             }
             "env" => {
@@ -214,8 +225,9 @@ impl<'a> Scope<'a> {
                 (Value::String(value).clone_within(&self.budget), named(None, None))
             }
             "secret" if !is_variable(key) => {
-                let message = format!("`{key}` cannot name a secret: it is a variable of the environment");
-                return Err(error("secret/name", message).help("use letters, digits and `_`: `${secret.API_KEY}`"));
+                let message = "what stands here cannot name a secret: it is a variable of the environment".to_owned();
+                let help = "use letters, digits and `_`: `${secret.API_KEY}`";
+                return Err(error("secret/name", message).help(help).hide(at)); // it may be the secret
             }
             "secret" if !self.takes_secrets => {
                 let help = "name it where it is used, in a param that takes a secret: `with: {api_key: \"${secret.API_KEY}\"}`";
@@ -286,6 +298,22 @@ fn is_variable(name: &str) -> bool {
 }
 
 impl Value {
+    /// Gives all within a list or map this place.
+    fn put_at(&mut self, span: Span) {
+        let put = |node: &mut Node| {
+            node.span = span;
+            node.value.put_at(span);
+        };
+        match self {
+            Self::List(items) => items.iter_mut().for_each(put),
+            Self::Map(entries) => entries.iter_mut().for_each(|(key, node)| {
+                key.span = span;
+                put(node);
+            }),
+            _ => {}
+        }
+    }
+
     /// A copy, if the budget still allows it.
     fn clone_within(&self, budget: &Cell<usize>) -> Option<Self> {
         let left = budget.get().checked_sub(self.cost());

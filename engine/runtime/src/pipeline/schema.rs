@@ -21,7 +21,7 @@ pub fn schema(registry: &Registry) -> Value {
         "patternProperties": { "^x-": {} },
         "properties": {
             "name": { "$ref": "#/definitions/name", "description": "Default: the file's name." },
-            "seed": { "type": "integer", "minimum": 0, "maximum": u64::MAX, "default": 0 },
+            "seed": { "anyOf": [{ "$ref": "#/definitions/seed" }], "default": 0 },
             "store": { "anyOf": store(), "description": "Where artifacts lie: a folder, s3://…, gs://…, az://…. Default: the home." },
             "params": {
                 "type": ["object", "null"],

@@ -150,6 +150,14 @@ impl SourceFile {
         Place { file: self.path.clone(), line: Some(line), column: Some(column) }
     }
 
+    /// Puts a star in place of every byte of a span, so that every other place stays what it is.
+    pub(super) fn mask(&mut self, span: Span) {
+        let stars = self.slice(span).bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect::<String>();
+        if !stars.is_empty() {
+            self.text.replace_range(span.start..span.end, &stars);
+        }
+    }
+
     /// The text a span covers; empty if the span is none of this file's.
     pub fn slice(&self, span: Span) -> &str {
         self.text.get(span.start..span.end).unwrap_or_default()

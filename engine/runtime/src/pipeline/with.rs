@@ -135,7 +135,8 @@ impl Checker<'_> {
         let names = params.iter().flat_map(|info| std::iter::once(&info.name).chain(&info.aliases)).map(String::as_str);
         let owner =
             if path.is_empty() { format!("`{}`", self.operator) } else { format!("`{path}` of `{}`", self.operator) };
-        let message = format!("{}{owner} has no param `{}`", node.map(Node::blame).unwrap_or_default(), key.value);
+        let blame = node.map(Node::blame_of_target).unwrap_or_default();
+        let message = format!("{blame}{owner} has no param `{}`", key.value);
         let span = node.is_none_or(|node| node.place().is_some()).then_some(key.span);
         let diagnostic = Diagnostic::new("param/unknown", message, span);
         self.found.push(match node.is_some_and(|node| is_cut_off(&key.value, node)) {
@@ -216,19 +217,14 @@ impl Checker<'_> {
     fn secrecy(&self, info: &ParamInfo, node: &Node, name: &str) -> Option<Diagnostic> {
         // The fields of a map are checked one by one.
         let is_secret = if has_fields(&info.kind) { is_own_secret(node) } else { is_secret(node) };
-        if info.role != Role::Secret && is_secret {
+        if info.role == Role::Secret {
+            let literal = literal_in(node).filter(|_| node.value != Value::Null)?;
+            return Some(literal_secret(info, literal, name));
+        }
+        if is_secret {
             let message = format!("`{name}` takes no secret: its value would be recorded");
             let help = format!("llmflow operators {}", self.operator);
             return Some(self.refuse("secret/outside", message, node).help(help));
-        }
-        if info.role == Role::Secret && !is_secret && node.value != Value::Null {
-            let message = format!("`{name}` takes the name of a secret, never the secret itself");
-            let secret = match info.kind {
-                ParamType::Map(_) => "{NAME: \"${secret.NAME}\"}",
-                _ => "\"${secret.NAME}\"",
-            };
-            let help = format!("{name}: {secret}, and in the shell: export NAME=…");
-            return Some(self.refuse("secret/literal", message, node).help(help));
         }
         None
     }
@@ -366,6 +362,35 @@ pub(super) const CUT_OFF: &str = "a number has a decimal point, and no comma: `0
 /// Whether a key is what a comma in a number leaves behind: `{x: 0,5}` is an `x` of 0 and a `5` of nothing.
 pub(super) fn is_cut_off(key: &str, node: &Node) -> bool {
     node.value == Value::Null && !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A value where the name of a secret belongs. It may be the secret: nothing repeats it, nor the line it stands on.
+fn literal_secret(info: &ParamInfo, literal: &Node, name: &str) -> Diagnostic {
+    let message = format!("{}`{name}` takes the name of a secret, never the secret itself", literal.blame_of_secret());
+    let secret = match info.kind {
+        ParamType::Map(_) => "{NAME: \"${secret.NAME}\"}",
+        _ => "\"${secret.NAME}\"",
+    };
+    let help = format!("{name}: {secret}, and in the shell: export NAME=…");
+    let mut diagnostic = Diagnostic::new("secret/literal", message, literal.place()).help(help);
+    if !is_elsewhere(literal) || literal.origin.as_ref().is_some_and(|origin| origin.text.is_some()) {
+        diagnostic = diagnostic.hide(literal.place());
+    }
+    for origin in literal.origin.iter().flat_map(Origin::all) {
+        if let (Some(from), Some(span)) = (&origin.name, origin.span) {
+            diagnostic = diagnostic.also(span, format!("`{from}` stands here")).hide(span);
+        }
+    }
+    diagnostic
+}
+
+/// The first part of a value that is no `${secret.X}`.
+fn literal_in(node: &Node) -> Option<&Node> {
+    match &node.value {
+        Value::List(items) => items.iter().find_map(literal_in),
+        Value::Map(entries) => entries.iter().find_map(|(_, value)| literal_in(value)),
+        _ => (!is_own_secret(node)).then_some(node),
+    }
 }
 
 /// Whether `${secret.X}` stands anywhere in a value.

@@ -19,7 +19,7 @@ pub struct Component {
 }
 
 /// The part that names the numerics class.
-const NUMERICS: &str = "numerics";
+pub(super) const NUMERICS: &str = "numerics";
 
 /// Everything a key is made of.
 pub struct Subject<'a> {

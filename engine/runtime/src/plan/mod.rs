@@ -6,6 +6,7 @@
 
 mod build;
 mod check;
+mod due;
 mod forecast;
 mod frozen;
 pub mod key;
@@ -110,6 +111,8 @@ pub enum Standing {
     Run(Option<Cow<'static, str>>),
     /// An input's digest is not known yet.
     Waits,
+    /// The same, and whatever it will be there is no result: what is known of the key is not as it was.
+    Due,
     /// Its `when` reads metrics that are not known yet.
     Gate,
     /// It will not run.
@@ -139,6 +142,13 @@ impl Planned {
     /// Whether nothing will be done for it.
     pub fn is_settled(&self) -> bool {
         matches!(self.standing, Standing::Cached(_) | Standing::Skipped { .. })
+    }
+    /// What it asks for: a number in `resources` is a demand, `auto` what its operator will need.
+    pub fn memory_bytes(&self) -> u64 {
+        match self.def.resources().memory_bytes {
+            Demand::Exactly(bytes) => bytes,
+            Demand::Auto => self.settled.plan.needs.memory_bytes,
+        }
     }
     /// What it asks for: a number in `resources` is a demand, `auto` what its operator can use here.
     pub fn gpus(&self) -> Gpus {
@@ -180,6 +190,12 @@ impl Plan {
     /// Does a stage that has no result yet ask for GPUs?
     pub fn wants_gpus(&self) -> bool {
         self.stages.iter().any(|stage| !stage.is_settled() && stage.gpus().max > 0)
+    }
+
+    /// How many GPUs stages that have no result yet do not run without, all of them together.
+    pub fn asked_gpus(&self) -> u32 {
+        let asked = self.stages.iter().filter(|stage| !stage.is_settled()).map(|stage| stage.gpus().min);
+        asked.fold(0, u32::saturating_add)
     }
 
     /// The records of all stages that have their result by now.
@@ -235,9 +251,11 @@ impl Plan {
     fn differences(&self, stage: &Planned, before: &[Component], now: &[Component]) -> Vec<Change> {
         let mut changes = key::changes(before, now);
         for change in &mut changes {
-            let Some(name) = change.part.strip_prefix("with.") else { continue };
-            change.origin = stage.def.told_origin_of(name, &self.pipeline.source);
             key::fill_default(change, &stage.entry);
+            let Some(name) = change.part.strip_prefix("with.") else { continue };
+            let (before, now) =
+                (change.before.as_deref().unwrap_or_default(), change.now.as_deref().unwrap_or_default());
+            change.origin = stage.def.told_origin_of_change(name, before, now, &self.pipeline.source);
         }
         changes
     }

@@ -7,6 +7,7 @@ use llmflow_contract::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::key::{self, Component};
 use crate::{
     pipeline::{InputRef, StageDef},
     store::KeyRecord,
@@ -133,22 +134,48 @@ impl Outputs {
     pub fn reading(&self, def: &StageDef) -> Option<Reading> {
         let mut ports = Vec::with_capacity(def.inputs.len());
         for (port, refs) in def.inputs.iter() {
-            let mut reads = Vec::with_capacity(refs.len());
-            for input in refs.iter() {
-                match &self.0[input.index as usize] {
-                    Given::Absent(_) => {}
-                    Given::Made(record) => {
-                        let digest = *record.outputs.get(&input.port).or_else(|| record.side.get(&input.port))?;
-                        reads.push(Read { digest, label: input.label.as_deref().map(str::to_owned) });
-                    }
-                    Given::Unknown | Given::Declared(_) | Given::Expected { .. } => return None,
-                }
-            }
+            let reads = self.reads(refs)?;
             if !reads.is_empty() {
                 ports.push((port.clone(), reads));
             }
         }
         Some(ports)
+    }
+
+    /// What one port reads; None while one of it is not made yet.
+    fn reads(&self, refs: &[InputRef]) -> Option<Vec<Read>> {
+        let mut reads = Vec::with_capacity(refs.len());
+        for input in refs {
+            match &self.0[input.index as usize] {
+                Given::Absent(_) => {}
+                Given::Made(record) => {
+                    let digest = *record.outputs.get(&input.port).or_else(|| record.side.get(&input.port))?;
+                    reads.push(Read { digest, label: input.label.as_deref().map(str::to_owned) });
+                }
+                Given::Unknown | Given::Declared(_) | Given::Expected { .. } => return None,
+            }
+        }
+        Some(reads)
+    }
+
+    /// What a stage reads; of ports that are not made yet what the parts of an earlier key name.
+    pub fn reading_as(&self, def: &StageDef, before: &[Component]) -> Reading {
+        let mut ports = Vec::with_capacity(def.inputs.len());
+        for (port, refs) in def.inputs.iter() {
+            let reads = self.reads(refs).unwrap_or_else(|| {
+                let labelled = refs.chunk_by(|a, b| a.label == b.label).map(|refs| refs[0].label.as_deref());
+                let read = |label: Option<&str>| {
+                    let label_of = label.map(str::to_owned);
+                    let digests = key::digests_at(before, port, label).into_iter();
+                    digests.map(move |digest| Read { digest, label: label_of.clone() })
+                };
+                labelled.flat_map(read).collect()
+            });
+            if !reads.is_empty() {
+                ports.push((port.clone(), reads));
+            }
+        }
+        ports
     }
 }
 

@@ -78,6 +78,20 @@ impl Settled {
         Some(key::components(&key::Subject { entry, params: &params, inputs: &inputs, sources, plan, seed }))
     }
 
+    /// The parts of the key, what is not known yet taken from those of an earlier one.
+    pub fn assumed(&self, def: &StageDef, entry: &Entry, outputs: &Outputs, before: &[Component]) -> Vec<Component> {
+        let mut params = self.params();
+        let open = def.shared.fills.iter().filter(|fill| outputs.record(fill.read.index as usize).is_none());
+        for info in open.filter_map(|fill| entry.param(&fill.param)) {
+            let part = before.iter().find(|part| part.part.strip_prefix("with.") == Some(&info.name));
+            let value = part.and_then(|part| serde_json::from_str(&part.value).ok());
+            params[&info.name] = value.or_else(|| info.default.clone()).unwrap_or_default();
+        }
+        let inputs = outputs.reading_as(def, before);
+        let (sources, plan, seed) = (contents_of(&self.sourced), &self.plan, self.seed);
+        key::components(&key::Subject { entry, params: &params, inputs: &inputs, sources, plan, seed })
+    }
+
     /// A stage that keeps the result it has, whatever became of what it was made from.
     pub fn frozen(def: &StageDef, entry: &Entry, record: &KeyRecord, seed: u64) -> Self {
         let declared: Vec<Port> = match entry.outputs_by_name {

@@ -141,7 +141,7 @@ impl Plan {
             needs: stage.needs.iter().map(|need| self.stages[*need as usize].def.id.clone()).collect(),
             will: self.will(index),
             seconds,
-            memory_bytes: stage.settled.plan.needs.memory_bytes,
+            memory_bytes: stage.memory_bytes(),
             gpus: stage.gpus().min,
             is_foreign: stage.entry.is_foreign,
             disk_bytes,
@@ -173,7 +173,8 @@ impl Plan {
                 let asked = asked.as_deref().map(str::to_owned).or(gone).or_else(tried);
                 Will::Run { key, because, asked }
             }
-            _ => {
+            (Standing::Due, _) => Will::Run { key: None, because: self.known_changes(stage), asked: None },
+            (Standing::Waits, _) => {
                 let open = stage.needs.iter().map(|need| &self.stages[*need as usize]);
                 Will::Waits { on: open.filter(|need| !need.is_settled()).map(|need| need.def.id.clone()).collect() }
             }

@@ -156,6 +156,10 @@ pub struct CommandParams {
     /// Variables of its environment.
     #[serde(default)]
     env: BTreeMap<String, String>,
+    /// Variables whose values are secrets.
+    #[serde(default)]
+    #[schemars(extend("x-role" = "secret"))]
+    secrets: BTreeMap<String, String>,
     /// Most bytes that it may leave.
     #[serde(default)]
     max_output_bytes: u64,

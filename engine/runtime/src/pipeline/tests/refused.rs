@@ -1,6 +1,6 @@
 //! What is refused in a file beside what `tests/pipelines/invalid` shows.
 
-use super::{load, operators::registry};
+use super::{load, load_over, operators::registry};
 use crate::pipeline::{Overrides, SourceFile, load_with_profiles};
 
 fn messages(text: &str, overrides: &Overrides) -> Vec<String> {
@@ -46,4 +46,65 @@ fn a_store_that_is_no_place_is_not_opened() {
     let found: Vec<_> = loaded.diagnostics.iter().map(|found| (found.code.as_str(), found.span.is_some())).collect();
     assert_eq!(found, [("store/url", true)]);
     assert!(loaded.pipeline.store.is_none(), "else a folder of that name would be made");
+}
+
+/// Of `--set`, of a file of params, and of the pipeline file, whose lines an excerpt shows.
+#[test]
+fn what_may_be_a_secret_is_repeated_nowhere() {
+    let text = r#"params: {DEFAULT}
+stages:
+  rows: {op: data.load, with: {path: x, token: TOKEN}}
+  call: {op: run.command, with: {command: [a], outputs: {f: files}, secrets: {K: "${secret.K}"}}}
+"#;
+    let refused = |(default, token): (&str, &str), overrides: &Overrides, said: &str| {
+        let loaded = load_over(&text.replace("DEFAULT", default).replace("TOKEN", token), overrides);
+        let shown = loaded.diagnostics.to_string();
+        assert!(shown.contains(said), "{overrides:?}: {shown}");
+        assert!(!shown.contains("plainsecret"), "{overrides:?}: {shown}");
+        let excerpt = &loaded.diagnostics.source.text;
+        assert!(!excerpt.contains("plainsecret"), "{overrides:?}: {excerpt}");
+        shown
+    };
+    let named = ("a: 1", "\"${secret.A}\"");
+    for (set, said) in [
+        ("call.secrets={K: plainsecret}", "`--set call.secrets=***`: `secrets` takes the name of a secret"),
+        ("call.secrets={K: \"${secret.K}\", L: plainsecret}", "`--set call.secrets=***`: `secrets` takes the name"),
+        ("call.secrets={plainsecret}", "`--set call.secrets=***`: `secrets` takes the name of a secret"),
+        ("call.secrets=[plainsecret]", "`--set call.secrets=***`: `secrets` takes the name of a secret"),
+        ("call.secrets.K=plainsecret", "`--set call.secrets.K=***`: `secrets` takes the name of a secret"),
+        ("rows.token=plainsecret", "`--set rows.token=***`: `token` takes the name of a secret"),
+        ("rows.token=${secret.plainsecret-1}", "`--set rows.token`: what stands here cannot name a secret"),
+        ("call.secrets.K.x=plainsecret", "`--set call.secrets.K.x`: there is nothing to set below text"),
+        ("call.secret.K=plainsecret", "`--set call.secret.K`: `run.command` has no param `secret`"),
+        ("cal.secrets.K=plainsecret", "`--set cal.secrets.K`: there is no stage `cal`"),
+        ("rows@a=1.token=plainsecret", "`--set rows…`: one combination of `rows` cannot be set"),
+        ("rows.token: plainsecret", "`--set rows.token` sets nothing"),
+    ] {
+        let shown = refused(named, &Overrides::from(&[set.to_owned()][..]), said);
+        assert!(!shown.contains("-->"), "{set} stands in no file: {shown}");
+    }
+    for file in ["call.secrets.K: plainsecret", "call.secrets: {K: plainsecret}", "rows.token: plainsecret"] {
+        let params_file = Some(SourceFile::new("over.yaml", file));
+        let overrides = Overrides { params_file, ..Overrides::default() };
+        let shown = refused(named, &overrides, "`--params-file over.yaml`: `");
+        assert!(!shown.contains("-->"), "{shown}");
+    }
+    let given = Overrides::from(&["key=plainsecret".to_owned()][..]);
+    refused(("key: a", "\"${params.key}\""), &given, "`--set key=***`: `token` takes the name of a secret");
+    for pair in [
+        ("a: 1", "plainsecret"),
+        ("a: 1", "\"${secret.plainsecret-1}\""),
+        ("key: plainsecret", "\"${params.key}\""),
+        ("key: plainsecret", "\"plainsecret ${params.key}\""),
+    ] {
+        refused(pair, &Overrides::default(), "p.yaml:3:");
+    }
+}
+
+#[test]
+fn a_list_that_was_set_has_the_place_of_its_reference() {
+    let text = "params: {on: [lost]}\nstages: {rows: {op: data.load, with: {path: x}, retry: {on: \"${params.on}\"}}}";
+    let found = load(text, &["on=[lost, input]"]).diagnostics;
+    let places: Vec<_> = found.iter().map(|found| found.span.map(|span| &text[span.start..span.end])).collect();
+    assert_eq!(places, [Some("\"${params.on}\"")], "{found}");
 }

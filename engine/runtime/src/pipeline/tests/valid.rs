@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use llmflow_contract::Port;
 
 use super::{VALID, load, load_over, operators::registry};
-use crate::pipeline::{Demand, Node, Overrides, SourceFile, Span, Value, schema};
+use crate::pipeline::{Demand, Node, Overrides, SourceFile, Span, Value, load_in, schema};
 
 fn stage<'a>(loaded: &'a crate::pipeline::Loaded, id: &str) -> &'a crate::pipeline::StageDef {
     loaded.stages.iter().find(|stage| stage.id.as_str() == id).unwrap()
@@ -138,13 +138,63 @@ fn a_set_that_does_not_fit_is_refused() {
         ("rank=big", "`params.rank` is a whole number"),
         ("share=0.9", "outside 0 to 0.5"),
         ("stf.lora_r=1", "there is no stage `stf`"),
+        ("unique@a=1,b=2.threshold=0.5", "one combination of `unique` cannot be set"),
         ("sft.lora_s=1", "`train.sft` has no param `lora_s`"),
         ("sft.lora_r=0", "it must be 1 to 1024"),
         ("rank=0", "it must be 1 to 1024"),
     ] {
         let shown = message(set);
-        assert!(shown.contains(part) && shown.contains(&format!("--set {set}")), "{set}: {shown}");
+        let target = set.split(['=', '@']).next().unwrap();
+        assert!(shown.contains(part) && shown.contains(&format!("`--set {target}")), "{set}: {shown}");
     }
+}
+
+#[test]
+fn a_seed_is_filled_as_a_name_is() {
+    let text = "params: {s: 7}\nseed: \"REF\"\nstages: {rows: {op: data.load, with: {path: x}}}";
+    let loaded = |reference: &str, set: &str| {
+        let environment = |name: &str| (name == "S").then(|| "5".to_owned());
+        let overrides = Overrides::from(&[set.to_owned()][..]);
+        load_in(SourceFile::new("p.yaml", text.replace("REF", reference)), &overrides, &registry(), &environment)
+    };
+    for (reference, set, seed) in [("${params.s}", "s=7", 7), ("${params.s}", "s=9", 9), ("${env.S}", "s=7", 5)] {
+        let loaded = loaded(reference, set);
+        assert_eq!((loaded.diagnostics.to_string(), loaded.pipeline.seed), (String::new(), seed), "{reference}");
+    }
+    for (reference, said) in [
+        ("${params.s}.5", "`seed` is a whole number"),
+        ("${env.T}", "no variable `T`"),
+        ("${params.t}", "no param `t`"),
+        ("7", "`seed` is a whole number"),
+    ] {
+        let shown = loaded(reference, "s=7").diagnostics.to_string();
+        assert!(shown.contains(said) && shown.contains("p.yaml:2:"), "{reference}: {shown}");
+    }
+}
+
+#[test]
+fn a_text_knows_which_of_its_references_make_the_difference() {
+    let text = r#"params: {a: "0.1", b: b, n: 2}
+stages:
+  rows: {op: data.load, with: {path: "${params.a}/${params.b}.jsonl"}}
+  call: {op: run.command, with: {command: [sh, "${params.a}-${params.b}", "${params.n}"], outputs: {f: files}}}
+"#;
+    let loaded = load(text, &["b=c"]);
+    assert_eq!(loaded.diagnostics.to_string(), "");
+    let (call, source) = (stage(&loaded, "call"), &loaded.pipeline.source);
+    let told = |before: &str| {
+        call.told_origin_of_change("command", before, r#"["sh","0.1-c","2"]"#, source).unwrap_or_default()
+    };
+    let (a, b, n) = ("params.a, p.yaml:1", "params.b, p.yaml:1, set by --set", "params.n, p.yaml:1");
+    assert_eq!(told(r#"["sh","0.1-b","2"]"#), format!("with {b}"));
+    assert_eq!(told(r#"["sh","0.2-c","2"]"#), format!("with {a}"));
+    assert_eq!(told(r#"["sh","0.2-b","2"]"#), format!("with {a}; {b}"), "it cannot be told");
+    assert_eq!(told(r#"["sh","0.1-c","3"]"#), format!("with {n}"));
+    assert_eq!(told(r#"["bash","0.1-c","2"]"#), "", "the file's own word");
+    assert_eq!(told(""), format!("with {a}; {b}; {n}"));
+    assert_eq!(call.told_origin_of("command", source), Some(format!("with {a}; {b}; {n}")));
+    assert_eq!(stage(&loaded, "rows").told_origin_of("path", source), Some(format!("with {a}; {b}")));
+    assert_eq!(call.params_in("command").collect::<Vec<_>>(), ["a", "b", "n"]);
 }
 
 #[test]
