@@ -187,3 +187,81 @@ fn a_stage_that_failed_before_is_no_new_one_and_one_not_asked_for_says_so() {
     let near = project.llmflow("operators data.loat");
     assert!(near.err.contains("llmflow operators data.load"), "{}", near.err);
 }
+
+#[test]
+fn what_is_typed_to_go_on_asks_the_same_again() {
+    let project = project(
+        &PIPELINE
+            .replace("name: small", "name: small\nparams: {least: 2}")
+            .replace("min_words: 2", "min_words: \"${params.least}\""),
+    );
+    project.write("out", "a file where a folder must be");
+    let failed = project.llmflow("run --set least=1");
+    assert_eq!(failed.code, Some(3), "{}", failed.err);
+    let again = "llmflow run pipeline.yaml --set least=1";
+    assert!(failed.err.contains(&format!("go on:           {again}   (nothing is computed again)")), "{}", failed.err);
+    fs::remove_file(project.path("out")).unwrap();
+    project.succeeds(again.strip_prefix("llmflow ").unwrap());
+    assert_eq!(fs::read_to_string(project.path("out/clean.jsonl")).unwrap().lines().count(), 3);
+}
+
+#[test]
+fn a_failed_or_finished_run_is_repeated_with_its_params_file_stages_and_variables() {
+    let stages = PIPELINE.replace("min_words: 2", "min_words: \"${env.LEAST}\"");
+    let project = project(
+        &stages
+            .replace("path: rows.jsonl", "path: \"${params.path}\"")
+            .replace("stages:", "params: {path: none.jsonl}\nstages:"),
+    );
+    project.write("more.yaml", "path: rows.jsonl");
+    let good = fs::read(project.path("rows.jsonl")).unwrap();
+    let run = |words: &str| Done::of(&project.command(words).env("LEAST", "2").output().unwrap());
+    let words = "run pipeline.yaml --params-file more.yaml --only clean";
+    project.write("rows.jsonl", "no JSON");
+    let failed = run(words);
+    assert_eq!(failed.code, Some(1), "{}", failed.err);
+    assert!(failed.err.contains(&format!("then LEAST=2 llmflow {words}      (starts at rows)")), "{}", failed.err);
+    let resumed = project.llmflow("resume");
+    assert!(resumed.err.contains(&format!("then LEAST=2 llmflow {words}      (starts at rows)")), "{}", resumed.err);
+    project.write("rows.jsonl", good);
+    assert_eq!(run(words).code, Some(0));
+    let page = project.succeeds("show @ --open").out;
+    let page = fs::read_to_string(page.trim()).unwrap();
+    assert!(page.contains(&format!("LEAST=2 llmflow {words}")), "{page}");
+}
+
+/// What a key knows of its inputs is that they are others; what made them so is above.
+#[test]
+fn a_stage_whose_input_changed_differs_by_what_changed_above_it() {
+    let project = project(&PIPELINE.replace("publish:", "  last: {op: data.dedup, in: clean}\npublish:"));
+    project.succeeds("run");
+    project.write("rows.jsonl", "{\"text\": \"three new words\"}\n{\"text\": \"two words\"}\n");
+    project.succeeds("run");
+    let told = project.succeeds("diff @-1/clean @/clean").out;
+    let causes = "cause     clean.in.data changed (given by rows)\n            ↳ rows.source.path changed";
+    assert!(told.contains(causes) && !told.contains("nothing that a key knows"), "{told}");
+    assert!(told.contains("(params, program, machine, seed, stages: same)"), "{told}");
+    let pipeline = fs::read_to_string(project.path("pipeline.yaml")).unwrap();
+    project.write("pipeline.yaml", pipeline.replace("min_words: 2", "min_words: 3"));
+    project.succeeds("run");
+    let told = project.succeeds("diff @-1/last @/last").out;
+    assert!(told.contains("last.in.data changed (given by clean)\n            ↳ clean.min_words 2 → 3"), "{told}");
+}
+
+#[test]
+fn the_figures_of_a_rehearsal_are_marked_where_they_are_compared() {
+    let project = project(PIPELINE);
+    project.succeeds("run");
+    project.succeeds("run --limit 2");
+    let told = project.succeeds("diff @-1 @");
+    assert!(told.err.contains("(limited to 2 rows or steps a stage)"), "{}", told.err);
+    assert!(told.out.contains("(limited to 2)"), "{}", told.out);
+}
+
+#[test]
+fn a_stage_is_shown_with_the_path_that_it_loaded() {
+    let project = project(PIPELINE);
+    project.succeeds("run");
+    let shown = project.succeeds("show @/rows --all").out;
+    assert!(shown.contains("with      path rows.jsonl · format text"), "{shown}");
+}

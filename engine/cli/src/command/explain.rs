@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use llmflow_contract::{Entry, Failure, StageId};
 use llmflow_runtime::{
     event::{RunId, What},
-    lineage::{Follower, Lineage, NOT_STARTED, PipelineRow, StageRow, Success},
+    lineage::{Follower, Lineage, NOT_STARTED, PipelineRow, StageRow},
     pipeline::{self, Loaded, SourceFile},
     plan::{Change, key},
     run::Error,
@@ -61,7 +61,7 @@ async fn explained(
         _ if is_frozen => (lineage.because_of(&run, &stage.stage).await?, Vec::new()),
         (Some(now), Some(before)) => {
             let changes = key::valued_changes(&before.components, now, setting.registry);
-            let culprits = culprits(lineage, &run, before, &stage, &changes, setting).await?;
+            let culprits = culprits(lineage, &before.run, &run, &stage, &changes, setting).await?;
             (Some(changes), culprits)
         }
         _ => (None, Vec::new()),
@@ -106,10 +106,10 @@ async fn explained(
 }
 
 /// Of inputs whose bytes changed: what changed in the stages that gave them, or above those.
-async fn culprits(
+pub async fn culprits(
     lineage: &Lineage,
+    before: &RunId,
     run: &RunId,
-    before: &Success,
     stage: &StageRow,
     changes: &[Change],
     setting: &Setting<'_>,
@@ -122,7 +122,7 @@ async fn culprits(
         if asked.len() == MOST_ASKED || !asked.insert(maker.clone()) {
             continue;
         }
-        let Some((then, now)) = lineage.components_then_and_now(&before.run, run, &maker).await? else { continue };
+        let Some((then, now)) = lineage.components_then_and_now(before, run, &maker).await? else { continue };
         let changes = key::valued_changes(&then, &now, setting.registry);
         if changes.iter().any(|change| change.part.starts_with("in.")) {
             queue.extend(makers_of(&lineage.reads_of(run, &maker).await?, &changes));

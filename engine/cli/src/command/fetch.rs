@@ -14,6 +14,7 @@ use crate::{
     args::{FetchArgs, RemoteArgs},
     interrupt::Interrupts,
     render::{
+        asked::Asked,
         fetch::{self, Speed},
         screen::Screen,
         typed::Place,
@@ -28,6 +29,7 @@ pub fn fetch(args: FetchArgs, setting: &Setting) -> Result<u8, Error> {
     let remote = RemoteArgs { lock: args.lock, offline: false };
     let options = pipeline_file::options(&args.pipeline, remote, setting.home.as_deref())?;
     let (file, place) = (options.pipeline.clone(), Place::here());
+    let asked = Asked::of(&options.overrides, &options.selection);
     let home = options.home.as_deref().and_then(|home| home.canonicalize().ok());
     let screen = setting.screen;
     let fetched = block_on(async {
@@ -44,7 +46,7 @@ pub fn fetch(args: FetchArgs, setting: &Setting) -> Result<u8, Error> {
         screen.print_json(&serde_json::json!({ "event": "done", "stages": fetched }));
     } else {
         // Without `--home` the run finds the home that was found here.
-        let run = home.map_or_else(|| place.run_alone(&file), |home| place.run(&file, &home));
+        let run = home.map_or_else(|| place.run_alone(&file, &asked), |home| place.run(&file, &asked, &home));
         screen.say(&fetch::end(&file.display().to_string(), fetched.len(), &run));
     }
     Ok(DONE)

@@ -6,7 +6,7 @@ use llmflow_runtime::run::{self, Error};
 use super::{Setting, block_on, history::History, run as running};
 use crate::{
     args::ResumeArgs,
-    render::{format, typed::Place},
+    render::{asked::Asked, format, typed::Place},
 };
 
 /// Goes on with a run: its own file and params.
@@ -21,6 +21,7 @@ pub fn resume(args: ResumeArgs, setting: &Setting) -> Result<u8, Error> {
             })?,
         };
         let recorded = history.lineage.pipeline_of(&run).await?;
+        let asked = Asked::recorded(&recorded);
         let file = history.home.here(&recorded.path)?;
         let place = Place::here();
         let path = format::clean(&place.shown(&file));
@@ -30,20 +31,20 @@ pub fn resume(args: ResumeArgs, setting: &Setting) -> Result<u8, Error> {
                 setting.screen.say(&format!("`{path}` is gone: this goes on with the file as it was in {run}"));
             }
             _ => {
-                let command = format::clean(&place.run(&file, history.home.root()));
+                let command = place.run(&file, &asked, history.home.root());
                 setting.screen.say(&format!(
                     "`{path}` has changed since {run}: this goes on with the file as it was; {command} takes it as it is"
                 ));
             }
         }
-        running::say_rehearsal(recorded.overrides.limit, setting);
+        running::say_rehearsal(asked.limit, setting);
         drop(history);
         let home = setting.home.clone();
         let outcome =
             running::watched(setting, |events, cancel| run::resume(&run.0, home, setting.registry, events, cancel))
                 .await?;
         let outcome = running::with_reports(outcome).await?;
-        running::finish(&outcome, file, recorded.overrides.limit, setting);
+        running::finish(&outcome, file, asked, setting).await;
         Ok(outcome.exit_code)
     })
 }

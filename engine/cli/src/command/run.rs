@@ -17,6 +17,7 @@ use crate::{
     args::{PlanArgs, RunArgs},
     interrupt::Interrupts,
     render::{
+        asked::Asked,
         end::{self, Scene},
         error, events, format,
         typed::Place,
@@ -37,18 +38,17 @@ pub fn run(args: RunArgs, setting: &Setting) -> Result<u8, Error> {
     let mut options = pipeline_file::options(&args.pipeline, args.remote, setting.home.as_deref())?;
     (options.jobs, options.fail_fast) = (args.jobs, args.fail_fast);
     options.selection = args.selection.selection();
-    let file = options.pipeline.clone();
+    let (file, asked) = (options.pipeline.clone(), Asked::of(&options.overrides, &options.selection));
     // Read here only for this: a run in which nothing changed does not read it at all.
     let deployed = match args.serve {
         true => Some(deployed(&pipeline_file::load(&options, setting.registry)?, setting.registry)?),
         false => None,
     };
-    let limit = args.pipeline.limit;
-    say_rehearsal(limit, setting);
+    say_rehearsal(asked.limit, setting);
     block_on(async {
         let outcome = watched(setting, |events, cancel| run::run(options, setting.registry, events, cancel)).await?;
         let outcome = with_reports(outcome).await?;
-        finish(&outcome, file, limit, setting);
+        finish(&outcome, file, asked, setting).await;
         match deployed {
             Some(deployed) if outcome.exit_code == 0 => {
                 let history = History::open(Some(&outcome.home)).await?;
@@ -119,7 +119,7 @@ pub async fn with_reports(mut outcome: Outcome) -> Result<Outcome, Failure> {
 }
 
 /// The end of a run of this file, as typed or as recorded, on the screen.
-pub fn finish(outcome: &Outcome, file: PathBuf, limit: Option<u64>, setting: &Setting) {
+pub async fn finish(outcome: &Outcome, file: PathBuf, asked: Asked, setting: &Setting<'_>) {
     let screen = setting.screen;
     for failure in &outcome.unpublished {
         match screen.json {
@@ -137,13 +137,21 @@ pub fn finish(outcome: &Outcome, file: PathBuf, limit: Option<u64>, setting: &Se
     let scene = Scene {
         pipeline: file,
         place: Place::here(),
-        limit,
+        asked: recorded(outcome).await.unwrap_or(asked),
         talks: talks(outcome, setting.registry),
         width: screen.width,
         paint: screen.talk,
     };
     let text = end::end(outcome, &scene);
     if outcome.status == RunStatus::Done { screen.say(&text) } else { screen.warn(&text) }
+}
+
+/// What was asked of a run that is to be gone on with, as its home has it: the variables that its file read are known there.
+async fn recorded(outcome: &Outcome) -> Option<Asked> {
+    let run = outcome.run.as_ref().filter(|_| outcome.status != RunStatus::Done)?;
+    let history = History::open(Some(&outcome.home)).await.ok()?;
+    let row = history.lineage.pipeline_of(run).await.ok()?;
+    Some(Asked::recorded(&row))
 }
 
 /// The last stage whose main output some operator can serve.

@@ -7,6 +7,8 @@ use llmflow_runtime::{
     address::Address,
     event::{RunId, What},
     lineage::StageRow,
+    pipeline::Loaded,
+    plan::Component,
     run::Error,
     store::Names,
 };
@@ -203,6 +205,7 @@ async fn gather(history: &History, run: &RunId, row: StageRow, setting: &Setting
         0 | 1 => Vec::new(),
         _ => lineage.attempts_of(run, &row.stage).await?,
     };
+    let loaded = reload(&lineage.pipeline_of(run).await?, setting);
     Ok(ShownStage {
         reason: match row.status.as_str() {
             "skipped" | "refused" => lineage.reason_of(run, &row.stage).await?.and_then(What::reason),
@@ -213,7 +216,8 @@ async fn gather(history: &History, run: &RunId, row: StageRow, setting: &Setting
         is_not_started: lineage.not_started(run).await?.contains(&row.stage),
         each_attempt,
         with_home: history.with_home(),
-        origins: origins(&lineage.pipeline_of(run).await?, &row, &components, setting),
+        origins: origins(&loaded, &row, &components, setting),
+        sources: sources(&loaded, &row, &components),
         defaults: defaults(&row, &components, setting),
         used_by: lineage.readers_of(run, &row.stage).await?.iter().map(ToString::to_string).collect(),
         machine,
@@ -226,26 +230,23 @@ async fn gather(history: &History, run: &RunId, row: StageRow, setting: &Setting
 }
 
 /// Where the values of params come from, of those that come from `params` or `--set`.
-fn origins(
-    recorded: &llmflow_runtime::lineage::PipelineRow,
-    row: &StageRow,
-    components: &[llmflow_runtime::plan::Component],
-    setting: &Setting,
-) -> BTreeMap<String, String> {
-    let loaded = reload(recorded, setting);
+fn origins(loaded: &Loaded, row: &StageRow, components: &[Component], setting: &Setting) -> BTreeMap<String, String> {
     let given = components.iter().filter_map(|component| {
         let param = component.part.strip_prefix("with.")?;
-        Some((param.to_owned(), origin_of(&loaded, &row.stage, param, Some(&component.value), setting)?))
+        Some((param.to_owned(), origin_of(loaded, &row.stage, param, Some(&component.value), setting)?))
     });
     given.collect()
 }
 
+/// Params whose content is in the key, by their own values.
+fn sources(loaded: &Loaded, row: &StageRow, components: &[Component]) -> Vec<(String, String)> {
+    let with = loaded.stages.iter().find(|def| def.id == row.stage).map(|def| def.with()).unwrap_or_default();
+    let names = components.iter().filter_map(|component| component.part.strip_prefix("source."));
+    names.filter_map(|name| Some((name.to_owned(), with.get(name)?.to_string()))).collect()
+}
+
 /// Params that are in the key only when they differ from their default, and are not in it.
-fn defaults(
-    row: &StageRow,
-    components: &[llmflow_runtime::plan::Component],
-    setting: &Setting,
-) -> Vec<(String, String)> {
+fn defaults(row: &StageRow, components: &[Component], setting: &Setting) -> Vec<(String, String)> {
     use llmflow_contract::Role;
     let Some(entry) = setting.registry.find(&row.operator) else { return Vec::new() };
     let is_given = |name: &str| components.iter().any(|part| part.part.strip_prefix("with.") == Some(name));

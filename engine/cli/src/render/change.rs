@@ -9,13 +9,22 @@ const LONG: usize = 32;
 
 /// `with.lora_r 16 → 32 (params.rank, assistant.yaml:10, set by --set)`.
 pub fn change(change: &Change) -> String {
-    let origin = change.origin.as_ref().map(|origin| format!(" ({})", format::clean(origin))).unwrap_or_default();
-    format!("{} {}{origin}", format::clean(&change.part), values(change))
+    format!("{} {}{}", format::clean(&change.part), values(change), told_origin(change.origin.as_deref()))
+}
+
+/// ` (params.rank, assistant.yaml:10, set by --set)`, if it is known.
+pub fn told_origin(origin: Option<&str>) -> String {
+    origin.map(|origin| format!(" ({})", format::clean(origin))).unwrap_or_default()
+}
+
+/// Is its value a digest, of which only that it changed says anything?
+pub fn is_content(part: &str) -> bool {
+    ["in.", "source."].iter().any(|start| part.starts_with(start))
 }
 
 /// `16 → 32`; of a part that came or went, that it did. A content of which only the digest changed is `changed`.
 pub fn values(change: &Change) -> String {
-    let is_content = ["in.", "source."].iter().any(|start| change.part.starts_with(start));
+    let is_content = is_content(&change.part);
     match (&change.before, &change.now) {
         (Some(_), Some(_)) if is_content => "changed".to_owned(),
         (Some(before), Some(now)) => apart(before, now).join(" → "),
@@ -46,14 +55,6 @@ pub fn apart(before: &str, now: &str) -> [String; 2] {
         let rest: String = text.chars().skip(from).collect();
         format::fit(&if from > 0 { format!("…{rest}") } else { rest }, LONG)
     })
-}
-
-/// The reasons of a stage that will run, in one text.
-pub fn reasons(because: &[Change]) -> String {
-    if because.is_empty() {
-        return "first run".to_owned();
-    }
-    because.iter().map(change).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -87,6 +88,5 @@ mod tests {
             changed("operator", Some("data.load v1"), Some("data.load v2"), None),
             "operator data.load v1 → data.load v2"
         );
-        assert_eq!(reasons(&[]), "first run");
     }
 }

@@ -97,7 +97,7 @@ mod tests {
                 Bound { by: Source::Cgroup, limit: 64 << 30 },
             ],
         };
-        let compute = Compute { cores: 8, memory_bytes: 64 << 30, gpus, usable_gpus };
+        let compute = Compute { cores: 8, memory_bytes: 64 << 30, gpus, usable_gpus, asked_gpus: 0 };
         let text = devices(&Devices { compute, limits, is_fake }, 100, Paint(false));
         text.lines().map(str::to_owned).collect()
     }

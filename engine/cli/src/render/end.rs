@@ -9,10 +9,12 @@ use indexmap::IndexMap;
 use llmflow_contract::StageId;
 use llmflow_runtime::{
     event::{RunStatus, refusal},
+    plan::StageView,
     run::{Outcome, StageOutcome, StageStatus},
 };
 
 use super::{
+    asked::Asked,
     causes::{Causes, has_started},
     error, format,
     style::Paint,
@@ -34,8 +36,8 @@ pub struct Scene {
     pub pipeline: PathBuf,
     /// Paths and commands are shown from here.
     pub place: Place,
-    /// Of a rehearsal: `--limit`.
-    pub limit: Option<u64>,
+    /// What a command that goes on must say again.
+    pub asked: Asked,
     /// The stage whose result can be talked to.
     pub talks: Option<StageId>,
     pub width: usize,
@@ -68,7 +70,7 @@ pub fn end(outcome: &Outcome, scene: &Scene) -> String {
         RunStatus::Interrupted => {
             lines.push(format!("{word} after {time}: {} and every checkpoint are kept", finished_stages(outcome)));
             let resume = command(&format!("llmflow resume {run}"), outcome, scene);
-            lines.extend(either(&resume, &scene.place.run(&scene.pipeline, &outcome.home), scene.width));
+            lines.extend(either(&resume, &run_again(outcome, scene), scene.width));
         }
         _ => {
             let at = names_with(outcome, |status| matches!(status, StageStatus::Failed | StageStatus::Refused));
@@ -76,7 +78,7 @@ pub fn end(outcome: &Outcome, scene: &Scene) -> String {
             let what = if at.is_empty() { "could not publish all of it".to_owned() } else { format!("{word} at {at}") };
             lines.push(format!("run {run} {what} after {time}{} · exit {exit}", paths(outcome, scene)));
             if at.is_empty() {
-                let again = scene.place.run(&scene.pipeline, &outcome.home);
+                let again = run_again(outcome, scene);
                 lines.push(format!("go on:           {again}   (nothing is computed again)"));
             }
         }
@@ -105,12 +107,17 @@ fn nothing_to_do(outcome: &Outcome, scene: &Scene) -> String {
 
 /// The figures of a rehearsal are never taken for those of a run.
 fn limited(scene: &Scene) -> String {
-    scene.limit.map(|limit| format!(" · {}", format::limited(limit))).unwrap_or_default()
+    scene.asked.limit.map(|limit| format!(" · {}", format::limited(limit))).unwrap_or_default()
 }
 
 /// A command that looks back, as it finds the home of this run.
 fn command(words: &str, outcome: &Outcome, scene: &Scene) -> String {
     scene.place.typed(&format::clean(words), &outcome.home)
+}
+
+/// The same run of the file as it is now.
+fn run_again(outcome: &Outcome, scene: &Scene) -> String {
+    scene.place.run(&scene.pipeline, &scene.asked, &outcome.home)
 }
 
 /// Both ways to go on, beside each other where there is room.
@@ -184,8 +191,12 @@ fn failed(stage: &StageOutcome, outcome: &Outcome, scene: &Scene) -> Vec<String>
     if let Some(help) = &failure.help {
         lines.push(format!("  help  {}", help.replace('\n', "\n        ")));
     }
-    let checkpoint =
-        if started { format!(", and the last checkpoint of {name} if it saved one") } else { String::new() };
+    let is_foreign = |view: &StageView| view.stage == stage.stage && view.is_foreign;
+    // A program of the user's has no way to save one.
+    let checkpoint = match started && !outcome.plan.stages.iter().any(is_foreign) {
+        true => format!(", and the last checkpoint of {name} if it saved one"),
+        false => String::new(),
+    };
     lines.push(format!("  kept  {}{checkpoint}", finished_stages(outcome)));
     if let Some(run) = &outcome.run {
         let resume = command(&format!("llmflow resume {run}"), outcome, scene);
@@ -195,7 +206,7 @@ fn failed(stage: &StageOutcome, outcome: &Outcome, scene: &Scene) -> Vec<String>
             false => format!("  again {resume}      with the same settings"),
         });
     }
-    let run = scene.place.run(&scene.pipeline, &outcome.home);
+    let run = run_again(outcome, scene);
     lines.push(format!("  next  edit the file, then {run}      (starts at {name})"));
     lines
 }
@@ -233,7 +244,7 @@ fn refused(stage: &StageOutcome, stopped: &[&str], outcome: &Outcome, scene: &Sc
     let chat = |stage: &StageId| command(&format!("llmflow chat @/{stage}"), outcome, scene);
     let kept = scene.talks.as_ref().map(|stage| format!(" · the model is kept: {}", chat(stage)));
     let exit = outcome.exit_code;
-    let published = if scene.limit.is_some() { "nothing" } else { "nothing but the report" };
+    let published = if scene.asked.limit.is_some() { "nothing" } else { "nothing but the report" };
     let kept = kept.unwrap_or_default();
     lines.push(format!("  {skipped}{published} is published{kept} · exit {exit}"));
     lines
@@ -286,7 +297,7 @@ mod tests {
     use llmflow_contract::{Class, Failure};
     use llmflow_runtime::{
         event::{Finished, RunId},
-        plan::{PlanView, StageView, Will},
+        plan::{PlanView, Will},
     };
 
     use super::*;
@@ -347,7 +358,14 @@ mod tests {
     fn scene() -> Scene {
         let talks = Some(StageId::from("gguf"));
         let place = Place { here: "/home/a".into(), variable: None };
-        Scene { pipeline: "assistant.yaml".into(), place, limit: None, talks, width: 80, paint: Paint(false) }
+        Scene {
+            pipeline: "assistant.yaml".into(),
+            place,
+            asked: Asked::default(),
+            talks,
+            width: 80,
+            paint: Paint(false),
+        }
     }
 
     #[test]
@@ -403,6 +421,35 @@ mod tests {
     }
 
     #[test]
+    fn every_way_to_go_on_says_again_what_was_asked() {
+        let mut scene = scene();
+        scene.asked = Asked { set: vec!["m=3 1".into()], only: vec!["sft".into()], ..Asked::default() };
+        let again = "llmflow run assistant.yaml --set 'm=3 1' --only sft";
+        let mut rows = stage("sft", StageStatus::Failed, 0.0, "");
+        rows.failure = Some(Failure::input("x", "no such column"));
+        let failed = end(&outcome(RunStatus::Failed, 1, vec![rows]), &scene);
+        assert!(failed.contains(&format!("then {again}      (starts at sft)")), "{failed}");
+        let unpublished = end(&outcome(RunStatus::Failed, 1, vec![stage("sft", StageStatus::Ran, 1.0, "")]), &scene);
+        assert!(
+            unpublished.ends_with(&format!("go on:           {again}   (nothing is computed again)\n")),
+            "{unpublished}"
+        );
+        let stopped = outcome(RunStatus::Interrupted, 130, vec![stage("sft", StageStatus::Interrupted, 1.0, "")]);
+        let stopped = end(&stopped, &scene);
+        assert!(stopped.ends_with(&format!("as it is now: {again}\n")), "{stopped}");
+    }
+
+    #[test]
+    fn a_program_of_the_user_saves_no_checkpoint() {
+        let mut it = stage("it", StageStatus::Failed, 41.0, "");
+        it.failure = Some(Failure::input("x", "it ended with 1"));
+        let mut failed = outcome(RunStatus::Failed, 1, vec![it]);
+        failed.plan.stages = vec![StageView { is_foreign: true, ..view("it", &[]) }];
+        let text = end(&failed, &scene());
+        assert!(text.contains("  kept  0 finished stages\n"), "{text}");
+    }
+
+    #[test]
     fn a_refusal_names_the_gate_and_what_is_skipped() {
         let mut verdict = stage("verdict", StageStatus::Refused, 1.0, "acc 0.42 → 0.45");
         verdict.refused = Some(("d.lower95 > 0".into(), "`d.lower95 > 0` is false (lower95 = -0.06)".into()));
@@ -447,7 +494,7 @@ mod tests {
     #[test]
     fn from_above_the_home_every_command_names_it_and_a_rehearsal_says_so() {
         let mut scene = scene();
-        (scene.place.here, scene.limit) = ("/home".into(), Some(4));
+        (scene.place.here, scene.asked.limit) = ("/home".into(), Some(4));
         scene.pipeline = "a/assistant.yaml".into();
         let done = outcome(RunStatus::Done, 0, vec![stage("gguf", StageStatus::Ran, 3.0, "Q4_0, 92 MB")]);
         insta::assert_snapshot!(end(&done, &scene), @r"
@@ -460,7 +507,7 @@ mod tests {
         let text = end(&stopped, &scene);
         assert!(
             text.ends_with(
-                "go on:           llmflow resume brave-newt --home a/.llmflow\nor, with the file as it is now: llmflow run a/assistant.yaml\n"
+                "go on:           llmflow resume brave-newt --home a/.llmflow\nor, with the file as it is now: llmflow run a/assistant.yaml --limit 4\n"
             ),
             "{text}"
         );

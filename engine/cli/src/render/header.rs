@@ -74,10 +74,14 @@ pub fn compute_line(compute: &Compute, plan: &PlanView) -> String {
         return format!("{} · {cpu}", gpus(compute.usable_gpus as usize));
     }
     let found = gpus(compute.gpus.len());
+    let used = match compute.asked_gpus as usize {
+        asked if asked < compute.gpus.len() => format!("{asked} of {found}"),
+        _ => found.clone(),
+    };
     let asking: Vec<&StageView> = to_run(plan).filter(|stage| stage.gpus > 0).collect();
     match asking[..] {
-        [one] => format!("{found} ({}) · {cpu}", one.stage),
-        [_, ..] => format!("{found} ({}) · {cpu}", format::counted(asking.len() as u64, "stage")),
+        [one] => format!("{used} ({}) · {cpu}", one.stage),
+        [_, ..] => format!("{used} ({}) · {cpu}", format::counted(asking.len() as u64, "stage")),
         [] => {
             let fix = match to_run(plan).any(|stage| stage.is_foreign) {
                 true => "a program gets one by `resources: {gpus: 1}`",
@@ -144,7 +148,8 @@ mod tests {
     #[test]
     fn a_gpu_that_is_not_used_is_said_with_the_fix() {
         let gpu = Gpu { name: "H100".into(), ..Gpu::default() };
-        let mut compute = Compute { cores: 2, memory_bytes: 1 << 30, gpus: vec![gpu], usable_gpus: 0 };
+        let mut compute =
+            Compute { cores: 2, memory_bytes: 1 << 30, gpus: vec![gpu.clone()], usable_gpus: 0, asked_gpus: 1 };
         let stage = |gpus, is_foreign| StageView { gpus, is_foreign, ..view("train") };
         let told =
             |compute: &Compute, stages: &[StageView]| compute_line(compute, &PlanView { stages: stages.to_vec() });
@@ -155,6 +160,8 @@ mod tests {
         assert_eq!(told(&compute, &[stage(0, false), stage(0, true)]), format!("{unused}{program}"));
         assert_eq!(told(&compute, &[stage(1, true), stage(0, true)]), "1× H100 (train) · CPU, 2 threads, f32");
         assert_eq!(told(&compute, &[stage(1, true), stage(1, true)]), "1× H100 (2 stages) · CPU, 2 threads, f32");
+        compute.gpus = vec![gpu; 4];
+        assert_eq!(told(&compute, &[stage(1, true)]), "1 of 4× H100 (train) · CPU, 2 threads, f32");
         compute.gpus.clear();
         assert_eq!(told(&compute, &[]), "CPU, 2 threads, f32 · no GPU");
         compute.cores = 1;

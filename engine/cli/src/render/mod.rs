@@ -2,6 +2,7 @@
 //!
 //! Must not know: how anything is computed. Text of stages, files and models is cleaned of control characters here.
 
+pub mod asked;
 pub mod causes;
 pub mod change;
 pub mod devices;
@@ -27,6 +28,7 @@ pub mod rows;
 pub mod run;
 pub mod runs;
 pub mod screen;
+pub mod siblings;
 pub mod stage;
 pub mod store;
 pub mod style;

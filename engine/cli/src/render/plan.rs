@@ -10,15 +10,14 @@ use llmflow_runtime::{
 };
 
 use super::{
-    change, format, header,
+    format, header,
+    siblings::{self, Reason, Row, some_names},
     style::Paint,
     table::{Table, wrap},
 };
 
 /// Rows of the table: more are counted.
 const ROWS: usize = 40;
-/// Names that one line of names shows.
-const NAMES: usize = 60;
 
 /// The whole screen.
 pub fn plan(name: &str, plan: &PlanView, compute: &Compute, width: usize, paint: Paint) -> String {
@@ -59,13 +58,6 @@ fn compute_line(plan: &PlanView, compute: &Compute) -> String {
     format!("compute  {}{}", header::compute_line(compute, plan), memory.unwrap_or_default())
 }
 
-/// What a row says, and the stages it says it of: siblings of a matrix stand together.
-struct Row<'a> {
-    stages: Vec<&'a StageView>,
-    will: &'static str,
-    because: String,
-}
-
 fn table_lines(plan: &PlanView, width: usize, paint: Paint, table: &mut Table) {
     cached_lines(plan, width, paint, |_| true).into_iter().for_each(|line| table.line(line));
     let runs: HashSet<&StageId> =
@@ -75,14 +67,12 @@ fn table_lines(plan: &PlanView, width: usize, paint: Paint, table: &mut Table) {
     for stage in header::to_run(plan) {
         match &stage.will {
             Will::Run { because, asked, .. } => {
-                let because = asked.clone().unwrap_or_else(|| change::reasons(because));
-                add(&mut rows, stage, "run", because);
+                let reason = asked.as_deref().map_or(Reason::Changes(because), Reason::Asked);
+                siblings::add(&mut rows, stage, "run", reason);
             }
-            Will::Gate { on, .. } => {
-                add(&mut rows, stage, "gate", format!("on {}", some_names(on.iter().map(StageId::as_str))))
-            }
+            Will::Gate { on, .. } => siblings::add(&mut rows, stage, "gate", Reason::Stages("on", on)),
             Will::Waits { on } if on.iter().any(|id| runs.contains(id)) => {
-                add(&mut rows, stage, "waits", format!("for {}", some_names(on.iter().map(StageId::as_str))));
+                siblings::add(&mut rows, stage, "waits", Reason::Stages("for", on));
             }
             _ => waiting.push(stage),
         }
@@ -92,7 +82,7 @@ fn table_lines(plan: &PlanView, width: usize, paint: Paint, table: &mut Table) {
         let mark = if row.will == "run" { paint.cyan("●") } else { paint.dim("◐") };
         let memory = row.stages.iter().map(|stage| stage.memory_bytes).max().unwrap_or_default();
         let name = format!("{mark} {}", row.name());
-        table.row([name, row.will.into(), row.because.clone(), time(&row.stages), format::bytes(memory)]);
+        table.row([name, row.will.into(), row.because(), time(&row.stages), format::bytes(memory)]);
     }
     if more > 0 {
         table.line(format!(
@@ -153,40 +143,6 @@ fn skipped_lines(plan: &PlanView, width: usize, paint: Paint) -> Vec<String> {
     lines.collect()
 }
 
-/// Siblings of a matrix with the same reason share a row.
-fn add<'a>(rows: &mut Vec<Row<'a>>, stage: &'a StageView, will: &'static str, because: String) {
-    let is_sibling =
-        |row: &Row| row.will == will && base(row.stages[0]) == base(stage) && base(stage) != stage.stage.as_str();
-    match rows.last_mut().filter(|row| is_sibling(row)) {
-        Some(row) => row.stages.push(stage),
-        None => rows.push(Row { stages: vec![stage], will, because }),
-    }
-}
-
-impl Row<'_> {
-    fn name(&self) -> String {
-        match self.stages[..] {
-            [one] => one.stage.to_string(),
-            _ => format!("{}@… ×{}", base(self.stages[0]), format::count(self.stages.len() as u64)),
-        }
-    }
-}
-
-/// The name of a stage without its combination of a matrix.
-fn base(stage: &StageView) -> &str {
-    let name = stage.stage.as_str();
-    name.split_once('@').map_or(name, |(base, _)| base)
-}
-
-fn some_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let names: Vec<&str> = names.collect();
-    let shown = names.iter().take(NAMES).copied().collect::<Vec<_>>().join(" ");
-    match names.len().saturating_sub(NAMES) {
-        0 => shown,
-        more => format!("{shown} … {} more", format::count(more as u64)),
-    }
-}
-
 /// A text behind a mark, over as many lines as it needs.
 fn marked(mark: &str, text: &str, width: usize) -> Vec<String> {
     let lines = wrap(text, width.saturating_sub(3));
@@ -241,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_plan_says_what_is_there_what_runs_and_why() {
-        let compute = Compute { cores: 2, memory_bytes: 15 << 30, gpus: Vec::new(), usable_gpus: 0 };
+        let compute = Compute { cores: 2, memory_bytes: 15 << 30, ..Compute::default() };
         insta::assert_snapshot!(plan("assistant", &sample(), &compute, 80, Paint(false)), @r"
         assistant · 3 cached, 4 to run · about 7m34s (by earlier runs) · disk +1.0 GiB
         compute  CPU, 2 threads, f32 · no GPU · peak memory 2.4 GiB of 15 GiB (gguf)

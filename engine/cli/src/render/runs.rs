@@ -6,7 +6,7 @@ use jiff::ZonedDateTime;
 use llmflow_runtime::lineage::RunRow;
 use serde::Serialize;
 
-use super::{format, style::Paint, table::Table, when};
+use super::{asked::Asked, format, style::Paint, table::Table, when};
 
 /// Columns from which on there is room for the counts of stages.
 const WIDE: usize = 96;
@@ -97,9 +97,10 @@ fn stages(row: &RunRow) -> String {
 /// Its tags stand behind.
 fn changed(listed: &Listed, paint: Paint) -> String {
     let row = &listed.row;
+    let asked = Asked::listed(row).words();
     let words = match &listed.failure {
         Some(failure) => format::clean(failure),
-        None if !asked(row).is_empty() => asked(row).join(" "),
+        None if !asked.is_empty() => asked.join(" "),
         None if row.is_first => "first".to_owned(),
         None => match (causes(&row.changed), &row.resumes) {
             (words, Some(run)) if words.is_empty() => format!("goes on with {run}"),
@@ -113,14 +114,6 @@ fn changed(listed: &Listed, paint: Paint) -> String {
     };
     let tags: Vec<String> = listed.tags.iter().map(|tag| paint.bold(&format!("[{}]", format::clean(tag)))).collect();
     [words, tags.join(" ")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
-}
-
-/// What was asked in place of what the file says, as it is typed.
-pub fn asked(row: &RunRow) -> Vec<String> {
-    let set = row.set.iter().map(|set| format!("--set {set}"));
-    let file = row.params_file.iter().map(|path| format!("--params-file {}", path.display()));
-    let profile = row.profile.iter().map(|name| format!("--profile {name}"));
-    set.chain(file).chain(profile).map(|word| format::clean(&word)).collect()
 }
 
 /// Without what only follows: `sft.in.data` of `unique.threshold 0.8 → 0.9, sft.in.data`. An input that reads another stage

@@ -43,6 +43,8 @@ pub struct ShownStage {
     pub components: Vec<Component>,
     /// Where a param's value comes from, by name: `params.rank, assistant.yaml:10`.
     pub origins: BTreeMap<String, String>,
+    /// Params that name what it loaded, as its file has them: a key knows the content alone.
+    pub sources: Vec<(String, String)>,
     /// Params that were left at their default.
     pub defaults: Vec<(String, String)>,
     /// Curves: a metric's values over steps.
@@ -179,7 +181,8 @@ fn params(shown: &ShownStage, all: bool) -> String {
         let origin = shown.origins.get(name).map(|origin| format!(" ({})", format::clean(origin))).unwrap_or_default();
         Some(format!("{} {}{origin}", format::clean(name), change::value(&component.value)))
     });
-    let mut words: Vec<String> = given.collect();
+    let sources = shown.sources.iter().map(|(name, value)| format!("{} {}", format::clean(name), change::value(value)));
+    let mut words: Vec<String> = sources.chain(given).collect();
     if all {
         words.extend(shown.defaults.iter().map(|(name, value)| format!("{name} {} (default)", change::value(value))));
     } else if !shown.defaults.is_empty() {
@@ -315,6 +318,7 @@ mod tests {
             each_attempt: Vec::new(),
             components: vec![part("with.method", "\"lora\""), part("with.lora_r", "32")],
             origins: [("lora_r".to_owned(), "params.rank, assistant.yaml:10".to_owned())].into(),
+            sources: Vec::new(),
             defaults: vec![("dropout".into(), "0.0".into())],
             series: vec![("loss".into(), (0..100).map(|step| 3.02 - 0.017 * f64::from(step)).collect())],
             artifacts: [(rows, artifact(4_096, 1, Some(268))), (adapter, artifact(14_680_064, 2, None))].into(),

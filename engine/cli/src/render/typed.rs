@@ -1,10 +1,12 @@
 //! Commands to type, as they work from where the user stands.
 //!
-//! Owns: when `--home` must be added, and how a path is written. Must not know: which command is worth printing.
+//! Owns: when `--home` must be added, how paths and words are written. Must not know: which command is worth printing.
 
 use std::path::{Component, Path, PathBuf};
 
 use llmflow_runtime::home::FOLDER;
+
+use super::asked::Asked;
 
 /// The words of a command that looks for the home from this folder, with `--home` where it would not find this one.
 pub fn typed(words: &str, home: &Path) -> String {
@@ -31,14 +33,14 @@ impl Place {
         self.with_home(words, home, &self.here)
     }
 
-    /// `llmflow run FILE`: it looks for the home from the folder of the file.
-    pub fn run(&self, file: &Path, home: &Path) -> String {
-        self.with_home(&self.run_alone(file), home, self.here.join(file).parent().unwrap_or(&self.here))
+    /// `llmflow run FILE` with what was asked: it looks for the home from the folder of the file.
+    pub fn run(&self, file: &Path, asked: &Asked, home: &Path) -> String {
+        self.with_home(&self.run_alone(file, asked), home, self.here.join(file).parent().unwrap_or(&self.here))
     }
 
     /// The same of a file whose home is the one it finds.
-    pub fn run_alone(&self, file: &Path) -> String {
-        format!("llmflow run {}", quoted(&self.shown(file)))
+    pub fn run_alone(&self, file: &Path, asked: &Asked) -> String {
+        asked.command(&self.shown(file))
     }
 
     /// A path as it is typed from here: below this folder, above it, or absolute, whichever is shortest.
@@ -114,10 +116,11 @@ mod tests {
     #[test]
     fn a_run_finds_the_home_of_its_file() {
         let home = Path::new("/srv/a/proj/.llmflow");
-        assert_eq!(at("/srv/a").run(Path::new("proj/p.yaml"), home), "llmflow run proj/p.yaml");
+        let asked = Asked { set: vec!["rank=32".into()], ..Asked::default() };
+        assert_eq!(at("/srv/a").run(Path::new("proj/p.yaml"), &asked, home), "llmflow run proj/p.yaml --set rank=32");
         assert_eq!(
-            at("/srv/a/b").run(Path::new("/srv/a/p.yaml"), home),
-            "llmflow run ../p.yaml --home ../proj/.llmflow"
+            at("/srv/a/b").run(Path::new("/srv/a/p.yaml"), &asked, home),
+            "llmflow run ../p.yaml --set rank=32 --home ../proj/.llmflow"
         );
     }
 

@@ -16,7 +16,7 @@ use llmflow_runtime::{
 };
 
 use super::data::{InputData, MachineData, OutputData, ReportData, SourceData, StageData, Status};
-use crate::render::format::clean;
+use crate::render::{asked::Asked, format::clean};
 
 /// Lines of a failed stage's log that are kept, and the bytes they are looked for in.
 const LOG_LINES: usize = 20;
@@ -47,19 +47,16 @@ pub async fn collect(lineage: &Lineage, store: &Store, home: &Home, run: &RunId)
         started_ms: row.started_ms,
         seconds: row.seconds,
         changed: row.changed,
-        limit: row.limit,
         stages,
         published: events.published,
         source: SourceData {
+            asked: Asked::recorded(&source),
             path: source.path,
             text: source.text,
-            set: source.overrides.set,
-            profile: source.overrides.profile,
             params: source.params,
         },
         machine: MachineData {
             compute: events.compute,
-            gpus_used: events.gpus_used,
             home: home.root().to_owned(),
             names: made_by.machines.into_iter().collect(),
             versions: made_by.versions.into_iter().collect(),
@@ -78,7 +75,6 @@ struct MadeBy {
 #[derive(Default)]
 struct Happened {
     compute: llmflow_runtime::event::Compute,
-    gpus_used: u32,
     refused: BTreeMap<StageId, (String, String)>,
     skipped: BTreeMap<StageId, String>,
     published: Vec<std::path::PathBuf>,
@@ -89,11 +85,7 @@ impl Happened {
         let mut happened = Self::default();
         for Event { stage, what, .. } in events {
             match (stage, what) {
-                (_, What::RunStarted { compute, plan, .. }) => {
-                    let asked = plan.stages.iter().map(|stage| stage.gpus).max().unwrap_or(0);
-                    happened.gpus_used = compute.usable_gpus.max(asked);
-                    happened.compute = compute;
-                }
+                (_, What::RunStarted { compute, .. }) => happened.compute = compute,
                 (Some(stage), What::Refused { expression, why }) => {
                     happened.refused.insert(stage, (expression, why));
                 }

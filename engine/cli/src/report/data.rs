@@ -12,6 +12,8 @@ use llmflow_runtime::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::render::asked::Asked;
+
 /// One run, whole.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReportData {
@@ -23,8 +25,6 @@ pub struct ReportData {
     pub seconds: Option<f64>,
     /// What differed from the last success, in one line; empty for a first run.
     pub changed: String,
-    /// Of a rehearsal: `--limit`.
-    pub limit: Option<u64>,
     /// In an order that ran.
     pub stages: Vec<StageData>,
     /// Paths of what was published.
@@ -38,10 +38,8 @@ pub struct ReportData {
 pub struct SourceData {
     pub path: PathBuf,
     pub text: String,
-    /// `--set`, as typed.
-    pub set: Vec<String>,
-    /// `--profile`
-    pub profile: Option<String>,
+    /// What was asked beside it.
+    pub asked: Asked,
     /// The file's params with their final values.
     pub params: BTreeMap<String, Value>,
 }
@@ -50,8 +48,6 @@ pub struct SourceData {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct MachineData {
     pub compute: Compute,
-    /// GPUs found that a stage could be given.
-    pub gpus_used: u32,
     pub home: PathBuf,
     /// Machines that made its results, by name.
     pub names: Vec<String>,

@@ -8,6 +8,7 @@ use llmflow_contract::{
 use llmflow_runtime::event::{Compute, Gpu, RunStatus};
 
 use super::data::{InputData, MachineData, OutputData, ReportData, SourceData, StageData, Status};
+use crate::render::asked::Asked;
 
 /// What a model might say.
 pub const HOSTILE: &str =
@@ -175,17 +176,14 @@ pub fn assistant() -> ReportData {
             PathBuf::from("/home/you/assistant/out/assistant.gguf"),
             "/home/you/assistant/out/report.html".into(),
         ],
-        limit: None,
         source: SourceData {
-            profile: None,
             path: "/home/you/assistant/assistant.yaml".into(),
             text: SOURCE.to_owned(),
-            set: vec!["rank=16".into()],
+            asked: Asked { set: vec!["rank=16".into()], ..Asked::default() },
             params: [("rank".to_owned(), 16.into()), ("lr".to_owned(), 0.002.into())].into(),
         },
         machine: MachineData {
-            compute: Compute { cores: 2, memory_bytes: 15 << 30, gpus: vec![gpu], usable_gpus: 0 },
-            gpus_used: 0,
+            compute: Compute { cores: 2, memory_bytes: 15 << 30, gpus: vec![gpu], usable_gpus: 0, asked_gpus: 0 },
             home: "/home/you/assistant/.llmflow".into(),
             names: vec!["heron".into()],
             versions: vec!["0.1.0".into()],

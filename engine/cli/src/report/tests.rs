@@ -9,6 +9,7 @@ use super::{
     fixture::{HOSTILE, assistant, failed},
     html, markdown, write,
 };
+use crate::render::asked::Asked;
 
 /// The text of one section of the Markdown.
 fn section<'a>(page: &'a str, title: &str) -> &'a str {
@@ -47,6 +48,27 @@ fn a_model_names_the_data_it_learned_from() {
 #[test]
 fn it_says_how_to_make_it_again() {
     insta::assert_snapshot!(section(&markdown(&assistant()), "Make it again"));
+}
+
+#[test]
+fn making_it_again_repeats_all_that_was_asked() {
+    let mut data = assistant();
+    let environment = [("TAG".to_owned(), Some("a".to_owned()))].into();
+    let params_file = Some("more params.yaml".into());
+    let only = vec!["sft".to_owned()];
+    data.source.asked = Asked { environment, params_file, only, limit: Some(4), ..data.source.asked };
+    let command =
+        "TAG=a llmflow run assistant.yaml --set rank=16 --params-file 'more params.yaml' --only sft --limit 4";
+    assert!(section(&markdown(&data), "Make it again").contains(&format!("```text\n{command}\n```")));
+}
+
+#[test]
+fn what_only_waits_for_a_stage_does_not_use_it() {
+    let page = markdown(&assistant());
+    let card =
+        |name: &str| page.split(&format!("### ✓ {name}\n")).nth(1).unwrap().split("###").next().unwrap().to_owned();
+    assert!(!card("verdict").contains("used by"), "`gguf` is after it: {}", card("verdict"));
+    assert!(card("assistant").contains("used by: eval\\_tuned, gguf"), "{}", card("assistant"));
 }
 
 #[test]
@@ -102,7 +124,7 @@ fn poisoned() -> ReportData {
     data.pipeline = HOSTILE.into();
     data.changed = HOSTILE.into();
     data.source.text = HOSTILE.into();
-    data.source.set = vec![HOSTILE.into()];
+    data.source.asked.set = vec![HOSTILE.into()];
     for stage in &mut data.stages {
         stage.summary = HOSTILE.into();
         stage.settings = vec![(HOSTILE.into(), HOSTILE.into())];

@@ -2,24 +2,45 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use llmflow_contract::StageId;
+use llmflow_contract::{Failure, StageId};
 use llmflow_runtime::{
-    lineage::StageRow,
+    lineage::{Lineage, StageRow},
     pipeline::{Loaded, StageDef},
     plan::{Change, key},
 };
 
 use super::{Pair, Side};
 use crate::{
-    command::{Setting, explain::reload},
-    render::diff::Cause,
+    command::{
+        Setting,
+        explain::{culprits, reload},
+    },
+    render::{diff::Cause, explain::Culprit},
 };
 
 /// Everything that can differ, as the screen names it.
 const AREAS: [&str; 6] = ["params", "data", "program", "machine", "seed", "stages"];
 
 /// The causes, those of the file's params first.
-pub(super) fn causes(before: &Side, now: &Side, pairs: &[Pair<'_>], setting: &Setting<'_>) -> Vec<Cause> {
+///
+/// # Errors
+/// Those of the history.
+pub(super) async fn causes(
+    lineage: &Lineage,
+    before: &Side,
+    now: &Side,
+    pairs: &[Pair<'_>],
+    setting: &Setting<'_>,
+) -> Result<Vec<Cause>, Failure> {
+    let mut causes = changed(before, now, pairs, setting);
+    if let (Some(_), [pair]) = (&now.only, pairs) {
+        causes.extend(inputs(lineage, before, now, pair, setting).await?);
+    }
+    Ok(causes)
+}
+
+/// What the two sides themselves tell.
+fn changed(before: &Side, now: &Side, pairs: &[Pair<'_>], setting: &Setting<'_>) -> Vec<Cause> {
     let mut causes = Causes::default();
     if before.only.is_none() {
         params(before, now, &mut causes);
@@ -53,6 +74,60 @@ pub(super) fn causes(before: &Side, now: &Side, pairs: &[Pair<'_>], setting: &Se
     causes.list
 }
 
+/// Of two stages: the inputs with other bytes, and what changed in the stages above that gave them.
+async fn inputs(
+    lineage: &Lineage,
+    before: &Side,
+    now: &Side,
+    pair: &Pair<'_>,
+    setting: &Setting<'_>,
+) -> Result<Vec<Cause>, Failure> {
+    let parts = |side: &Side, stage: &StageId| side.components.get(stage).cloned().unwrap_or_default();
+    let (old, new) = (parts(before, &pair.before.stage), parts(now, &pair.now.stage));
+    let is_same_wire = |slot: &str| read_at(pair.before, slot) == read_at(pair.now, slot);
+    let mut changes = key::valued_changes(&old, &new, setting.registry);
+    changes.retain(|change| change.part.strip_prefix("in.").is_some_and(is_same_wire));
+    let mut causes: Vec<Cause> = Vec::new();
+    for slot in changes.iter().filter_map(|change| change.part.strip_prefix("in.")) {
+        let inputs = pair.now.inputs.iter().filter(|input| input.slot() == slot);
+        let given_by: BTreeSet<StageId> = inputs.map(|input| input.from_stage.clone()).collect();
+        let what = format!("{}.in.{slot}", pair.name());
+        causes.push(Cause {
+            area: "data",
+            what,
+            given_by: given_by.into_iter().collect(),
+            stages: 1,
+            ..Cause::default()
+        });
+    }
+    let above = culprits(lineage, &before.row.run, &now.row.run, pair.now, &changes, setting).await?;
+    causes.extend(above.into_iter().map(|Culprit { stage, change }| of_part(stage.as_str(), change, true)));
+    Ok(causes)
+}
+
+/// A part of the key of a stage that changed.
+fn of_part(stage: &str, change: Change, is_above: bool) -> Cause {
+    let (area, short) = area(&change.part);
+    let what = format!("{stage}.{short}");
+    // The content of a source is a digest: that it changed says enough.
+    let (before, now) = if area == "data" { (None, None) } else { (change.before, change.now) };
+    Cause { area, what, before, now, stages: 1, given_by: Vec::new(), is_above }
+}
+
+/// Where a part belongs, and how it is called there.
+fn area(part: &str) -> (&'static str, &str) {
+    match part.split_once('.') {
+        Some(("with", param)) => ("params", param),
+        Some(("source", _)) => ("data", part),
+        _ => match part {
+            "operator" => ("program", part),
+            "numerics" => ("machine", part),
+            "seed" => ("seed", part),
+            other => ("stages", other),
+        },
+    }
+}
+
 /// The areas in which nothing changed.
 pub(super) fn same(causes: &[Cause]) -> Vec<&'static str> {
     AREAS.into_iter().filter(|area| causes.iter().all(|cause| cause.area != *area)).collect()
@@ -68,35 +143,24 @@ struct Causes {
 impl Causes {
     fn add(&mut self, area: &'static str, what: String, before: Option<String>, now: Option<String>) {
         if before != now {
-            self.list.push(Cause { area, what, before, now, stages: 1 });
+            self.list.push(Cause { area, what, before, now, stages: 1, ..Cause::default() });
         }
     }
 
     /// One part of a stage's key. The same change in many stages is one cause.
     fn part(&mut self, pair: &Pair<'_>, change: Change) {
-        let part = change.part.as_str();
-        let (area, short) = match part.split_once('.') {
-            Some(("with", param)) => ("params", param),
-            Some(("source", _)) => ("data", part),
-            Some(("in", slot)) => return self.wiring(pair, slot),
-            _ => match part {
-                "operator" => ("program", part),
-                "numerics" => ("machine", part),
-                "seed" => ("seed", part),
-                other => ("stages", other),
-            },
-        };
+        if let Some(slot) = change.part.strip_prefix("in.") {
+            return self.wiring(pair, slot);
+        }
         let key = (change.part.clone(), change.before.clone(), change.now.clone());
         if let Some(index) = self.shared.get(&key) {
             let cause = &mut self.list[*index];
             cause.stages += 1;
-            cause.what = short.to_owned();
+            cause.what = area(&change.part).1.to_owned();
             return;
         }
         self.shared.insert(key, self.list.len());
-        // The content of a source is a digest: that it changed says enough.
-        let (before, now) = if area == "data" { (None, None) } else { (change.before, change.now) };
-        self.list.push(Cause { area, what: format!("{}.{short}", pair.name()), before, now, stages: 1 });
+        self.list.push(of_part(pair.name(), change, false));
     }
 
     /// An input: other bytes follow from another cause, another stage is one.

@@ -45,7 +45,7 @@ pub fn diff(args: DiffArgs, setting: &Setting) -> Result<u8, Error> {
         };
         let answers = answers::answers(&stores, &pairs).await?;
         let it = Diff {
-            causes: cause::causes(&before, &now, &pairs, setting),
+            causes: cause::causes(&history.lineage, &before, &now, &pairs, setting).await?,
             same: Vec::new(),
             ends: ends::ends(&pairs),
             figures: figures::figures(&pairs, &answers),
@@ -54,6 +54,8 @@ pub fn diff(args: DiffArgs, setting: &Setting) -> Result<u8, Error> {
             data: rows::data(&stores, &pairs, wanted).await?,
             artifacts: artifacts::artifacts(&pairs),
             is_identical: artifacts::are_identical(&pairs),
+            limit_before: before.row.limit,
+            limit_now: now.row.limit,
             before: before.row.run,
             now: now.row.run,
             stages,
@@ -63,7 +65,7 @@ pub fn diff(args: DiffArgs, setting: &Setting) -> Result<u8, Error> {
         if out.json {
             out.print_json(&it);
         } else {
-            out.say(&format!("{} → {}", it.before, it.now));
+            out.say(&screen::heading(&it));
             out.print(&screen::diff(&it, wanted, out.width, out.paint));
         }
         Ok(DONE)

@@ -1,5 +1,8 @@
 //! Causes and figures: what was changed, and what it did to times and metrics.
 
+use llmflow_contract::StageId;
+use llmflow_runtime::event::RunId;
+
 use super::{Cause, Diff, End, FEW, Figure, INDENT, Verdict, Wanted, line};
 use crate::render::{
     change, format,
@@ -42,7 +45,13 @@ fn cause(cause: &Cause) -> String {
         (Some(before), None) => format!("{what} is gone: {}", change::value(before)),
         (None, None) => format!("{what} changed"),
     };
-    text + &stages
+    let by = match cause.given_by.is_empty() {
+        true => String::new(),
+        false => {
+            format!(" (given by {})", format::clean(&format::listed(cause.given_by.iter().map(StageId::as_str), FEW)))
+        }
+    };
+    format!("{}{text}{stages}{by}", if cause.is_above { " ↳ " } else { "" })
 }
 
 /// The stages that ended otherwise, those that went the same way together.
@@ -69,7 +78,12 @@ pub(super) fn results(it: &Diff, wanted: Wanted, width: usize, paint: Paint) -> 
     if it.figures.is_empty() && it.times.is_empty() {
         return Vec::new();
     }
-    let mut table = Table::new(["results", it.before.0.as_str(), it.now.0.as_str(), ""]).wrap(3);
+    let run = |run: &RunId, limit: Option<u64>| match limit {
+        Some(limit) => format!("{run} (limited to {})", format::count(limit)),
+        None => run.to_string(),
+    };
+    let (before, now) = (run(&it.before, it.limit_before), run(&it.now, it.limit_now));
+    let mut table = Table::new(["results", &before, &now, ""]).wrap(3);
     let most = if wanted.all { it.figures.len() } else { FEW };
     for figure in it.figures.iter().take(most) {
         let (before, now) = (figure.before.map_or(none(), format::figure), figure.now.map_or(none(), format::figure));

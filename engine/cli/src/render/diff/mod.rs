@@ -7,7 +7,7 @@ use llmflow_contract::{Digest, StageId};
 use llmflow_runtime::event::RunId;
 use serde::Serialize;
 
-use super::style::Paint;
+use super::{format, style::Paint};
 
 /// Columns before the text of a line.
 const INDENT: usize = 11;
@@ -19,6 +19,11 @@ const FEW: usize = 12;
 pub struct Diff {
     pub before: RunId,
     pub now: RunId,
+    /// Of rehearsals: `--limit` of each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_before: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_now: Option<u64>,
     /// The stages that are compared, where it is not the whole runs.
     pub stages: Option<(StageId, StageId)>,
     pub causes: Vec<Cause>,
@@ -36,7 +41,7 @@ pub struct Diff {
 }
 
 /// What somebody changed.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Cause {
     /// `params`, `data`, `program`, `machine`, `seed`, `stages`.
     pub area: &'static str,
@@ -46,6 +51,12 @@ pub struct Cause {
     pub now: Option<String>,
     /// How many stages it concerns, where it is more than one.
     pub stages: usize,
+    /// Of an input with other bytes: the stages that gave it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub given_by: Vec<StageId>,
+    /// It made an input another one that stands before it.
+    #[serde(rename = "above", skip_serializing_if = "std::ops::Not::not")]
+    pub is_above: bool,
 }
 
 /// A stage that came to another end.
@@ -159,6 +170,17 @@ pub struct Wanted {
     pub all: bool,
 }
 
+/// What is compared: `quiet-otter → calm-heron`; a rehearsal says that it is one.
+pub fn heading(it: &Diff) -> String {
+    let limited = |limit: Option<u64>| limit.map(|limit| format!(" ({})", format::limited(limit))).unwrap_or_default();
+    match (it.limit_before, it.limit_now) {
+        (Some(before), Some(now)) if before == now => {
+            format!("{} → {} · both {}", it.before, it.now, format::limited(now))
+        }
+        (before, now) => format!("{}{} → {}{}", it.before, limited(before), it.now, limited(now)),
+    }
+}
+
 /// The whole screen.
 pub fn diff(it: &Diff, wanted: Wanted, width: usize, paint: Paint) -> String {
     let mut lines = Vec::new();
@@ -203,13 +225,15 @@ mod tests {
         Diff {
             before: RunId("quiet-otter".into()),
             now: RunId("calm-heron".into()),
+            limit_before: None,
+            limit_now: None,
             stages: None,
             causes: vec![Cause {
                 area: "params",
                 what: "params.rank".into(),
                 before: Some("16".into()),
                 now: Some("32".into()),
-                stages: 1,
+                ..Cause::default()
             }],
             same: vec!["data", "program", "machine", "seed"],
             ends: Vec::new(),
@@ -272,6 +296,38 @@ mod tests {
                   split.train identical · --rows shows where
         bytes     sft.adapter 1776… → 10e5…
         ");
+    }
+
+    #[test]
+    fn the_figures_of_a_rehearsal_are_marked() {
+        let mut it = sample();
+        assert_eq!(heading(&it), "quiet-otter → calm-heron");
+        it.limit_now = Some(4);
+        assert_eq!(heading(&it), "quiet-otter → calm-heron (limited to 4 rows or steps a stage)");
+        let text = diff(&it, Wanted::default(), 100, Paint(false));
+        assert!(text.contains("quiet-otter  calm-heron (limited to 4)"), "{text}");
+        it.limit_before = Some(4);
+        assert_eq!(heading(&it), "quiet-otter → calm-heron · both limited to 4 rows or steps a stage");
+        it.limit_before = Some(5);
+        assert!(
+            heading(&it).starts_with("quiet-otter (limited to 5 rows or steps a stage) → calm-heron (limited to 4")
+        );
+    }
+
+    #[test]
+    fn an_input_with_other_bytes_leads_to_what_changed_above() {
+        let mut it = sample();
+        let input =
+            Cause { area: "data", what: "sft.in.data".into(), given_by: vec!["clean".into()], ..Cause::default() };
+        let above = Cause { area: "data", what: "rows.source.path".into(), is_above: true, ..Cause::default() };
+        it.causes = vec![input, above];
+        let text = diff(&it, Wanted::default(), 60, Paint(false));
+        assert!(
+            text.starts_with(
+                " cause     sft.in.data changed (given by clean)\n            ↳ rows.source.path changed\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

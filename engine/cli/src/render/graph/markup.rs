@@ -6,12 +6,13 @@ use super::Graph;
 use crate::render::format;
 
 /// Colours by state: of the border and of the ground, light enough for black text.
-const COLOURS: [(&str, &str, &str); 6] = [
+const COLOURS: [(&str, &str, &str); 7] = [
     ("cached", "#2e7d32", "#e8f5e9"),
     ("ran", "#2e7d32", "#e8f5e9"),
     ("run", "#0277bd", "#e1f5fe"),
+    ("gate", "#ef6c00", "#fff3e0"),
     ("waits", "#757575", "#f5f5f5"),
-    ("failed", "#c62828", "#ffebee"),
+    ("skipped", "#bdbdbd", "#ffffff"),
     ("refused", "#c62828", "#ffebee"),
 ];
 

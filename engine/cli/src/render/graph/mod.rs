@@ -8,7 +8,7 @@ mod rails;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use clap::ValueEnum;
-use llmflow_runtime::plan::{PlanView, Will};
+use llmflow_runtime::plan::{PlanView, StageView, Will};
 
 use super::{format, style::Paint};
 
@@ -25,6 +25,9 @@ pub enum Format {
     /// For Graphviz
     Dot,
 }
+
+/// How nodes stand. Of many in one, the first of these gives the symbol and the colour.
+const STATES: [&str; 7] = ["run", "gate", "waits", "refused", "skipped", "cached", "ran"];
 
 /// One node: a stage, an artifact, or many of them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -57,15 +60,10 @@ impl Graph {
         let place: HashMap<&str, usize> =
             plan.stages.iter().enumerate().map(|(index, stage)| (stage.stage.as_str(), index)).collect();
         let nodes = plan.stages.iter().map(|stage| {
-            let (state, time) = match &stage.will {
-                Will::Run { .. } => ("run", stage.seconds),
-                Will::Cached { .. } => ("cached", None),
-                _ => ("waits", stage.seconds),
-            };
-            let time = time.map(|seconds| format!(" · {}", format::duration(seconds))).unwrap_or_default();
+            let (state, said) = standing(stage);
             Node {
                 name: stage.stage.to_string(),
-                about: format!("{} · {state}{time}", stage.operator),
+                about: format!("{} · {said}", stage.operator),
                 operator: stage.operator.clone(),
                 state: state.to_owned(),
                 count: 1,
@@ -129,20 +127,32 @@ impl Graph {
             let times =
                 if group.count > 1 { format!("×{} ", format::count(group.count as u64)) } else { String::new() };
             group.about = format!("{times}{operator}{}{again}", counts.join(", "));
-            group.state = match states.keys().next() {
-                Some(only) if states.len() == 1 => (*only).to_owned(),
-                _ => "run".to_owned(),
-            };
+            let state = STATES.into_iter().find(|state| states.contains_key(state));
+            group.state = state.unwrap_or_default().to_owned();
             group
         });
         Self { nodes: nodes.collect(), edges }
     }
 }
 
+/// The state of a stage, and what is said of it, as the table of `plan` does.
+fn standing(stage: &StageView) -> (&'static str, String) {
+    let state = match &stage.will {
+        Will::Run { .. } => "run",
+        Will::Gate { .. } => "gate",
+        Will::Waits { .. } => "waits",
+        Will::Cached { refused: None, .. } => return ("cached", "cached".to_owned()),
+        Will::Cached { refused: Some(why), .. } => return ("refused", format!("cached, and refused ({why})")),
+        Will::Skipped { because } => return ("skipped", format!("skipped ({because})")),
+    };
+    let time = stage.seconds.map(|seconds| format!(" · {}", format::duration(seconds))).unwrap_or_default();
+    (state, format!("{state}{time}"))
+}
+
 #[cfg(test)]
 mod tests {
-    use llmflow_contract::StageId;
-    use llmflow_runtime::plan::StageView;
+    use llmflow_contract::{Digest, StageId};
+    use llmflow_runtime::event::Finished;
 
     use super::*;
 
@@ -231,6 +241,53 @@ mod tests {
           n0 -> n1
         }
         "##);
+    }
+
+    #[test]
+    fn each_standing_has_the_word_and_the_symbol_that_the_table_has() {
+        let cached = |refused: Option<&str>| Will::Cached {
+            key: Digest::of(b"k"),
+            finished: Finished::default(),
+            device: None,
+            frozen: false,
+            refused: refused.map(str::to_owned),
+        };
+        let gate = |on: &str| Will::Gate { on: vec![StageId::from(on)], asked: None };
+        let mut view = plan(&[("a", "x", &[]), ("b", "x", &["a"]), ("c", "x", &["b"]), ("d", "x", &["a"])]);
+        let wills = [
+            cached(None),
+            cached(Some("`n > 1` is false")),
+            Will::Skipped { because: "`b` is refused".into() },
+            gate("a"),
+        ];
+        view.stages.iter_mut().zip(wills).for_each(|(stage, will)| stage.will = will);
+        insta::assert_snapshot!(draw(&view, Format::Text, 80, Paint(false)), @r"
+        ✓    a  x · cached
+        ├─✗  b  x · cached, and refused (`n > 1` is false)
+        │ ○  c  x · skipped (`b` is refused)
+        ◐    d  x · gate
+        ");
+        let (mermaid, dot) =
+            (draw(&view, Format::Mermaid, 80, Paint(false)), draw(&view, Format::Dot, 80, Paint(false)));
+        for (state, said) in
+            [("refused", "cached, and refused"), ("skipped", "skipped (`b` is refused)"), ("gate", "x · gate")]
+        {
+            assert!(mermaid.contains(&format!("classDef {state} ")) && mermaid.contains(said), "{mermaid}");
+            assert!(dot.contains(said), "{dot}");
+        }
+        let colours: Vec<&str> = dot.lines().filter_map(|line| line.split("fillcolor=").nth(1)).collect();
+        assert!((1..4).all(|at| !colours[..at].contains(&colours[at])), "each its own: {dot}");
+    }
+
+    #[test]
+    fn a_matrix_of_which_nothing_runs_is_not_drawn_as_one_that_runs() {
+        let names: Vec<String> = (0..MOST).map(|number| format!("f@n={number}")).collect();
+        let mut lines: Vec<(&str, &str, &[&str])> = vec![("rows", "data.load", &[])];
+        lines.extend(names.iter().map(|name| (name.as_str(), "data.filter", &["rows"][..])));
+        let mut view = plan(&lines);
+        view.stages[1].will = Will::Skipped { because: "not asked for".into() };
+        let text = draw(&view, Format::Text, 80, Paint(false));
+        assert!(text.contains("◐  f     ×60 data.filter · 1 skipped, 59 waits"), "{text}");
     }
 
     #[test]

@@ -38,8 +38,8 @@ fn symbol(node: &Node, paint: Paint) -> String {
         "cached" => paint.green("✓"),
         "ran" => paint.green("●"),
         "run" => paint.cyan("●"),
-        "failed" | "refused" => paint.red("✗"),
-        "skipped" | "waiting" => paint.dim("○"),
+        "refused" => paint.red("✗"),
+        "skipped" => paint.dim("○"),
         _ => paint.dim("◐"),
     }
 }

@@ -269,7 +269,7 @@ mod tests {
         let what = What::RunStarted {
             pipeline: "assistant".into(),
             plan: PlanView { stages: names.map(stage).into() },
-            compute: Compute { cores: 2, memory_bytes: 15 << 30, gpus: Vec::new(), usable_gpus: 0 },
+            compute: Compute { cores: 2, memory_bytes: 15 << 30, ..Compute::default() },
             home: "/srv/assistant/.llmflow".into(),
             disk_free_bytes: Some(212 << 30),
         };

@@ -14,7 +14,7 @@ pub fn facts(data: &ReportData) -> Vec<String> {
     let mut facts = vec![moment(data.started_ms)];
     facts.extend(data.seconds.map(duration));
     facts.push(counts(data));
-    facts.extend(data.limit.map(limited));
+    facts.extend(data.source.asked.limit.map(limited));
     if !data.changed.is_empty() {
         facts.push(format!("changed: {}", data.changed));
     }

@@ -5,23 +5,11 @@ use super::{
     Block,
     words::{listed, moment},
 };
-use crate::render::{
-    format::{bytes, counted, duration},
-    typed::quoted,
-};
+use crate::render::format::{bytes, counted, duration};
 
 pub fn reproduce(data: &ReportData) -> Vec<Block> {
     let file = data.source.path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let mut command = format!("llmflow run {}", quoted(&file.unwrap_or_else(|| "pipeline.yaml".to_owned())));
-    for set in &data.source.set {
-        command += &format!(" --set {}", quoted(set));
-    }
-    if let Some(profile) = &data.source.profile {
-        command += &format!(" --profile {}", quoted(profile));
-    }
-    if let Some(limit) = data.limit {
-        command += &format!(" --limit {limit}");
-    }
+    let command = data.source.asked.command(file.as_deref().unwrap_or("pipeline.yaml"));
     let mut blocks = vec![
         Block::Code { text: command, is_numbered: false },
         Block::Text(
@@ -58,7 +46,7 @@ fn facts(data: &ReportData) -> Vec<(String, String)> {
         );
     }
     let names: Vec<String> = compute.gpus.iter().map(|gpu| gpu.name.clone()).collect();
-    add("GPUs", gpus(&names, data.machine.gpus_used));
+    add("GPUs", gpus(&names, compute.usable_gpus.max(compute.asked_gpus)));
     add("file", data.source.path.display().to_string());
     add("home", data.machine.home.display().to_string());
     let published: Vec<String> = data.published.iter().map(|path| path.display().to_string()).collect();

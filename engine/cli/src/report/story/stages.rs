@@ -93,8 +93,8 @@ fn facts(data: &ReportData, stage: &StageData) -> Vec<(String, String)> {
     add("with", settings.collect::<Vec<_>>().join(" · "));
     let outputs = lineage::own_outputs(stage).filter(|output| output.digest.is_some()).map(gives);
     add("gives", outputs.collect::<Vec<_>>().join(" · "));
-    let used_by =
-        data.stages.iter().filter(|other| other.needs.contains(&stage.stage)).map(|other| other.stage.to_string());
+    let reads = |other: &&StageData| other.inputs.iter().any(|input| input.from_stage == stage.stage);
+    let used_by = data.stages.iter().filter(reads).map(|other| other.stage.to_string());
     add("used by", used_by.collect::<Vec<_>>().join(", "));
     add("key", stage.key.as_ref().map(|key| key.short()).unwrap_or_default());
     add("attempts", if stage.attempts > 1 { stage.attempts.to_string() } else { String::new() });
