@@ -308,6 +308,42 @@ fn more_stages_than_files_may_be_open_run_all_the_same() {
     assert_eq!((done.code, project.committed()), (Some(0), 351), "{}", done.err);
 }
 
+/// Answers of before do not serve who asks anew, whatever became of the first try; those of that try do.
+#[test]
+fn what_is_asked_anew_is_answered_anew_after_a_retry_and_by_whoever_goes_on() {
+    let marks = tempfile::tempdir().unwrap();
+    let map = "stages:
+  rows: {op: data.load, with: {path: rows.jsonl, format: text}}
+  told:
+    op: data.map
+    in: rows
+    retry: {attempts: 2, on: [transient], backoff: 1ms}
+    resources: {cores: 1}
+    with: {command: [sh, tell.sh, MARKS], files: [tell.sh], batch: 1}
+";
+    let project = Project::with(&map.replace("MARKS", &marks.path().display().to_string()));
+    project.write("rows.jsonl", (0..3).map(|row| format!("{{\"text\": \"WORD {row}\"}}\n")).collect::<String>());
+    let tell = "read -r row; cd \"$1\"; echo >> asked
+[ -e fails ] && [ $(wc -l < asked) = 2 ] && rm fails && exit $(cat status)
+printf '%s\\n' \"$row\" | sed \"s/WORD/$(cat word)/\"
+";
+    project.write("tell.sh", tell);
+    let mark = |name: &str, text: &str| std::fs::write(marks.path().join(name), text).unwrap();
+    mark("word", "old");
+    project.succeeds("run pipeline.yaml");
+    for (word, status, then) in [("new", "75", "runs"), ("newer", "1", "resume")] {
+        for (name, text) in [("word", word), ("asked", ""), ("fails", ""), ("status", status)] {
+            mark(name, text);
+        }
+        project.llmflow("run pipeline.yaml --force --only told");
+        project.succeeds(then);
+        let out = project.succeeds("show @/told --rows 3").out;
+        assert!((0..3).all(|row| out.contains(&format!("{word} {row}"))), "{then}: {out}");
+        let asked = std::fs::read_to_string(marks.path().join("asked")).unwrap();
+        assert_eq!(asked.lines().count(), 4, "the first answer of {word} serves its second try");
+    }
+}
+
 /// A metric is known only when its stage has run: what it does to another stage is that one's affair.
 #[test]
 fn a_metric_that_fits_no_param_fails_its_own_stage_and_no_other() {

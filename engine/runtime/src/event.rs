@@ -142,6 +142,9 @@ pub struct Compute {
     pub gpus: Vec<Gpu>,
     /// So many of them, the first, serve the operators of this build too.
     pub usable_gpus: u32,
+    /// So many stages that run can hold at once.
+    #[serde(default)]
+    pub asked_gpus: u32,
 }
 
 impl What {

@@ -34,7 +34,8 @@ pub const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 pub fn limits() -> Compute {
     let bounds = bounds();
     let gpus = fakes().and_then(Result::ok).unwrap_or_default();
-    Compute { cores: bounds.cores(), memory_bytes: bounds.memory_bytes(), usable_gpus: gpus.len() as u32, gpus }
+    let usable_gpus = gpus.len() as u32;
+    Compute { cores: bounds.cores(), memory_bytes: bounds.memory_bytes(), usable_gpus, gpus, asked_gpus: 0 }
 }
 
 /// Every limit on this process, with who set it.
@@ -69,10 +70,19 @@ pub async fn glance() -> Result<Compute, Failure> {
     }
 }
 
-/// This machine, with the GPUs of a lease, as records name it: `heron · 2× NVIDIA H100`.
-pub fn machine_name(gpus: &[String]) -> String {
-    let own = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    gpus.chunk_by(|one, next| one == next).fold(own, |name, same| format!("{name} · {}× {}", same.len(), same[0]))
+/// This machine as records name it.
+pub fn machine_name() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The GPUs of a lease as records name them: `2× NVIDIA H100 (0, 3)`; empty without any.
+pub fn leased(lease: &Lease, gpus: &[Gpu]) -> String {
+    let held: Vec<&Gpu> = lease.gpus.iter().filter_map(|ordinal| gpus.get(*ordinal as usize)).collect();
+    let kinds = held.chunk_by(|one, next| one.name == next.name).map(|same| {
+        let ids: Vec<&str> = same.iter().map(|gpu| gpu.id.as_str()).collect();
+        format!("{}× {} ({})", same.len(), same[0].name, ids.join(", "))
+    });
+    kinds.collect::<Vec<_>>().join(" · ")
 }
 
 /// Whether the GPUs are those of `LLMFLOW_FAKE_GPUS`.
@@ -115,9 +125,11 @@ mod tests {
 
     #[test]
     fn a_record_names_the_gpus_of_a_lease() {
-        let own = machine_name(&[]);
-        let gpus = ["H100", "H100", "T4"].map(str::to_owned);
-        assert_eq!(machine_name(&gpus), format!("{own} · 2× H100 · 1× T4"));
+        let gpu = |id: &str, name: &str| Gpu { id: id.into(), name: name.into(), ..Gpu::default() };
+        let gpus = [gpu("4", "H100"), gpu("5", "H100"), gpu("6", "H100"), gpu("7", "T4")];
+        let lease = |gpus: &[u32]| Lease { cores: 1, memory_bytes: 0, gpus: gpus.to_vec(), gpu_memory_bytes: 0 };
+        assert_eq!(leased(&lease(&[0, 2, 3]), &gpus), "2× H100 (4, 6) · 1× T4 (7)");
+        assert_eq!(leased(&lease(&[]), &gpus), "");
     }
 
     #[test]

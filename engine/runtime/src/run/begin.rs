@@ -36,6 +36,10 @@ impl Engine {
             return Err(Failure::environment("lineage/replaced", message).help("run the same command again"));
         }
         drop(alone);
+        self.first = match &self.ask.resumes {
+            Some(run) => lineage.first_of(run).await?,
+            None => self.run.clone(),
+        };
         unchanged::forget(home, &self.plan.pipeline.source);
         let found = self.plan.stages.iter().filter_map(|stage| match &stage.standing {
             Standing::Cached(record) => Some(record.key), // not always the stage's own: it may be frozen, or another device's

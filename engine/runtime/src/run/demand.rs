@@ -8,17 +8,28 @@ use super::{
     schedule::{Candidate, Capacity, TooFewGpus},
     secret::Secrets,
 };
-use crate::{event::Compute, pipeline::Demand, plan::Planned};
+use crate::{
+    event::{Compute, Gpu},
+    pipeline::Demand,
+    plan::Planned,
+};
 
 /// What stages may use at once. Each matrix with a `max_parallel` is a group of its own.
 pub(super) fn capacity(compute: &Compute, jobs: Option<u32>, groups: Vec<u32>) -> Capacity {
     Capacity {
         cores: compute.cores,
         memory_bytes: compute.memory_bytes,
-        gpus: compute.gpus.iter().map(|gpu| gpu.free_bytes).collect(),
+        gpus: gpus(compute),
         jobs: jobs.unwrap_or(u32::MAX),
         groups,
     }
+}
+
+/// Memory of each GPU that may be leased: what is free, and nothing of one that is mostly somebody else's, unless all are.
+pub(super) fn gpus(compute: &Compute) -> Vec<u64> {
+    let is_ours = |gpu: &Gpu| gpu.free_bytes >= gpu.memory_bytes / 2;
+    let has_own = compute.gpus.iter().any(is_ours);
+    compute.gpus.iter().map(|gpu| if has_own && !is_ours(gpu) { 0 } else { gpu.free_bytes }).collect()
 }
 
 /// The group of each stage, and how many stages of each group may run at once.
@@ -43,11 +54,8 @@ pub(super) fn candidate(index: usize, stage: &Planned, group: Option<usize>, urg
         Demand::Exactly(cores) => cores,
         Demand::Auto => needs.cores,
     };
-    let memory_bytes = match wanted.memory_bytes {
-        Demand::Exactly(bytes) => bytes,
-        Demand::Auto => needs.memory_bytes,
-    };
     let expected = stage.last.as_ref().and_then(|last| Duration::try_from_secs_f64(last.seconds).ok());
+    let memory_bytes = stage.memory_bytes();
     Candidate { index, cores, memory_bytes, gpus: stage.gpus(), group, urgency, expected }
 }
 
@@ -106,7 +114,16 @@ fn lacking_gpus(stage: &StageId, gpus: u32, is_foreign: bool, compute: &Compute)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Gpu;
+
+    #[test]
+    fn a_gpu_that_is_mostly_somebody_elses_is_left_to_them_unless_all_are() {
+        let leased = |free: [u64; 3]| {
+            let gpu = |free_bytes| Gpu { memory_bytes: 80, free_bytes, ..Gpu::default() };
+            gpus(&Compute { gpus: free.map(gpu).to_vec(), ..Compute::default() })
+        };
+        assert_eq!(leased([79, 39, 60]), [79, 0, 60]);
+        assert_eq!(leased([30, 0, 39]), [30, 0, 39]);
+    }
 
     #[test]
     fn a_program_is_given_gpus_that_this_build_cannot_compute_on() {

@@ -27,6 +27,7 @@ use super::{
     unchanged::Question,
 };
 use crate::{
+    device,
     event::{Compute, Event, RunId, What, now_ms, refusal},
     home::Home,
     lineage::{Lineage, Note, Recorder},
@@ -111,6 +112,10 @@ pub(super) struct Engine {
     /// How often each stage's result turned out damaged in this run.
     pub(super) remade: HashMap<usize, u32>,
     pub(super) has_failed: bool,
+    /// Were GPUs looked for with their memory?
+    pub(super) knows_gpus: bool,
+    /// The run that this one goes on with, and that one, to the first of them.
+    pub(super) first: RunId,
 }
 
 impl Engine {
@@ -158,6 +163,8 @@ impl Engine {
             remade: HashMap::new(),
             records: RunRecords::default(),
             has_failed: false,
+            knows_gpus: plan.wants_gpus() || device::is_fake(),
+            first: RunId(String::new()),
             is_recorded,
             plan,
             place,
@@ -249,6 +256,8 @@ impl Engine {
     /// A stage's result is gone or damaged: it makes it anew, and who waits for it waits again.
     pub(super) fn remake(&mut self, index: usize) {
         *self.remade.entry(index).or_default() += 1;
+        let message = "its result is damaged or gone from the store: it is made again".to_owned();
+        self.emit(Some(index), What::Log { level: "note".into(), message });
         self.must_run(index);
         self.set(index, State::Waiting);
         for dependant in self.dependants[index].clone() {

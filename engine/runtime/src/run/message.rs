@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::secret::Secrets;
 use crate::{
+    event::RunId,
     plan::{Component, Reading},
     store::KeyRecord,
 };
@@ -24,8 +25,8 @@ pub struct Assignment {
     pub inputs: Reading,
     pub seed: u64,
     pub lease: Lease,
-    /// Names of the GPUs that it may use.
-    pub gpus: Vec<String>,
+    /// The GPUs of its lease, as records name them.
+    pub gpus: String,
     pub key: Digest,
     pub components: Vec<Component>,
     /// How much there is to do.
@@ -43,8 +44,8 @@ pub struct Assignment {
     pub replaces: bool,
     /// It was asked for although its result is there: nothing that was saved serves.
     pub is_afresh: bool,
-    /// Nothing that was remembered serves.
-    pub asks_anew: bool,
+    /// The run that asked for it anew: nothing serves that was remembered before that. Those that go on with it keep it.
+    pub anew: Option<RunId>,
     /// Files read from outside, with the content that is in the key.
     pub sources: Vec<(PathBuf, Digest)>,
     /// For this worker alone.

@@ -270,7 +270,8 @@ fn machine_of(compute: &Compute) -> Machine {
 
 /// What a plan with something to do may compute on.
 async fn compute_for(plan: &Plan) -> Result<Compute, Failure> {
-    if plan.wants_gpus() { device::inventory().await } else { device::glance().await }
+    let found = if plan.wants_gpus() { device::inventory().await? } else { device::glance().await? };
+    Ok(Compute { asked_gpus: plan.asked_gpus().min(found.gpus.len() as u32), ..found })
 }
 
 /// Runs today's file; picks up everything already done.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     device,
-    event::What,
+    event::{Compute, What},
     lineage::Note,
     plan::{Standing, key},
     store::{Claim, KeyRecord, Shared},
@@ -48,7 +48,18 @@ impl Engine {
             let (run, stage) = (self.run.clone(), stage.def.id.clone());
             self.note(Note::Key { run, stage, key, components });
         }
+        if !self.knows_gpus && self.plan.stages[index].gpus().max > 0 {
+            self.ask_for_gpus().await?;
+        }
         self.look_up(index).await
+    }
+
+    /// A stage that was not to run has to, and wants GPUs: until now they were known by name alone.
+    async fn ask_for_gpus(&mut self) -> Result<(), Failure> {
+        self.knows_gpus = true;
+        self.compute = Compute { asked_gpus: self.compute.asked_gpus, ..device::inventory().await? };
+        self.scheduler.find_gpus(&demand::gpus(&self.compute));
+        Ok(())
     }
 
     /// Why a stage will not run although nothing failed: what it reads is skipped, or its `when` does not hold.
@@ -200,7 +211,7 @@ impl Engine {
             params,
             inputs,
             seed: stage.settled.seed,
-            gpus: lease.gpus.iter().map(|ordinal| self.compute.gpus[*ordinal as usize].name.clone()).collect(),
+            gpus: device::leased(&lease, &self.compute.gpus),
             lease,
             key,
             components,
@@ -213,7 +224,7 @@ impl Engine {
             replaces: stage.is_forced(),
             // Another attempt goes on, and so does a run that goes on with another.
             is_afresh: stage.forced && is_first,
-            asks_anew: stage.is_forced() && is_first,
+            anew: stage.is_forced().then(|| self.first.clone()),
             sources: stage.settled.files().to_vec(),
             secrets,
             is_foreign: stage.entry.is_foreign,

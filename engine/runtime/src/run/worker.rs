@@ -262,6 +262,21 @@ impl WorkerHost<'_> {
         hasher.finish()
     }
 
+    /// Where answers lie that were given since this work was asked for anew, if it was.
+    fn anew(&self, address: &Digest) -> Option<Digest> {
+        let run = self.assignment.anew.as_ref()?;
+        Some(Hasher::new().part(address.bytes()).part(run.0.as_bytes()).finish())
+    }
+
+    /// Where it is made, GPUs with it.
+    fn machine(&self) -> String {
+        let own = device::machine_name();
+        match self.assignment.gpus.as_str() {
+            "" => own,
+            gpus => format!("{own} · {gpus}"),
+        }
+    }
+
     /// Takes back what was half-written.
     fn fail(&self, failure: Failure) -> Result<KeyRecord, Failure> {
         for (_, folder) in &self.state().folders {
@@ -287,7 +302,7 @@ impl WorkerHost<'_> {
             seconds,
             effort: None,
             attempt: self.assignment.attempt,
-            machine: device::machine_name(&self.assignment.gpus),
+            machine: self.machine(),
             at_ms: now_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
@@ -388,13 +403,15 @@ impl Host for WorkerHost<'_> {
         self.assignment.secrets.find(name)
     }
     fn recall(&self, question: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
-        if self.assignment.asks_anew {
-            return Ok(None);
-        }
-        self.runtime.block_on(self.store.recall(&self.address_of(question)))
+        let address = self.address_of(question);
+        self.runtime.block_on(self.store.recall(&self.anew(&address).unwrap_or(address)))
     }
     fn remember(&self, question: &[u8], answer: &[u8]) -> Result<(), Failure> {
-        self.runtime.block_on(self.store.remember(&self.address_of(question), answer))
+        let address = self.address_of(question);
+        for address in [Some(address), self.anew(&address)].into_iter().flatten() {
+            self.runtime.block_on(self.store.remember(&address, answer))?;
+        }
+        Ok(())
     }
 }
 

@@ -132,6 +132,13 @@ impl Scheduler {
         }
     }
 
+    /// The GPUs are these, with so much memory each; none was held so far.
+    pub fn find_gpus(&mut self, memory: &[u64]) {
+        self.whole.find_gpus(memory);
+        self.free.find_gpus(memory);
+        self.foreseen = None;
+    }
+
     /// Adds a stage that could start.
     ///
     /// # Errors

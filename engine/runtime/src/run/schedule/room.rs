@@ -1,5 +1,7 @@
 //! What is free, and what one lease holds of it.
 
+use std::cmp::Reverse;
+
 use llmflow_contract::{Gpus, Lease};
 
 use super::{Candidate, Capacity};
@@ -31,13 +33,16 @@ pub(super) struct Hold {
 impl Room {
     /// All of it is free.
     pub(super) fn new(capacity: &Capacity) -> Self {
-        let gpus = capacity.gpus.iter().map(|bytes| Gpu { free_bytes: *bytes, total_bytes: *bytes });
         Self {
             slots: capacity.jobs.max(1),
             cores: capacity.cores.max(1),
             memory_bytes: capacity.memory_bytes,
-            gpus: gpus.collect(),
+            gpus: all_free(&capacity.gpus),
         }
+    }
+
+    pub(super) fn find_gpus(&mut self, memory: &[u64]) {
+        self.gpus = all_free(memory);
     }
 
     /// A demand that can be met once all of this is free, GPUs aside.
@@ -70,9 +75,13 @@ impl Room {
     }
 
     /// What `candidate`, which fits, will hold: on at most `gpus` GPUs, the fullest that serve, so that whole ones stay whole.
+    /// One that takes each whole is given the emptiest: what others keep of the rest it cannot know.
     pub(super) fn hold(&self, candidate: &Candidate, gpus: u32) -> Hold {
         let mut serving: Vec<_> = self.serving(&candidate.gpus).collect();
-        serving.sort_by_key(|(ordinal, _)| self.gpus[*ordinal as usize].free_bytes);
+        match candidate.gpus.memory_bytes {
+            0 => serving.sort_by_key(|(_, bytes)| Reverse(*bytes)),
+            _ => serving.sort_by_key(|(ordinal, _)| self.gpus[*ordinal as usize].free_bytes),
+        }
         serving.truncate(gpus as usize);
         Hold::new(candidate, serving)
     }
@@ -85,9 +94,11 @@ impl Room {
         let free = |(ordinal, _): &(u32, u64)| self.gpus[*ordinal as usize].free_bytes;
         let (fullest, emptiest) = (&serving[..gpus], &serving[serving.len() - gpus..]);
         let is_same = fullest.iter().map(free).eq(emptiest.iter().map(free));
-        let fullest = Hold::new(candidate, fullest.to_vec());
-        let emptiest = (!is_same).then(|| Hold::new(candidate, emptiest.to_vec()));
-        std::iter::once(fullest).chain(emptiest)
+        let (fullest, emptiest) = (Hold::new(candidate, fullest.to_vec()), Hold::new(candidate, emptiest.to_vec()));
+        match candidate.gpus.memory_bytes {
+            0 => std::iter::once(emptiest).chain((!is_same).then_some(fullest)),
+            _ => std::iter::once(fullest).chain((!is_same).then_some(emptiest)),
+        }
     }
 
     /// What a candidate will hold at least, wherever it does.
@@ -144,6 +155,11 @@ impl Work {
         // Rounded down, and by one more: a bound that is a rounding too high would hide the best schedule.
         (times.fold(0.0, f64::max) as u64).saturating_sub(1)
     }
+}
+
+/// GPUs of which nothing is held.
+fn all_free(memory: &[u64]) -> Vec<Gpu> {
+    memory.iter().map(|bytes| Gpu { free_bytes: *bytes, total_bytes: *bytes }).collect()
 }
 
 impl Hold {

@@ -93,6 +93,24 @@ fn the_fullest_gpu_that_serves_is_shared_and_the_smallest_is_taken() {
 }
 
 #[test]
+fn one_that_takes_gpus_whole_is_given_the_emptiest() {
+    let mut scheduler = scheduler(machine(8, &[40 * GIB, 79 * GIB, 60 * GIB]), &[on_gpus(0, 1.0, 2, 0)]);
+    assert_eq!(scheduler.next(Duration::ZERO).unwrap().1.gpus, [1, 2]);
+}
+
+#[test]
+fn gpus_that_are_found_later_are_leased() {
+    let mut scheduler = Scheduler::new(machine(8, &[0, 0]));
+    assert_eq!(scheduler.push(on_gpus(0, 1.0, 1, 0)).unwrap_err().fitting, 0);
+    scheduler.find_gpus(&[GIB, 2 * GIB]);
+    scheduler.push(on_gpus(0, 1.0, 1, 0)).unwrap();
+    assert_eq!(scheduler.next(Duration::ZERO).unwrap().1.gpus, [1]);
+    scheduler.finished(0);
+    scheduler.push(on_gpus(1, 1.0, 2, 0)).unwrap();
+    assert_eq!(scheduler.next(Duration::ZERO).unwrap().1.gpus, [0, 1]);
+}
+
+#[test]
 fn gpus_beyond_the_least_go_to_a_stage_that_waits_alone_for_them() {
     let wide = |index| Candidate { gpus: Gpus { min: 1, max: 4, memory_bytes: 0 }, ..candidate(index, 1.0) };
     let mut alone = scheduler(machine(8, &[GIB; 4]), &[wide(0)]);
