@@ -169,8 +169,22 @@ def programs(check: Check) -> None:
     check.that("nothing is left to do", "nothing to do" in again.stderr and again.returncode == 0, again.stderr.strip())
 
 
+def damaged(check: Check) -> None:
+    """A run that has nothing to do finds that it has: nobody has asked the driver until then."""
+    shutil.rmtree(check.work / "out/notes/a")
+    for blob in check.work.glob(".llmflow/store/blobs/*/*"):
+        data = blob.read_bytes()
+        if data.startswith(b'{"began"'):
+            blob.chmod(0o644)
+            blob.write_bytes(b"[" + data[1:])
+    done = check.llmflow("run", "gpu.yaml")
+    print(done.stdout, done.stderr, sep="")
+    remade = (check.work / "out/notes/a/notes.json").exists()
+    check.that("a damaged result is made again on the GPU", done.returncode == 0 and remade, f"exit {done.returncode}")
+
+
 def killed(check: Check) -> None:
-    words = [check.binary, "run", "gpu.yaml", "--set", "steps=2000"]
+    words = [check.binary, "run", "gpu.yaml", "--set", "steps=1200"]
     run = subprocess.Popen(words, cwd=check.work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     until = time.monotonic() + 60
     while not smi("pid", "compute-apps") and time.monotonic() < until:
@@ -196,7 +210,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="llmflow-gpu-") as work:
         check = Check(arguments.binary.resolve(), Path(work))
         check.lay_out(steps=400)
-        for part in (inventory, times, programs, killed):
+        for part in (inventory, times, programs, damaged, killed):
             part(check)
     print(f"{check.failed} failed")
     raise SystemExit(check.failed > 0)

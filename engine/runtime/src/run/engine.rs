@@ -187,6 +187,7 @@ impl Engine {
                 self.is_recorded = true;
                 self.end_recording().await?;
                 self.recorder = Some(Recorder::start(Some(self.place.lineage.clone()), self.readers.clone()));
+                self.look_for_gpus().await?;
                 _lock = self.begin().await?;
             }
             self.carry().await?;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     device,
-    event::{Compute, What},
+    event::What,
     lineage::Note,
     plan::{Standing, key},
     store::{Claim, KeyRecord, Shared},
@@ -49,15 +49,15 @@ impl Engine {
             self.note(Note::Key { run, stage, key, components });
         }
         if !self.knows_gpus && self.plan.stages[index].gpus().max > 0 {
-            self.ask_for_gpus().await?;
+            self.look_for_gpus().await?;
         }
         self.look_up(index).await
     }
 
-    /// A stage that was not to run has to, and wants GPUs: until now they were known by name alone.
-    async fn ask_for_gpus(&mut self) -> Result<(), Failure> {
-        self.knows_gpus = true;
-        self.compute = Compute { asked_gpus: self.compute.asked_gpus, ..device::inventory().await? };
+    /// Stages that were not to run have to: until now the GPUs were known by name at most.
+    pub(super) async fn look_for_gpus(&mut self) -> Result<(), Failure> {
+        self.compute = super::compute_for(&self.plan).await?;
+        self.knows_gpus = self.plan.wants_gpus();
         self.scheduler.find_gpus(&demand::gpus(&self.compute));
         Ok(())
     }
