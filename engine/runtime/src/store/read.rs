@@ -131,7 +131,7 @@ impl Store {
     }
 
     /// An artifact whose files can be read under its root, with everything it refers to: links below `work/inputs/`, and
-    /// copies of what may be executed.
+    /// copies of what may be executed. What a program added there is removed first.
     ///
     /// Every file's bytes are checked, unless the home vouches for them.
     ///
@@ -140,11 +140,10 @@ impl Store {
     pub async fn artifact(&self, digest: &Digest, work: &Path) -> Result<AnyArtifact, Failure> {
         let manifest = self.manifest(digest).await?;
         let root = work.join("inputs").join(digest.hex());
-        let is_laid_out = manifest
-            .files
-            .iter()
-            .all(|file| inside(&root, &file.path).is_ok_and(|path| self.vouched.vouches(&path, &file.digest)));
-        if !is_laid_out || !root.is_dir() {
+        let is_vouched =
+            |file: &FileEntry| inside(&root, &file.path).is_ok_and(|path| self.vouched.vouches(&path, &file.digest));
+        let is_laid_out = remove_added(&manifest, &root).is_ok() && manifest.files.iter().all(is_vouched);
+        if !is_laid_out {
             let mut blobs = Vec::new();
             for file in &manifest.files {
                 blobs.push(self.at_hand(file, work).await?);
@@ -248,6 +247,37 @@ fn bad_blob(file: &FileEntry) -> Failure {
         .help("run the pipeline again: what is missing is made anew")
 }
 
+/// Removes what lies below `root` and the manifest does not name, each by itself: somebody may be reading the rest.
+///
+/// # Errors
+/// Of a root that is no folder, and of what cannot be removed: the folder is to be laid out anew.
+fn remove_added(manifest: &Manifest, root: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(root)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into()); // where a link leads, nothing is ours
+    }
+    let files: BTreeSet<&Path> = manifest.files.iter().map(|file| Path::new(&file.path)).collect();
+    let folders: BTreeSet<&Path> = files.iter().flat_map(|file| file.ancestors().skip(1)).collect();
+    let (mut added, mut open) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(root.join(&folder))? {
+            let entry = entry?;
+            let (path, is_folder) = (folder.join(entry.file_name()), entry.file_type()?.is_dir());
+            let named = if is_folder { &folders } else { &files };
+            if !named.contains(path.as_path()) {
+                added.push((root.join(&path), is_folder));
+            }
+            if is_folder {
+                open.push(path);
+            }
+        }
+    }
+    // A folder was found before what is in it.
+    added.iter().rev().try_for_each(|(path, is_folder)| {
+        let removed = if *is_folder { fs::remove_dir(path) } else { fs::remove_file(path) };
+        removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+    })
+}
+
 /// Builds the folder of links aside and renames it, so that a reader never sees half of it.
 fn lay_out(manifest: &Manifest, blobs: &[PathBuf], root: &Path) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::io("making", root, &error);
@@ -279,14 +309,15 @@ fn copy_executable(blob: &Path, path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
 }
 
-/// Puts a folder into its place; one that is there, ours or another's, is exchanged without a moment of none.
+/// Puts a folder into its place; what is there, ours or another's, is exchanged without a moment of none.
 fn swap_in(built: &Path, root: &Path) -> io::Result<()> {
+    use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotADirectory};
     use nix::{
         errno::Errno,
         fcntl::{AT_FDCWD, RenameFlags, renameat2},
     };
     match fs::rename(built, root) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {}
+        Err(error) if matches!(error.kind(), DirectoryNotEmpty | AlreadyExists | NotADirectory) => {}
         done => return done,
     }
     match renameat2(AT_FDCWD, built, AT_FDCWD, root, RenameFlags::RENAME_EXCHANGE) {

@@ -1,9 +1,10 @@
 //! What is known of a model, a tokenizer or a report from its files: read, and judged on the way.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::BufReader,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use llmflow_contract::{Digest, Facts, Report};
@@ -26,14 +27,16 @@ pub(super) fn model_facts(folder: &Path, config: &str) -> Result<Facts, String> 
     if !config.is_object() {
         return Err("its config is no JSON object".into());
     }
-    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+    let mut files: BTreeSet<PathBuf> = fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
         .map_err(|error| error.to_string())?;
-    files.sort();
-    let mut indexes = files.iter().filter(|path| name_of(path).ends_with(INDEX));
-    indexes.try_for_each(|index| check_shards(folder, index))?;
+    let indexes: Vec<PathBuf> = files.iter().filter(|path| is_index(path)).cloned().collect();
+    for index in indexes {
+        files.extend(shards(folder, &index)?);
+    }
     let weights = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
-    let parameters = weights.map(|path| parameters_of(path).map_err(|why| format!("`{}` {why}", name_of(path))));
+    let inside = |path: &Path| path.strip_prefix(folder).unwrap_or(path).display().to_string();
+    let parameters = weights.map(|path| parameters_of(path).map_err(|why| format!("`{}` {why}", inside(path))));
     let parameters = parameters.collect::<Result<Vec<u64>, _>>()?;
     if parameters.is_empty() {
         return Err("it has no `.safetensors` file".into());
@@ -72,20 +75,29 @@ pub(super) fn report_facts(path: &Path) -> Result<Facts, String> {
     serde_json::from_value::<Report>(json).map(|_| Facts::default()).map_err(|error| error.to_string())
 }
 
-/// Every file that an index names lies beside it.
-fn check_shards(folder: &Path, index: &Path) -> Result<(), String> {
+/// Is it an index that counts? Where all weights lie in one file too, transformers reads that and no index.
+fn is_index(path: &Path) -> bool {
+    let name = name_of(path);
+    name.strip_suffix(INDEX).is_some_and(|stem| !path.with_file_name(format!("{stem}.safetensors")).is_file())
+}
+
+/// The files that an index names, each in the folder or below it.
+fn shards(folder: &Path, index: &Path) -> Result<BTreeSet<PathBuf>, String> {
     let (name, json) = (name_of(index), read_json(index)?);
     let map = json["weight_map"].as_object().ok_or_else(|| format!("`{name}` has no `weight_map`"))?;
-    map.iter().try_for_each(|(tensor, shard)| {
+    let shard = |(tensor, shard): (&String, &Value)| {
         let shard = shard.as_str().ok_or_else(|| format!("`{name}` names no file for `{tensor}`"))?;
-        if Path::new(shard).file_name().is_none_or(|own| own != shard) {
-            return Err(format!("`{name}` names `{shard}`, which is no name of a file beside it"));
+        let mut parts = Path::new(shard).components();
+        if shard.is_empty() || !parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return Err(format!("`{name}` names `{shard}`, which is no path of a file below its folder"));
         }
-        match folder.join(shard).is_file() {
-            true => Ok(()),
+        let path = folder.join(shard);
+        match path.is_file() {
+            true => Ok(path),
             false => Err(format!("it has no `{shard}`, which `{name}` names")),
         }
-    })
+    };
+    map.iter().map(shard).collect()
 }
 
 fn read_json(path: &Path) -> Result<Value, String> {
@@ -108,7 +120,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn every_file_that_an_index_names_must_lie_beside_it() {
+    fn every_file_that_an_index_names_must_lie_beside_or_below_it() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
         let empty = b"\x02\0\0\0\0\0\0\0{}"; // a header without tensors
@@ -122,12 +134,49 @@ mod tests {
         let both = names(["model-1.safetensors", "model-2.safetensors"]);
         let lacking = "it has no `model-2.safetensors`, which `model.safetensors.index.json` names";
         assert_eq!(judge(both.clone()).unwrap_err(), lacking);
-        for outside in ["../config.json", "/etc/passwd", "..", "a/b", "model-1.safetensors/", ""] {
+        for outside in ["../config.json", "/etc/passwd", "..", "a/../../config.json", ""] {
             let why = judge(names(["model-1.safetensors", outside])).unwrap_err();
-            assert!(why.contains("no name of a file beside it"), "{outside}: {why}");
+            assert!(why.contains("no path of a file below its folder"), "{outside}: {why}");
+        }
+        for absent in ["a/b", "model-1.safetensors/", "."] {
+            let why = judge(names(["model-1.safetensors", absent])).unwrap_err();
+            assert!(why.starts_with(&format!("it has no `{absent}`")), "{absent}: {why}");
         }
         assert!(judge(json!({})).unwrap_err().contains("has no `weight_map`"));
         write("model-2.safetensors", empty);
         assert_eq!(judge(both), Ok(()));
+    }
+
+    #[test]
+    fn shards_in_a_folder_of_the_models_are_judged_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+        let shard = |name: &str| {
+            let header = json!({name: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).to_string();
+            [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat()
+        };
+        fs::create_dir(folder.path().join("shards")).unwrap();
+        write("config.json", b"{}");
+        write("1.safetensors", &shard("a"));
+        write("shards/2.safetensors", &shard("b"));
+        let map = json!({"a": "./1.safetensors", "b": "shards/2.safetensors", "c": "shards/2.safetensors"});
+        write("model.safetensors.index.json", json!({"weight_map": map}).to_string().as_bytes());
+        assert_eq!(model_facts(folder.path(), "config.json").unwrap().parameters, Some(4));
+        write("shards/2.safetensors", b"");
+        assert_eq!(model_facts(folder.path(), "config.json").unwrap_err(), "`shards/2.safetensors` is cut short");
+    }
+
+    #[test]
+    fn an_index_beside_the_whole_file_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+        let empty = b"\x02\0\0\0\0\0\0\0{}"; // a header without tensors
+        write("config.json", b"{}");
+        write("model.safetensors.index.json", br#"{"weight_map": {"a": "model-00001-of-00002.safetensors"}}"#);
+        write("adapter.safetensors", empty);
+        let judged = || model_facts(folder.path(), "config.json").map(|_| ());
+        assert!(judged().unwrap_err().starts_with("it has no `model-00001-of-00002.safetensors`"));
+        write("model.safetensors", empty);
+        assert_eq!(judged(), Ok(()));
     }
 }

@@ -50,13 +50,14 @@ pub(super) fn open(folder: &Path) -> Result<Checkpoint> {
         generation.top_k = json["top_k"].as_u64().and_then(|value| u32::try_from(value).ok());
     }
     let mut weights = Weights::new();
-    let index = folder.join("model.safetensors.index.json");
-    if index.exists() {
+    let (whole, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
+    // Beside the whole file an index does not count: transformers does not read it either.
+    if index.exists() && !whole.exists() {
         for name in shards(&index)? {
             safetensors_file::read(&folder.join(name), &mut weights)?;
         }
     } else {
-        safetensors_file::read(&folder.join("model.safetensors"), &mut weights)?;
+        safetensors_file::read(&whole, &mut weights)?;
     }
     weights.drop_needless(&config);
     let names = tensor_names(&config);

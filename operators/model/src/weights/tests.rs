@@ -33,6 +33,18 @@ fn a_folder_gives_back_what_was_saved() {
 }
 
 #[test]
+fn an_index_beside_the_whole_file_does_not_count() {
+    let (folder, checkpoint) = (tempfile::tempdir().unwrap(), small_checkpoint());
+    checkpoint.save_folder(folder.path()).unwrap();
+    let (whole, shard) = ("model.safetensors", "model-00001-of-00001.safetensors");
+    let index = serde_json::json!({"weight_map": {"model.norm.weight": shard}});
+    std::fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    assert_equal(&Checkpoint::open(folder.path()).unwrap().weights, &checkpoint.weights);
+    std::fs::rename(folder.path().join(whole), folder.path().join(shard)).unwrap();
+    assert_equal(&Checkpoint::open(folder.path()).unwrap().weights, &checkpoint.weights);
+}
+
+#[test]
 fn a_tensor_that_the_decoder_does_not_know_is_refused_and_a_needless_one_left_out() {
     let (folder, checkpoint) = (tempfile::tempdir().unwrap(), small_checkpoint());
     let one = Tensor::ones(64, candle_core::DType::F32, &Device::Cpu).unwrap();

@@ -10,7 +10,7 @@ mod figures;
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
 };
 
@@ -87,6 +87,48 @@ async fn what_may_be_executed_when_it_is_stored_may_be_when_it_is_read() {
         }
         assert_ne!(digests[0], digests[1]);
     }
+}
+
+/// The names in a folder, in order.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = entries.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn what_a_program_added_to_an_input_is_gone_when_it_is_read_again_and_what_it_took_is_back() {
+    let (work, mine) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open_local(&work.path().join("store")).unwrap();
+    let (digest, _) = publish(&store, &made(&store, "text", BTreeMap::new())).await.unwrap();
+    let root = store.artifact(&digest, work.path()).await.unwrap().root;
+    let is_as_made = || {
+        assert_eq!(names(&root), ["b.txt", "inner"]);
+        assert_eq!(names(&root.join("inner")), ["a.txt"]);
+    };
+    is_as_made();
+    let inode = fs::metadata(&root).unwrap().ino();
+    fs::create_dir_all(root.join("inner/deep/__pycache__")).unwrap();
+    fs::write(mine.path().join("kept"), "mine").unwrap();
+    symlink(mine.path(), root.join("link")).unwrap();
+    for added in ["extra.txt", ".hidden", "inner/extra.txt", "inner/deep/__pycache__/a.pyc"] {
+        fs::write(root.join(added), "hi").unwrap();
+    }
+    store.artifact(&digest, work.path()).await.unwrap();
+    is_as_made();
+    assert_eq!(fs::metadata(&root).unwrap().ino(), inode, "who is in the folder stays in it");
+
+    fs::remove_dir_all(root.join("inner")).unwrap();
+    fs::create_dir(root.join("empty")).unwrap();
+    store.artifact(&digest, work.path()).await.unwrap();
+    is_as_made();
+
+    fs::remove_dir_all(&root).unwrap();
+    symlink(mine.path(), &root).unwrap();
+    store.artifact(&digest, work.path()).await.unwrap();
+    is_as_made();
+    assert_eq!(names(mine.path()), ["kept"], "where a link leads, nothing is removed");
 }
 
 #[test]

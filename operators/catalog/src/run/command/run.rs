@@ -13,7 +13,7 @@ use llmflow_dataset::{Dataset, TraceWriter, write_jsonl};
 use super::{
     protocol::Listener,
     spec::{self, Params},
-    stamp::Stamped,
+    stamp::{Stamped, check_added},
 };
 use crate::{
     data::count_of,
@@ -49,6 +49,7 @@ pub(super) fn run(params: &Params, inputs: Bound, ctx: &Context) -> Result<Named
     let mut listener = Listener::new(ctx, &params.metrics);
     start(params, ctx, &paths, &outputs, &mut listener)?;
     stamped.iter().try_for_each(Stamped::check)?;
+    inputs.iter().try_for_each(|(port, artifact)| check_added(port, artifact, &paths[&format!("in.{port}")]))?;
 
     let models = inputs.iter().filter(|(_, artifact)| artifact.kind().as_str() == "model").map(|(port, _)| port);
     let base = params.base(models)?.map(|port| inputs[port].digest);

@@ -1,6 +1,7 @@
 //! Whether a program left its inputs as they were: their files are those that other stages read.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -46,11 +47,52 @@ impl Stamped {
         if Stamp::of(&self.path).is_ok_and(|now| now == self.before) || is_same() {
             return Ok(());
         }
-        let message = format!("`{}` was changed while the command ran: inputs are read-only", self.name);
-        Err(Failure::input("command/wrote-input", message)
-            .param("command")
-            .help("copy it first, with `cp -rL` to `{scratch}`, and write to the copy"))
+        Err(wrote(&self.name, "changed"))
     }
+}
+
+/// # Errors
+/// `command/wrote-input` if a folder at `given` holds what the artifact does not.
+pub(super) fn check_added(port: &Port, artifact: &AnyArtifact, given: &Path) -> Result<(), Failure> {
+    if !given.is_dir() {
+        return Ok(());
+    }
+    match added(artifact, given)?.first() {
+        Some(path) => Err(wrote(&format!("{{in.{port}}}/{}", path.display()), "added")),
+        None => Ok(()),
+    }
+}
+
+/// What a folder holds beside the artifact's files; of a folder that is not the artifact's, itself alone.
+fn added(artifact: &AnyArtifact, given: &Path) -> Result<BTreeSet<PathBuf>, Failure> {
+    let files: BTreeSet<&Path> = artifact.manifest.files.iter().map(|file| Path::new(&file.path)).collect();
+    let folders: BTreeSet<&Path> = files.iter().flat_map(|file| file.ancestors().skip(1)).collect();
+    let (mut added, mut open) = (BTreeSet::new(), vec![PathBuf::new()]);
+    while let Some(folder) = open.pop() {
+        let at = given.join(&folder);
+        let failed = |error: io::Error| Failure::io("listing", &at, &error);
+        for entry in fs::read_dir(&at).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let path = folder.join(entry.file_name());
+            match entry.file_type().map_err(failed)?.is_dir() {
+                true if folders.contains(path.as_path()) => open.push(path),
+                false if files.contains(path.as_path()) => {}
+                // Python's, made anew from the files beside it: it says nothing that these do not.
+                _ if path.iter().any(|part| part == "__pycache__") => {}
+                _ => {
+                    added.insert(path);
+                }
+            }
+        }
+    }
+    Ok(added)
+}
+
+fn wrote(name: &str, how: &str) -> Failure {
+    let message = format!("`{name}` was {how} while the command ran: inputs are read-only");
+    Failure::input("command/wrote-input", message)
+        .param("command")
+        .help("copy the input first, with `cp -rL` to `{scratch}`, and write to the copy")
 }
 
 /// What changes when a file is written to.

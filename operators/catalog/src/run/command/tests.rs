@@ -1,6 +1,8 @@
 use std::{collections::BTreeMap, fs};
 
-use llmflow_contract::{AnyArtifact, AnyMade, Bound, Class, Facts, Failure, Named, Numerics, Operator as _, Port, Use};
+use llmflow_contract::{
+    AnyArtifact, AnyMade, Bound, Class, Facts, Failure, Host as _, Kind, Named, Numerics, Operator as _, Port, Use,
+};
 use llmflow_dataset::{Content, Dataset, Fate, Meta, Row, RowKind, TraceReader};
 use serde_json::{Value, json};
 
@@ -178,6 +180,33 @@ fn a_program_that_wrote_to_an_input_fails_and_one_that_wrote_to_its_copy_does_no
     let mut raw = does("for part in \"$1\"/*.parquet; do echo more >> \"$part\"; done");
     raw.raw = true;
     assert_eq!(run(&host, raw, &[("it", &rows)]).unwrap_err().code, "command/wrote-input");
+}
+
+#[test]
+fn a_program_that_added_to_an_input_fails_and_what_python_caches_there_is_let_be() {
+    let does = |does: &str, host: &TestHost| {
+        let folder = host.output("lib").unwrap();
+        fs::create_dir(folder.join("inner")).unwrap();
+        fs::write(folder.join("inner/a.py"), "A = 1").unwrap();
+        let made = AnyMade { kind: Kind::of("files"), folder, facts: Facts::default(), references: BTreeMap::new() };
+        let does = format!("cd \"$1\"; {does}; echo a > \"$2/a\"");
+        run(host, script(&does, &["{in.it}", "{out.x}"], json!({"x": "files"})), &[("it", &artifact(made))])
+    };
+    for (adds, named) in [
+        ("echo hi > extra.txt", "extra.txt"),
+        ("echo hi > inner/.hidden", "inner/.hidden"),
+        ("mkdir empty", "empty"),
+        ("mkdir new; echo hi > new/b; echo hi > new/a; echo hi > newer", "new"),
+        ("ln -s inner link", "link"),
+    ] {
+        let failure = does(adds, &TestHost::new()).unwrap_err();
+        assert_eq!((failure.class, failure.code.as_str()), (Class::Input, "command/wrote-input"), "{adds}: {failure}");
+        assert!(failure.message.starts_with(&format!("`{{in.it}}/{named}` was added")), "{adds}: {failure}");
+    }
+    does("mkdir inner/__pycache__; echo hi > inner/__pycache__/a.pyc", &TestHost::new()).unwrap();
+    does("echo hi > extra.txt; rm extra.txt", &TestHost::new()).unwrap();
+    let failure = does("rm -r inner", &TestHost::new()).unwrap_err();
+    assert!(failure.message.starts_with("`{in.it}/inner/a.py` was changed"), "{failure}");
 }
 
 /// 500 words that a shell, a template or a careless program would do something with.
