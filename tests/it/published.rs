@@ -46,6 +46,10 @@ fn rows_are_published_in_the_form_that_the_ending_names() {
     project.succeeds("run pipeline.yaml");
     assert_eq!(stamp(), before, "what lies there already is not written again");
     project.write("out/rows.jsonl", "edited\n");
+    let done = project.llmflow("run pipeline.yaml");
+    assert!(done.code == Some(1) && done.err.contains("publish/occupied"), "{:?} {}", done.code, done.err);
+    assert_eq!(std::fs::read_to_string(project.path("out/rows.jsonl")).unwrap(), "edited\n");
+    std::fs::remove_file(project.path("out/rows.jsonl")).unwrap();
     project.succeeds("run pipeline.yaml");
     assert_eq!(Digest::of(&std::fs::read(project.path("out/rows.jsonl")).unwrap()), Digest::of(text.as_bytes()));
 }
@@ -174,6 +178,66 @@ fn what_took_the_place_of_a_published_file_stays() {
         project.write("out/rows.jsonl", text);
         project.succeeds("run pipeline.yaml");
         assert!(std::fs::read_to_string(project.path("out/rows.jsonl")).unwrap().contains("another"));
+    }
+}
+
+const NOTES: &str = r#"
+params: { n: 1, who: anna }
+stages:
+  notes:
+    op: run.command
+    with:
+      command: [sh, -c, "echo $1 > $0/only$1.txt; echo $2 > $0/who.txt", "{out.d}", "${params.n}", "${params.who}"]
+      outputs: { d: files }
+publish: { notes: out/notes }
+"#;
+
+/// A file of the user's own with the name of one that was published in a folder.
+#[test]
+fn what_took_the_place_of_a_file_in_a_published_folder_stays() {
+    let project = Project::with(NOTES);
+    let own =
+        |name: &str| std::fs::read(project.path(&format!("out/notes/{name}"))).is_ok_and(|text| text == b"my own");
+    project.succeeds("run pipeline.yaml");
+    project.write("out/notes/who.txt", "my own");
+    for asked in ["", " --set who=berta", " --set n=2"] {
+        let done = project.llmflow(&format!("run pipeline.yaml{asked}"));
+        assert!(done.code == Some(1) && done.err.contains("publish/occupied"), "{asked}: {}", done.err);
+        assert!(done.err.contains("who.txt` was changed since") && done.err.contains("delete it"), "{}", done.err);
+        assert!(own("who.txt") && project.path("out/notes/only1.txt").is_file(), "{asked}");
+    }
+    std::fs::remove_file(project.path("out/notes/who.txt")).unwrap();
+    project.succeeds("run pipeline.yaml");
+    // Renamed into place, and no name of what is published next.
+    project.write("mine", "my own");
+    std::fs::rename(project.path("mine"), project.path("out/notes/only1.txt")).unwrap();
+    for who in ["anna", "berta"] {
+        project.succeeds(&format!("run pipeline.yaml --set n=2 --set who={who}"));
+        assert!(own("only1.txt") && project.path("out/notes/only2.txt").is_file(), "{who}");
+    }
+    project.succeeds("run pipeline.yaml --set n=3");
+    assert!(own("only1.txt") && !project.path("out/notes/only2.txt").exists(), "what is LLMflow's goes as it came");
+}
+
+/// The file is the one that was published, attribute and all.
+#[test]
+fn what_was_written_into_a_published_file_stays() {
+    for is_appended in [true, false] {
+        let project = project("[out/rows.jsonl, out/rows.parquet]");
+        project.succeeds("run pipeline.yaml");
+        for name in ["out/rows.jsonl", "out/rows.parquet"] {
+            let published = std::fs::read(project.path(name)).unwrap();
+            let own = if is_appended { [&*published, b"\n"].concat() } else { b"my own notes".to_vec() };
+            project.write(name, &own);
+            for rows in [None, Some(format!("{{\"text\": \"without {name}\"}}\n"))] {
+                rows.iter().for_each(|rows| project.write("rows.jsonl", rows));
+                let done = project.llmflow("run pipeline.yaml");
+                assert!(done.code == Some(1) && done.err.contains("publish/occupied"), "{:?} {}", done.code, done.err);
+                assert_eq!(std::fs::read(project.path(name)).unwrap(), own);
+            }
+            std::fs::remove_file(project.path(name)).unwrap();
+            project.succeeds("run pipeline.yaml");
+        }
     }
 }
 

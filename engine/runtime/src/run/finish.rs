@@ -8,9 +8,9 @@ use std::{
 use llmflow_contract::{Class, Digest, Failure, StageId};
 use llmflow_dataset::RowFile;
 
-use super::{Outcome, StageOutcome, StageStatus, engine::Engine, publish, state::State};
+use super::{Outcome, StageOutcome, StageStatus, demand, engine::Engine, publish, schedule::Scheduler, state::State};
 use crate::{
-    event::{RunStatus, What},
+    event::{Compute, RunStatus, What},
     pipeline::{Target, is_remote},
     plan::NOT_ASKED_FOR,
     store::{self, Frozen},
@@ -28,25 +28,25 @@ struct Published {
 
 impl Engine {
     pub(super) async fn finish(mut self, seconds: f64, was_stopped: bool) -> Result<Outcome, Failure> {
+        self.scheduler = Scheduler::new(demand::capacity(&Compute::default(), None, Vec::new())); // nothing starts any more
         for index in 0..self.states.len() {
-            if !self.states[index].is_over() {
-                if !was_stopped && !self.ask.fail_fast {
-                    return Err(Failure::bug(format!("`{}` was left waiting", self.plan.stages[index].def.id)));
-                }
-                let because = "something failed, and --fail-fast".to_owned();
-                self.set(
-                    index,
-                    match !was_stopped {
-                        true => State::Skipped { because, by_gate: false },
-                        false => State::Interrupted,
-                    },
-                );
+            if self.states[index].is_over() {
+                continue;
             }
+            if !was_stopped && !self.ask.fail_fast {
+                return Err(Failure::bug(format!("`{}` was left waiting", self.plan.stages[index].def.id)));
+            }
+            let because = "something failed, and --fail-fast".to_owned();
+            let state = match &self.states[index] {
+                _ if was_stopped => State::Interrupted,
+                State::Pausing { failure, .. } => State::Failed(failure.clone()),
+                _ => State::Skipped { because, by_gate: false },
+            };
+            self.set(index, state);
         }
         let mut status = self.status();
-        let is_rehearsal = self.plan.pipeline.overrides.limit.is_some();
         let Published { paths: published, left, report_to, failures: unpublished } =
-            self.publish(status == RunStatus::Done && !is_rehearsal).await?;
+            self.publish(self.will_publish()).await?;
         if status == RunStatus::Done && !unpublished.is_empty() {
             status = RunStatus::Failed;
         }
@@ -125,6 +125,11 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Does a run that ended so put its results where the user wants them?
+    pub(super) fn will_publish(&self) -> bool {
+        self.status() == RunStatus::Done && self.plan.pipeline.overrides.limit.is_none()
     }
 
     fn status(&self) -> RunStatus {
@@ -280,13 +285,16 @@ impl Engine {
         Ok(found.filter(|stamp| *stamp == (known.1, known.2, known.3)).map(|(size, ..)| size))
     }
 
-    /// Is the file at `path` the one that was published there last, or does it have the bytes of that?
+    /// Is the file at `path` as it was published there last or, where it says nothing of that itself, does it have the bytes?
     async fn is_as_published(&self, path: &Path) -> Result<bool, Failure> {
         let place = &self.place;
         let known = if path.is_file() { self.last_published(path).await? } else { None };
-        let Some((digest, _, mtime_ns, inode)) = known else { return Ok(false) };
-        if publish::is_same_file(path, mtime_ns, inode) {
+        let Some((digest, size, mtime_ns, inode)) = known else { return Ok(false) };
+        if publish::stamp_of(vec![path.to_owned()]) == Some((size, mtime_ns, inode)) {
             return Ok(true);
+        }
+        if publish::is_marked(path) {
+            return Ok(false);
         }
         let Ok(artifact) = place.store.artifact(&digest, &place.home.work()).await else { return Ok(false) };
         let scratch = place.home.scratch("publish")?;
@@ -320,7 +328,7 @@ impl Engine {
                 let stamp = match path.to_str().filter(|path| is_remote(path)) {
                     Some(url) => store::send(&artifact, url).await.map(|()| Some((bytes, 0, 0)))?,
                     None => {
-                        let is_known = !publish::is_marked(path) && self.is_as_published(path).await?;
+                        let is_known = self.is_as_published(path).await?;
                         let before = match publish::marked(path) {
                             Some(before) => place.store.manifest(&before).await.ok(),
                             None => None,
