@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer, ser::SerializeSeq};
 use super::{
     condition::help_with_value,
     def::StageDef,
+    secrecy::Hidden,
     source::{SourceFile, Span},
 };
 
@@ -152,6 +153,17 @@ impl Diagnostics {
             Arc::make_mut(&mut self.source).mask(*span);
         }
         self.items.push(diagnostic);
+    }
+    /// Takes out of the file and of all messages so far what may be a secret.
+    pub(super) fn hide(&mut self, hidden: &Hidden) {
+        for span in &hidden.spans {
+            Arc::make_mut(&mut self.source).mask(*span);
+        }
+        for item in &mut self.items {
+            let texts = [&mut item.message].into_iter().chain(&mut item.label).chain(&mut item.help);
+            let texts = texts.chain(item.also.iter_mut().map(|(_, label)| label));
+            texts.for_each(|text| *text = hidden.scrub(text));
+        }
     }
     pub fn extend(&mut self, other: Self) {
         other.items.into_iter().for_each(|item| self.push(item));

@@ -112,7 +112,8 @@ pub(super) fn whole(node: &Node, what: &str, least: u64, greatest: u64, diagnost
         let bounds = if greatest == u64::MAX { format!("from {least} on") } else { format!("{least} to {greatest}") };
         let message = format!("{what} is a whole number, {bounds}");
         let fits = |number: &u64| (least..=greatest).contains(number);
-        let help = match node.as_str().and_then(|text| text.trim().parse().ok()).filter(fits) {
+        let typed = node.as_str().filter(|_| !node.is_composed());
+        let help = match typed.and_then(|text| text.trim().parse().ok()).filter(fits) {
             Some(number) => format!("without quotes: {number}"),
             None => format!("{}: {}", what.trim_matches('`'), least.max(1)),
         };

@@ -3,6 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 use indexmap::IndexMap;
+use llmflow_contract::Registry;
 
 use super::{
     diagnostic::{Diagnostic, Diagnostics},
@@ -14,6 +15,7 @@ use super::{
     publish::{self, Publish, ReadPublish},
     recover,
     reference::Scope,
+    secrecy::Hidden,
     source::{At, SourceFile},
     stage::Stage,
     store_place,
@@ -46,6 +48,7 @@ pub(super) struct Read {
     /// In file order.
     pub stages: Vec<Stage>,
     pub publish: Vec<ReadPublish>,
+    pub hidden: Hidden,
 }
 
 impl Read {
@@ -53,6 +56,7 @@ impl Read {
     pub fn new(
         source: SourceFile,
         overrides: Overrides,
+        registry: &Registry,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> (Self, Diagnostics) {
         let source = Arc::new(source);
@@ -68,8 +72,10 @@ impl Read {
             publish: Vec::new(),
             overrides,
         };
-        let mut read = Self { pipeline, stages: Vec::new(), publish: Vec::new() };
         let recovered = recover::parse(&source);
+        let is_whole = recovered.root.is_some() && recovered.spoilt.is_empty();
+        let hidden = Hidden::find(recovered.root.as_ref(), is_whole, &source, &pipeline.overrides, registry);
+        let mut read = Self { pipeline, stages: Vec::new(), publish: Vec::new(), hidden };
         recovered.found.into_iter().for_each(|diagnostic| diagnostics.push(diagnostic));
         if let Some(root) = recovered.root {
             let given = std::mem::take(&mut read.pipeline.overrides.environment);

@@ -28,6 +28,7 @@ mod quantity;
 mod recover;
 mod reference;
 mod schema;
+mod secrecy;
 mod slips;
 mod source;
 mod stage;
@@ -95,9 +96,10 @@ fn load_in(
     registry: &Registry,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Loaded {
-    let (mut read, mut diagnostics) = Read::new(source, overrides.clone(), environment);
+    let (mut read, mut diagnostics) = Read::new(source, overrides.clone(), registry, environment);
     let (stages, publish) = check::check(&read, registry, &mut diagnostics);
     read.pipeline.publish = publish;
+    diagnostics.hide(&read.hidden);
     Loaded { pipeline: read.pipeline, stages, diagnostics }
 }
 

@@ -59,7 +59,7 @@ impl Given {
     }
 
     /// As it is typed, without the value: `--set rank`.
-    fn target(&self) -> String {
+    pub(super) fn target(&self) -> String {
         match self {
             Self::Set(text) => {
                 let is_of_name = |c: char| c.is_alphanumeric() || "_-.".contains(c);
@@ -134,6 +134,11 @@ impl Node {
             Some(Origin { name: None, given: Some(given), .. }) if given.is_outside() => None,
             _ => Some(self.span),
         }
+    }
+
+    /// Whether it is a text in which references stand beside other text.
+    pub(super) fn is_composed(&self) -> bool {
+        self.origin.as_ref().is_some_and(|origin| origin.text.is_some())
     }
 
     /// What gave it in place of the file's own value.

@@ -73,10 +73,12 @@ impl Changes<'_> {
     }
 
     fn read_file(&mut self, file: &SourceFile) -> Vec<Change> {
-        let given = Given::ParamsFile(file.path.display().to_string());
+        let here = std::env::current_dir().unwrap_or_default();
+        let path = file.path.strip_prefix(here).unwrap_or(&file.path).display().to_string();
+        let given = Given::ParamsFile(path.clone());
         let place = |span: Span| {
             let (line, column) = file.position(span.start);
-            format!("{}:{line}:{column}", file.path.display())
+            format!("{path}:{line}:{column}")
         };
         let mut refuse = |code: &str, message: String, span: Span| {
             let message = format!("`{}`: {message}", place(span));
@@ -252,11 +254,15 @@ impl Change {
     }
 }
 
-fn own_name(target: &str) -> &str {
+pub(super) fn own_name(target: &str) -> &str {
     target.strip_prefix("params.").unwrap_or(target)
 }
 
-fn parse_set(text: &str) -> Result<Change, Diagnostic> {
+/// Reads a `--set`.
+///
+/// # Errors
+/// It has no name, or no `=`.
+pub(super) fn parse_set(text: &str) -> Result<Change, Diagnostic> {
     let Some((target, typed)) = text.split_once('=').filter(|(target, _)| !target.trim().is_empty()) else {
         let name = text.split([':', ' ']).next().unwrap_or_default(); // what follows may be a secret
         return Err(Diagnostic::new("set/form", format!("`--set {name}` sets nothing"), None)

@@ -292,8 +292,14 @@ pub(super) fn references(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Whether a reference can be written so: `params.rank`, `secret.API_KEY`.
+pub(super) fn is_reference(name: &str) -> bool {
+    let fits = |family: &str, key: &str| if family == "secret" { is_variable(key) } else { is_name(key) };
+    name.split_once('.').is_some_and(|(family, key)| FAMILIES.contains(&family) && fits(family, key))
+}
+
 /// Whether the environment of a process can have it.
-fn is_variable(name: &str) -> bool {
+pub(super) fn is_variable(name: &str) -> bool {
     !name.is_empty() && name.len() <= 200 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 

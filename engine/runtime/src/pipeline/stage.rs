@@ -19,7 +19,7 @@ use super::{
 
 /// Names with a meaning of their own.
 pub const RESERVED: [&str; 7] = ["params", "env", "secret", "matrix", "stages", "report", "run"];
-const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 13] = [
     "op",
     "in",
     "with",

@@ -325,6 +325,7 @@ impl Checker<'_> {
         };
         let diagnostic = self.refuse("param/type", message, node);
         let is_scalar = matches!(node.value, Value::Bool(_) | Value::Int(_) | Value::Float(_));
+        let is_composed = node.is_composed(); // what to write instead would lack its references
         let diagnostic = match (kind, &node.value) {
             (ParamType::String | ParamType::Choice(_), _) if is_scalar => {
                 diagnostic.help(format!("quote it: \"{node}\""))
@@ -335,10 +336,12 @@ impl Checker<'_> {
                     None => "write `true` or `false`".to_owned(),
                 })
             }
-            (ParamType::List(_), _) if !matches!(node.value, Value::Map(_)) => {
+            (ParamType::List(_), _) if !is_composed && !matches!(node.value, Value::Map(_)) => {
                 diagnostic.help(format!("write `[{node}]`"))
             }
-            (ParamType::Integer | ParamType::Number, Value::String(text)) if text.parse::<f64>().is_ok() => {
+            (ParamType::Integer | ParamType::Number, Value::String(text))
+                if !is_composed && text.parse::<f64>().is_ok() =>
+            {
                 diagnostic.help(format!("without quotes: {text}"))
             }
             _ => diagnostic.help(format!("llmflow operators {}", self.operator)),
@@ -364,7 +367,8 @@ pub(super) fn is_cut_off(key: &str, node: &Node) -> bool {
     node.value == Value::Null && !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A value where the name of a secret belongs. It may be the secret: nothing repeats it, nor the line it stands on.
+/// A value where the name of a secret belongs. It may be the secret: the message does not repeat it, and
+/// [`Hidden`](super::secrecy::Hidden) takes it out of the lines that are shown.
 fn literal_secret(info: &ParamInfo, literal: &Node, name: &str) -> Diagnostic {
     let message = format!("{}`{name}` takes the name of a secret, never the secret itself", literal.blame_of_secret());
     let secret = match info.kind {
@@ -373,12 +377,9 @@ fn literal_secret(info: &ParamInfo, literal: &Node, name: &str) -> Diagnostic {
     };
     let help = format!("{name}: {secret}, and in the shell: export NAME=…");
     let mut diagnostic = Diagnostic::new("secret/literal", message, literal.place()).help(help);
-    if !is_elsewhere(literal) || literal.origin.as_ref().is_some_and(|origin| origin.text.is_some()) {
-        diagnostic = diagnostic.hide(literal.place());
-    }
     for origin in literal.origin.iter().flat_map(Origin::all) {
         if let (Some(from), Some(span)) = (&origin.name, origin.span) {
-            diagnostic = diagnostic.also(span, format!("`{from}` stands here")).hide(span);
+            diagnostic = diagnostic.also(span, format!("`{from}` stands here"));
         }
     }
     diagnostic

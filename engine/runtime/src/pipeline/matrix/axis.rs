@@ -88,7 +88,7 @@ impl Axis {
 }
 
 /// A value as part of a stage's name: of a-z, 0-9, `_`, `-`, `.` and `+` alone.
-fn label_of(value: &Node) -> String {
+pub(in crate::pipeline) fn label_of(value: &Node) -> String {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-.".contains(c);
     let plain = match &value.value {
         Value::List(items) => items.iter().map(label_of).collect::<Vec<_>>().join("+"),

@@ -9,6 +9,7 @@ mod read;
 use std::{collections::HashMap, fmt::Write as _, sync::Arc};
 
 pub use axis::Axis;
+pub(super) use axis::label_of;
 
 use super::{
     diagnostic::{Diagnostic, Diagnostics},

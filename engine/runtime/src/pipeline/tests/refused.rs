@@ -101,6 +101,93 @@ stages:
     }
 }
 
+/// Whatever form the mistake has: neither the messages nor the lines that they show hold a literal where the name of a
+/// secret belongs.
+#[test]
+fn a_literal_in_place_of_a_secret_is_shown_in_no_form() {
+    const CANARY: &str = "pl41nS3cret99";
+    let text = |top: &str, stage: &str, with: &str| {
+        format!(
+            "{top}\nstages:\n  call:\n    op: run.command\n    {stage}\n    with:\n      command: [a]\n      outputs: {{f: files}}\n      {with}\n"
+        )
+        .replace("CANARY", CANARY)
+    };
+    let by_params = "secrets: {K: \"${params.k}\"}";
+    for (top, stage, with, set) in [
+        ("", "", "secrets: {K: plain1, L: CANARY}", ""),
+        ("", "", "secrets: {K: \"${secret.K}\", L: CANARY}", ""),
+        ("", "", "secrets: {K: CANARY, K: CANARY2}", ""),
+        ("", "", "secrets: {K: a, K: CANARY}", ""),
+        ("", "", "secrets: {K: [a, CANARY]}", ""),
+        ("", "", "secrets: {K: {a: CANARY}}", ""),
+        ("", "", "secrets: {K: \"${secret.K}CANARY\"}", ""),
+        ("", "", "secrets: {K: \"CANARY ${secret.K}\"}", ""),
+        ("", "", "secrets: {K: \"${secret.CANARY\"}", ""),
+        ("", "", "secrets: {K: \"${CANARY}\"}", ""),
+        ("", "", "secrets: {K: \"${secrets.CANARY}\"}", ""),
+        ("", "", "secrets: {CANARY}", ""),
+        ("", "", "secrets: CANARY", ""),
+        ("", "", "secrets:\n        K: |\n          CANARY\n        L: CANARY", ""),
+        ("", "", "secrts: {K: CANARY}", ""),
+        ("", "", "secret: {K: CANARY, L: CANARY}", ""),
+        ("", "", "secrets: {K: CANARY}, bogus: 1", ""),
+        ("", "", "secrets: {K: !secret CANARY}", ""),
+        ("", "", "secrets: {K: @CANARY}", ""),
+        ("", "", "secrets:\n        K: @a\n        L: CANARY", ""),
+        ("", "seeds: 1", "secrets: {K: CANARY}", ""),
+        ("", "timeout: never", "secrets: {K: CANARY}", ""),
+        ("", "matrix: {k: [CANARY, b]}", "secrets: {K: \"${matrix.k}\"}", ""),
+        ("", "matrix: {k: [CANARY, CANARY]}", "secrets: {K: \"${matrix.k}\"}", ""),
+        ("", "matrix: {k: [a], include: [{k: CANARY}]}", "secrets: {K: \"${matrix.k}\"}", ""),
+        ("params: {k: b, j: [CANARY]}", "matrix: {k: \"${params.j}\"}", "secrets: {K: \"${matrix.k}\"}", ""),
+        ("params: {k: CANARY, rank: 16}", "", by_params, ""),
+        ("params: {k: a, k: CANARY}", "", by_params, ""),
+        ("params: {h: a, k: CANARY, n: 1}", "", "secrets: {H: \"${params.h}\", K: \"${params.k}\"}", ""),
+        ("params: {k: {default: CANARY, rang: [1, 2]}}", "", by_params, ""),
+        ("params: {k: {K: CANARY}}", "", "secrets: \"${params.k}\"", ""),
+        ("x-k: &k {K: CANARY}", "", "secrets: *k", ""),
+        ("params: {k: a}\nprofiles: {gpu: {params: {k: CANARY, kk: 1}}}", "", by_params, ""),
+        ("profiles: {gpu: {call: {with: {secrets: {K: CANARY}}}}}", "", "env: {}", ""),
+        ("profiles: {gpu: {stages: {call: {with: {secrets: {K: a, L: CANARY}}}}}}", "", "env: {}", ""),
+        ("params: {k: 1}", "", by_params, "k=CANARY"),
+        ("params: {k: [a]}", "", by_params, "k=CANARY"),
+        ("params: {k: a}", "", by_params, "k=CANARY"),
+        ("params: {k: 1}", "", "env: {}", "call.secrets.K=${params.k}CANARY"),
+        ("", "", "env: {}", "call.secrets.K=${CANARY}"),
+        ("", "", "env: {}", "call.secrets={K: a, L: CANARY}"),
+        ("", "", "env: {}", "call.secrts={K: CANARY}"),
+    ] {
+        let text = text(top, stage, with);
+        let set = set.replace("CANARY", CANARY);
+        let overrides = Overrides::from(&Some(set).filter(|set| !set.is_empty()).into_iter().collect::<Vec<_>>()[..]);
+        let found = load_with_profiles(SourceFile::new("p.yaml", text.as_str()), &overrides, &registry()).diagnostics;
+        let json = serde_json::to_string(&found).unwrap();
+        assert!(!found.is_empty(), "{text}");
+        for shown in [found.to_string(), json, found.source.text.clone()] {
+            let shown = shown.to_lowercase(); // a label of a matrix is
+            assert!(!shown.contains(&CANARY.to_lowercase()), "{text}\n{:?}\n{shown}", overrides.set);
+        }
+    }
+}
+
+#[test]
+fn what_names_a_secret_and_what_is_none_stays_readable() {
+    let text = "params: {hub: plainsecret, rank: 16}\nstages:\n  call: {op: run.command, with: {command: [a], outputs: {f: files}, secrets: {K: \"${secret.K}\", L: b, M: \"${params.hub}\"}}}\n";
+    let found = load(text, &[]).diagnostics;
+    let shown = text.replace("plainsecret", "***********").replace("L: b", "L: *");
+    assert_eq!(found.source.text, shown, "{found}");
+    let matrix = "stages: {call: {op: run.command, matrix: {k: [a, b]}, with: {command: [a], outputs: {f: files}, secrets: {K: \"${matrix.k}\"}}}}";
+    assert_eq!(load(matrix, &[]).diagnostics.source.text, matrix.replace("[a, b]", "[*, *]"));
+}
+
+#[test]
+fn no_help_drops_a_reference() {
+    let text = "params: {n: 3}\nstages: {rows: {op: data.load, with: {path: x}}, one: {op: data.dedup, in: rows, seed: \"${params.n}0\", with: {num_perm: \"${params.n}0\"}}}";
+    let found = load(text, &[]).diagnostics;
+    assert_eq!(found.len(), 2, "{found}");
+    assert!(!found.to_string().contains("without quotes"), "{found}");
+}
+
 #[test]
 fn a_list_that_was_set_has_the_place_of_its_reference() {
     let text = "params: {on: [lost]}\nstages: {rows: {op: data.load, with: {path: x}, retry: {on: \"${params.on}\"}}}";
