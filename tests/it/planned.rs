@@ -61,7 +61,7 @@ fn a_reason_names_the_reference_whose_value_changed() {
 }
 
 #[test]
-fn a_stage_that_waits_and_runs_in_any_case_is_said_to_run() {
+fn a_stage_that_waits_says_what_of_its_own_has_changed() {
     let stages = text(
         "  a: {op: data.filter, in: rows, with: {min_words: \"${params.a}\"}}\n  b: {op: data.filter, in: a, with: {min_words: \"${params.b}\"}}\n  g: {op: data.filter, in: rows, when: \"a.kept > 0\"}\n  h: {op: data.filter, in: g, with: {min_words: \"${params.b}\"}}\n",
     );
@@ -74,18 +74,18 @@ fn a_stage_that_waits_and_runs_in_any_case_is_said_to_run() {
         ["a", "b", "h"].map(one)
     };
     let said = |set: &str| will(set).map(|will| will["will"].as_str().unwrap().to_owned());
-    assert_eq!(said("--set a=2"), ["run", "waits", "waits"], "nothing of their own changed");
-    assert_eq!(said("--set a=2 --set b=2"), ["run", "run", "waits"], "a gate may skip the last");
-    let [_, b, _] = will("--set a=2 --set b=2");
-    assert!(b["key"].is_null() && b["because"].as_array().unwrap().len() == 1, "{b}");
-    assert!(b["because"][0]["part"] == "with.min_words" && b["because"][0]["now"] == "2", "{b}");
-    let plan = project.llmflow("plan --set a=2 --set b=2 --exit-code");
-    assert!(plan.out.contains("1 cached, 4 to run") && plan.code != Some(0), "{}", plan.out);
-
-    // Its result with the bytes of now is there: it runs only if they change.
-    project.succeeds("run --set b=2");
-    project.succeeds("run --force");
-    assert_eq!(said("--set a=3 --set b=2"), ["run", "waits", "waits"]);
+    for set in ["--set a=2", "--set a=2 --set b=2"] {
+        assert_eq!(said(set), ["run", "waits", "waits"], "{set}");
+    }
+    let [_, b, _] = will("--set a=2");
+    assert!(b.get("because").is_none(), "nothing of its own changed: {b}");
+    let [_, b, h] = will("--set a=2 --set b=2");
+    for stage in [&b, &h] {
+        let because = stage["because"].as_array().unwrap();
+        assert!(because.len() == 1 && because[0]["part"] == "with.min_words" && because[0]["now"] == "2", "{stage}");
+    }
+    let plan = project.succeeds("plan --set a=2 --set b=2").out;
+    assert!(plan.contains("for a, with.min_words 1 → 2"), "{plan}");
 }
 
 #[test]
@@ -225,6 +225,43 @@ fn siblings_of_a_matrix_that_changed_from_other_values_are_not_told_as_one_that_
         .write("pipeline.yaml", text(&some.replace("${matrix.most}\"", "${params.most}\"")) + "params: {most: 40}\n");
     let plan = project.succeeds("plan").out;
     assert!(plan.contains("some@… ×3") && plan.contains("with.max_words → 40 (params.most"), "{plan}");
+}
+
+#[test]
+fn a_stage_that_gathers_a_matrix_names_it_once() {
+    let some = "  some: {op: data.filter, in: rows, matrix: {most: [10, 20, 30]}, with: {max_words: \"${matrix.most}\"}}\n  all: {op: data.dedup, in: some}\n";
+    let project = project(some);
+    project.succeeds("run");
+    project.write("pipeline.yaml", text(&some.replace("with: {max", "with: {min_words: 1, max")));
+    let plan = project.succeeds("plan").out;
+    assert!(plan.contains("for some@… ×3"), "{plan}");
+    project.write("rows.jsonl", "{\"text\": \"another row\"}\n");
+    project.succeeds("run");
+    let told = project.succeeds("explain @/all").out;
+    assert!(told.contains("given by some@… ×3"), "{told}");
+}
+
+#[test]
+fn the_plan_of_a_rehearsal_is_marked_as_one() {
+    let project = project("");
+    let plan = project.succeeds("plan --limit 2").out;
+    assert!(plan.lines().next().unwrap().ends_with(" · limited to 2 rows or steps a stage"), "{plan}");
+    let plan: serde_json::Value = serde_json::from_str(&project.succeeds("plan --limit 2 --json").out).unwrap();
+    assert_eq!(plan["limit"], 2);
+    assert!(!project.succeeds("plan").out.contains("limited"));
+}
+
+#[test]
+fn fake_gpus_are_counted_by_who_asks_for_them() {
+    let project = project("  last: {op: data.dedup, in: rows, resources: {gpus: 2}}\n");
+    let plan = |words: &str| {
+        let output = project.command(words).env("LLMFLOW_FAKE_GPUS", "4x80GiB").output().unwrap();
+        crate::project::Done::of(&output).out
+    };
+    let asked = plan("plan");
+    assert!(asked.contains("compute  2 of 4× fake GPU (last) · CPU"), "{asked}");
+    let unasked = plan("plan --only rows");
+    assert!(unasked.contains("compute  4× fake GPU · CPU"), "{unasked}");
 }
 
 #[test]

@@ -220,7 +220,8 @@ fn a_failed_or_finished_run_is_repeated_with_its_params_file_stages_and_variable
     project.write("rows.jsonl", "no JSON");
     let failed = run(words);
     assert_eq!(failed.code, Some(1), "{}", failed.err);
-    assert!(failed.err.contains(&format!("then LEAST=2 llmflow {words}      (starts at rows)")), "{}", failed.err);
+    let next = format!("then LEAST=2 llmflow {words}      (starts at rows)");
+    assert!(failed.err.contains(&next), "{}", failed.err);
     let resumed = project.llmflow("resume");
     assert!(resumed.err.contains(&format!("then LEAST=2 llmflow {words}      (starts at rows)")), "{}", resumed.err);
     project.write("rows.jsonl", good);
@@ -228,6 +229,68 @@ fn a_failed_or_finished_run_is_repeated_with_its_params_file_stages_and_variable
     let page = project.succeeds("show @ --open").out;
     let page = fs::read_to_string(page.trim()).unwrap();
     assert!(page.contains(&format!("LEAST=2 llmflow {words}")), "{page}");
+}
+
+#[test]
+fn a_params_file_is_named_from_where_the_user_stands() {
+    let stages = PIPELINE.replace("path: rows.jsonl", "path: \"${params.path}\"");
+    let project = project(&stages.replace("stages:", "params: {path: none.jsonl}\nstages:"));
+    fs::create_dir(project.path("inner")).unwrap();
+    project.write("inner/more.yaml", "path: rows.jsonl");
+    project.write("rows.jsonl", "no JSON");
+    let failed = project.llmflow("run --params-file inner/more.yaml");
+    let next = "llmflow run pipeline.yaml --params-file inner/more.yaml ";
+    assert!(failed.err.contains(next), "{}", failed.err);
+    let inside = |words: &str| {
+        let mut command = project.command(words);
+        Done::of(&command.current_dir(project.path("inner")).output().unwrap())
+    };
+    let resumed = inside("resume");
+    assert!(resumed.err.contains("llmflow run ../pipeline.yaml --params-file more.yaml "), "{}", resumed.err);
+    assert!(inside("show @").out.contains("--params-file more.yaml"));
+    project.write("rows.jsonl", "{\"text\": \"two words\"}\n");
+    let run = inside("run ../pipeline.yaml --params-file more.yaml");
+    assert_eq!(run.code, Some(0), "{}", run.err);
+    let again = project.succeeds("run --params-file inner/more.yaml");
+    assert!(again.err.contains("nothing to do"), "{}", again.err);
+    let page = project.succeeds("show @ --open").out;
+    assert!(fs::read_to_string(page.trim()).unwrap().contains(next.trim_end()));
+}
+
+#[test]
+fn a_secret_stands_in_no_command_and_the_report_names_it() {
+    let stages = PIPELINE.replace("path: rows.jsonl", "path: \"${env.EOS_TOKEN}.jsonl\"");
+    let project = project(&stages);
+    let set = |words: &str| Done::of(&project.command(words).env("EOS_TOKEN", "rows").output().unwrap());
+    project.write("rows.jsonl", "no JSON");
+    let failed = set("run");
+    assert!(failed.err.contains("then llmflow run pipeline.yaml      (starts"), "{}", failed.err);
+    let resumed = project.llmflow("resume");
+    let next = "then llmflow run pipeline.yaml   (with EOS_TOKEN set as it was)      (starts";
+    assert!(resumed.err.contains(next), "{}", resumed.err);
+    let page = project.succeeds("show @ --open").out;
+    let page = fs::read_to_string(page.trim()).unwrap();
+    assert!(
+        page.contains("EOS_TOKEN=&quot;$EOS_TOKEN&quot; llmflow run")
+            || page.contains("EOS_TOKEN=\"$EOS_TOKEN\" llmflow run")
+    );
+}
+
+#[test]
+fn a_stage_that_was_skipped_is_compared_by_its_reason() {
+    let stages =
+        "  few: {op: data.filter, in: clean, when: \"params.few\"}\n  other: {op: data.dedup, in: clean}\npublish:";
+    let project = project(&PIPELINE.replace("publish:", stages).replace("stages:", "params: {few: true}\nstages:"));
+    project.succeeds("run");
+    project.succeeds("run --set few=false --force");
+    for words in ["diff @-1/few @/few", "diff @/few @-1/few"] {
+        let told = project.succeeds(words).out;
+        assert!(told.contains("cause     few was skipped in ") && told.contains("`params.few` is false"), "{told}");
+        assert!(!told.contains("changed") && !told.contains("same"), "{told}");
+    }
+    let told = project.succeeds("diff @/few @/other").out;
+    assert!(told.contains("few was skipped in ") && !told.contains("nothing that a key knows"), "{told}");
+    assert!(told.contains("other.operator data.filter → data.dedup") && !told.contains("same"), "{told}");
 }
 
 /// What a key knows of its inputs is that they are others; what made them so is above.

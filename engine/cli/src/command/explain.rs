@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use indexmap::IndexSet;
 use llmflow_contract::{Entry, Failure, StageId};
 use llmflow_runtime::{
     event::{RunId, What},
@@ -17,6 +18,7 @@ use crate::{
     render::{
         explain::{self as screen, Culprit, Explained},
         format,
+        siblings::folded,
         typed::quoted,
         when,
     },
@@ -92,10 +94,7 @@ async fn explained(
         then: then.into_iter().map(|stage| stage.stage).collect(),
         same: same.into_iter().map(|stage| stage.stage).collect(),
         before: before.map(|before| (before.run.to_string(), before.started_ms)),
-        status: match lineage.not_started(&run).await?.contains(&stage.stage) {
-            true => NOT_STARTED.to_owned(),
-            false => stage.status,
-        },
+        status: status_of(lineage, &run, &stage).await?,
         run: run.to_string(),
         stage: stage.stage,
         components,
@@ -240,7 +239,8 @@ async fn makers(lineage: &Lineage, run: &RunId, stage: &StageRow, slot: &str) ->
     let (gave, silent): (Vec<_>, Vec<_>) = inputs.partition(|input| input.digest.is_some());
     let mut parts = Vec::new();
     if !gave.is_empty() {
-        let names = format::listed(gave.iter().map(|input| input.from_stage.as_str()), MOST_NAMED);
+        let names: IndexSet<&str> = gave.iter().map(|input| input.from_stage.as_str()).collect();
+        let names = format::listed(folded(names).iter().map(String::as_str), MOST_NAMED);
         parts.push(format!("given by {names}"));
     }
     let mut told = Vec::with_capacity(silent.len());
@@ -267,8 +267,16 @@ fn following(all: Vec<Follower>) -> (Vec<Follower>, Vec<Follower>) {
         .partition(|stage| stage.status != "cached")
 }
 
+/// As in lineage; of a stage that its run did not come to, that.
+pub async fn status_of(lineage: &Lineage, run: &RunId, stage: &StageRow) -> Result<String, Failure> {
+    Ok(match lineage.not_started(run).await?.contains(&stage.stage) {
+        true => NOT_STARTED.to_owned(),
+        false => stage.status.clone(),
+    })
+}
+
 /// What the run said of a stage that gave nothing.
-async fn reason(lineage: &Lineage, run: &RunId, stage: &StageRow) -> Result<Option<String>, Failure> {
+pub async fn reason(lineage: &Lineage, run: &RunId, stage: &StageRow) -> Result<Option<String>, Failure> {
     if let Some(failure) = &stage.failure {
         return Ok(Some(failure.to_string()));
     }

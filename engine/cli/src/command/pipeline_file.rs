@@ -65,6 +65,8 @@ pub fn options(args: &PipelineArgs, remote: RemoteArgs, home: Option<&Path>) -> 
 /// A file of params that cannot be read.
 pub fn overrides(args: &PipelineArgs) -> Result<Overrides, Failure> {
     let params_file = args.params_file.as_deref().map(SourceFile::read_params).transpose()?;
+    // As the run's record has it: it is named again from anywhere.
+    let params_file = params_file.map(|file| SourceFile { path: file.absolute_path(), ..file });
     let (set, profile, limit) = (args.set.clone(), args.profile.clone(), args.limit);
     Ok(Overrides { set, params_file, profile, limit, ..Overrides::default() })
 }

@@ -21,7 +21,7 @@ pub fn resume(args: ResumeArgs, setting: &Setting) -> Result<u8, Error> {
             })?,
         };
         let recorded = history.lineage.pipeline_of(&run).await?;
-        let asked = Asked::recorded(&recorded);
+        let asked = Asked::recorded_here(&recorded);
         let file = history.home.here(&recorded.path)?;
         let place = Place::here();
         let path = format::clean(&place.shown(&file));

@@ -151,7 +151,7 @@ async fn recorded(outcome: &Outcome) -> Option<Asked> {
     let run = outcome.run.as_ref().filter(|_| outcome.status != RunStatus::Done)?;
     let history = History::open(Some(&outcome.home)).await.ok()?;
     let row = history.lineage.pipeline_of(run).await.ok()?;
-    Some(Asked::recorded(&row))
+    Some(Asked::recorded_here(&row))
 }
 
 /// The last stage whose main output some operator can serve.

@@ -346,7 +346,7 @@ mod tests {
             operator: "a.b".into(),
             version: 1,
             needs: needs.iter().map(|need| StageId::from(*need)).collect(),
-            will: Will::Waits { on: Vec::new() },
+            will: Will::Waits { on: Vec::new(), because: Vec::new() },
             seconds: None,
             memory_bytes: 0,
             gpus: 0,

@@ -97,19 +97,21 @@ fn then(it: &Explained) -> Option<String> {
     }
 }
 
+/// What became of a stage, as a sentence goes on: `was skipped`.
+pub fn did(status: &str, was_tried: bool) -> String {
+    match status {
+        "refused" if was_tried => "ran".to_owned(),
+        "refused" => "was cached".to_owned(),
+        "failed" => "ran, and failed,".to_owned(),
+        "interrupted" | "running" => "was started".to_owned(),
+        "not started" | "skipped" | "cached" => format!("was {status}"),
+        status => status.to_owned(),
+    }
+}
+
 fn headline(it: &Explained, now: &ZonedDateTime) -> String {
     let (stage, run) = (format::clean(it.stage.as_str()), &it.run);
-    let did = match it.status.as_str() {
-        "ran" => "ran",
-        "refused" if it.was_tried => "ran",
-        "refused" => "was cached",
-        "failed" => "ran, and failed,",
-        "interrupted" | "running" => "was started",
-        "not started" => "was not started",
-        "skipped" | "cached" => &format!("was {}", it.status),
-        status => status,
-    };
-    let said = format!("{stage} {did} in {run}");
+    let said = format!("{stage} {} in {run}", did(&it.status, it.was_tried));
     let Some(components) = &it.components else {
         // What kept it from running is said below.
         return if it.reason.is_some() { said } else { format!("{said}: its key was never known") };

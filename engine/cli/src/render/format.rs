@@ -159,7 +159,7 @@ pub fn clean_lines(text: &str) -> String {
 }
 
 /// Control characters, and those that reorder text (Unicode's bidirectional formatting).
-fn moves(character: char) -> bool {
+pub fn moves(character: char) -> bool {
     character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

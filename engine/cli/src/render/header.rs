@@ -70,9 +70,6 @@ pub fn compute_line(compute: &Compute, plan: &PlanView) -> String {
     let cpu = format!("CPU, {}, f32", format::counted(compute.cores.into(), "thread"));
     let Some(gpu) = compute.gpus.first() else { return format!("{cpu} · no GPU") };
     let gpus = |count: usize| format!("{count}× {}", format::clean(&gpu.name));
-    if compute.usable_gpus > 0 {
-        return format!("{} · {cpu}", gpus(compute.usable_gpus as usize));
-    }
     let found = gpus(compute.gpus.len());
     let used = match compute.asked_gpus as usize {
         asked if asked < compute.gpus.len() => format!("{asked} of {found}"),
@@ -82,6 +79,7 @@ pub fn compute_line(compute: &Compute, plan: &PlanView) -> String {
     match asking[..] {
         [one] => format!("{used} ({}) · {cpu}", one.stage),
         [_, ..] => format!("{used} ({}) · {cpu}", format::counted(asking.len() as u64, "stage")),
+        [] if compute.usable_gpus > 0 => format!("{} · {cpu}", gpus(compute.usable_gpus as usize)),
         [] => {
             let fix = match to_run(plan).any(|stage| stage.is_foreign) {
                 true => "a program gets one by `resources: {gpus: 1}`",
@@ -114,7 +112,7 @@ mod tests {
             operator: "a.b".into(),
             version: 1,
             needs: Vec::new(),
-            will: Will::Waits { on: Vec::new() },
+            will: Will::Waits { on: Vec::new(), because: Vec::new() },
             seconds: None,
             memory_bytes: 0,
             gpus: 0,
@@ -162,6 +160,10 @@ mod tests {
         assert_eq!(told(&compute, &[stage(1, true), stage(1, true)]), "1× H100 (2 stages) · CPU, 2 threads, f32");
         compute.gpus = vec![gpu; 4];
         assert_eq!(told(&compute, &[stage(1, true)]), "1 of 4× H100 (train) · CPU, 2 threads, f32");
+        compute.usable_gpus = 4;
+        assert_eq!(told(&compute, &[stage(1, true)]), "1 of 4× H100 (train) · CPU, 2 threads, f32");
+        assert_eq!(told(&compute, &[stage(0, false)]), "4× H100 · CPU, 2 threads, f32", "nobody asks for one");
+        compute.usable_gpus = 0;
         compute.gpus.clear();
         assert_eq!(told(&compute, &[]), "CPU, 2 threads, f32 · no GPU");
         compute.cores = 1;

@@ -19,25 +19,34 @@ use super::{
 /// Rows of the table: more are counted.
 const ROWS: usize = 40;
 
-/// The whole screen.
-pub fn plan(name: &str, plan: &PlanView, compute: &Compute, width: usize, paint: Paint) -> String {
+/// The whole screen; of a rehearsal with its limit.
+pub fn plan(name: &str, plan: &PlanView, limit: Option<u64>, compute: &Compute, width: usize, paint: Paint) -> String {
     let total = plan.stages.len();
     let name = format::clean(name);
+    let limited = limit.map(|limit| format!(" · {}", format::limited(limit))).unwrap_or_default();
     if plan.to_run() == 0 {
-        let mut lines = vec![format!("{name} · nothing to do: {} of {total} cached", plan.cached())];
+        let mut lines = vec![format!("{name} · nothing to do: {} of {total} cached{limited}", plan.cached())];
         lines.extend(cached_lines(plan, width, paint, |note| !note.is_empty()));
         lines.extend(refused_lines(plan, width, paint));
         lines.extend(skipped_lines(plan, width, paint));
         return lines.join("\n") + "\n";
     }
-    let mut lines = vec![headline(&name, plan), compute_line(plan, compute)];
+    let mut lines = vec![headline(&name, plan) + &limited, compute_line(plan, compute)];
     let mut table = Table::new(["stage", "will", "because", "time", "memory"]).right(&[3, 4]).wrap(2);
     table_lines(plan, width, paint, &mut table);
     lines.extend(table.lines(width));
     lines.extend(refused_lines(plan, width, paint));
     lines.extend(skipped_lines(plan, width, paint));
-    if plan.stages.iter().any(|stage| matches!(stage.will, Will::Waits { .. })) {
+    let waits = |is_changed: bool| {
+        let is_so =
+            |stage: &StageView| matches!(&stage.will, Will::Waits { because, .. } if is_changed != because.is_empty());
+        plan.stages.iter().any(is_so)
+    };
+    if waits(false) {
         lines.push(paint.dim("◐ stops where the stage above gives the same bytes"));
+    }
+    if waits(true) {
+        lines.push(paint.dim("◐ that has changed itself stops only where its result with those bytes is there"));
     }
     lines.join("\n") + "\n"
 }
@@ -70,9 +79,9 @@ fn table_lines(plan: &PlanView, width: usize, paint: Paint, table: &mut Table) {
                 let reason = asked.as_deref().map_or(Reason::Changes(because), Reason::Asked);
                 siblings::add(&mut rows, stage, "run", reason);
             }
-            Will::Gate { on, .. } => siblings::add(&mut rows, stage, "gate", Reason::Stages("on", on)),
-            Will::Waits { on } if on.iter().any(|id| runs.contains(id)) => {
-                siblings::add(&mut rows, stage, "waits", Reason::Stages("for", on));
+            Will::Gate { on, .. } => siblings::add(&mut rows, stage, "gate", Reason::Stages("on", on, &[])),
+            Will::Waits { on, because } if !because.is_empty() || on.iter().any(|id| runs.contains(id)) => {
+                siblings::add(&mut rows, stage, "waits", Reason::Stages("for", on, because));
             }
             _ => waiting.push(stage),
         }
@@ -180,7 +189,7 @@ mod tests {
     pub(crate) fn sample() -> PlanView {
         let key = Digest::of(b"k");
         let cached = || Will::Cached { key, finished: Finished::default(), device: None, frozen: false, refused: None };
-        let waits = |on: &str| Will::Waits { on: vec![StageId::from(on)] };
+        let waits = |on: &str| Will::Waits { on: vec![StageId::from(on)], because: Vec::new() };
         let change = Change {
             part: "with.lora_r".into(),
             before: Some("16".into()),
@@ -198,7 +207,7 @@ mod tests {
     #[test]
     fn a_plan_says_what_is_there_what_runs_and_why() {
         let compute = Compute { cores: 2, memory_bytes: 15 << 30, ..Compute::default() };
-        insta::assert_snapshot!(plan("assistant", &sample(), &compute, 80, Paint(false)), @r"
+        insta::assert_snapshot!(plan("assistant", &sample(), None, &compute, 80, Paint(false)), @r"
         assistant · 3 cached, 4 to run · about 7m34s (by earlier runs) · disk +1.0 GiB
         compute  CPU, 2 threads, f32 · no GPU · peak memory 2.4 GiB of 15 GiB (gguf)
          stage     will   because                                          time   memory
@@ -209,7 +218,7 @@ mod tests {
          ◐ dpo gguf   4m20s
         ◐ stops where the stage above gives the same bytes
         ");
-        let wide = plan("assistant", &sample(), &compute, 120, Paint(false));
+        let wide = plan("assistant", &sample(), None, &compute, 120, Paint(false));
         assert!(wide.contains("with.lora_r 16 → 32 (params.rank, assistant.yaml:10, set by --set)"), "{wide}");
     }
 
@@ -217,7 +226,19 @@ mod tests {
     fn with_everything_cached_a_plan_is_one_line() {
         let mut view = sample();
         view.stages.truncate(3);
-        let text = plan("assistant", &view, &Compute::default(), 80, Paint(false));
+        let text = plan("assistant", &view, None, &Compute::default(), 80, Paint(false));
         assert_eq!(text, "assistant · nothing to do: 3 of 3 cached\n");
+    }
+
+    #[test]
+    fn the_plan_of_a_rehearsal_says_so() {
+        let said = |view: &PlanView| {
+            let text = plan("assistant", view, Some(4), &Compute::default(), 80, Paint(false));
+            text.lines().next().unwrap_or_default().to_owned()
+        };
+        let mut view = sample();
+        assert!(said(&view).ends_with(" · disk +1.0 GiB · limited to 4 rows or steps a stage"), "{}", said(&view));
+        view.stages.truncate(3);
+        assert_eq!(said(&view), "assistant · nothing to do: 3 of 3 cached · limited to 4 rows or steps a stage");
     }
 }

@@ -13,7 +13,7 @@ use llmflow_runtime::{
 };
 use serde::Serialize;
 
-use super::{asked::Asked, format, style::Paint, table::Table, when};
+use super::{asked::Asked, format, style::Paint, table::Table, typed::Place, when};
 
 /// Stages from which on they are counted, not listed.
 pub const MANY: u32 = 60;
@@ -62,7 +62,8 @@ pub fn run(shown: &ShownRun, now: &ZonedDateTime, width: usize, paint: Paint) ->
         row.run,
         when::ago(row.started_ms, now)
     )];
-    let set: String = Asked::listed(row).words().iter().map(|word| format!("  {word}")).collect();
+    let asked = Place::here().asked(Asked::listed(row));
+    let set: String = asked.words().iter().map(|word| format!("  {word}")).collect();
     lines.push(format!(" file      {}{set}", format::clean(&shown.file.display().to_string())));
     if let Some(run) = &row.resumes {
         lines.push(format!(" goes on   with {run}"));

@@ -6,7 +6,7 @@ use jiff::ZonedDateTime;
 use llmflow_runtime::lineage::RunRow;
 use serde::Serialize;
 
-use super::{asked::Asked, format, style::Paint, table::Table, when};
+use super::{asked::Asked, format, style::Paint, table::Table, typed::Place, when};
 
 /// Columns from which on there is room for the counts of stages.
 const WIDE: usize = 96;
@@ -97,7 +97,7 @@ fn stages(row: &RunRow) -> String {
 /// Its tags stand behind.
 fn changed(listed: &Listed, paint: Paint) -> String {
     let row = &listed.row;
-    let asked = Asked::listed(row).words();
+    let asked = Place::here().asked(Asked::listed(row)).words();
     let words = match &listed.failure {
         Some(failure) => format::clean(failure),
         None if !asked.is_empty() => asked.join(" "),

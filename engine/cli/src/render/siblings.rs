@@ -1,5 +1,6 @@
 //! What a row of `plan` says, and of which stages: siblings of a matrix that run, or wait, for the same reason share one.
 
+use indexmap::IndexMap;
 use llmflow_contract::StageId;
 use llmflow_runtime::plan::{Change, StageView};
 
@@ -22,8 +23,8 @@ pub enum Reason<'a> {
     Asked(&'a str),
     /// What changed since its last success; nothing where there is none.
     Changes(&'a [Change]),
-    /// `for`, or `on`, these.
-    Stages(&'static str, &'a [StageId]),
+    /// `for`, or `on`, these; what changed already.
+    Stages(&'static str, &'a [StageId], &'a [Change]),
 }
 
 /// Adds a stage to the rows of its siblings, which stand last.
@@ -45,14 +46,23 @@ impl Reason<'_> {
     fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Asked(one), Self::Asked(other)) => one == other,
-            (Self::Changes(some), Self::Changes(others)) => {
-                some.iter().map(|change| &change.part).eq(others.iter().map(|change| &change.part))
-            }
-            (Self::Stages(word, some), Self::Stages(other, others)) => {
-                word == other && some.iter().map(base).eq(others.iter().map(base))
+            (Self::Changes(_), Self::Changes(_)) => self.parts().eq(other.parts()),
+            (Self::Stages(word, some, _), Self::Stages(another, others, _)) => {
+                word == another && some.iter().map(base).eq(others.iter().map(base)) && self.parts().eq(other.parts())
             }
             _ => false,
         }
+    }
+
+    fn changes(&self) -> &[Change] {
+        match self {
+            Self::Asked(_) => &[],
+            Self::Changes(changes) | Self::Stages(_, _, changes) => changes,
+        }
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &str> {
+        self.changes().iter().map(|change| change.part.as_str())
     }
 }
 
@@ -69,22 +79,23 @@ impl Row<'_> {
         match &self.reasons[0] {
             Reason::Asked(asked) => (*asked).to_owned(),
             Reason::Changes([]) => "first run".to_owned(),
-            Reason::Changes(changes) => (0..changes.len()).map(|at| self.change(at)).collect::<Vec<_>>().join(", "),
-            Reason::Stages(word, ids) => {
+            Reason::Changes(_) => self.changes().join(", "),
+            Reason::Stages(word, ids, _) => {
                 let names = (0..ids.len()).map(|at| self.stage(at)).collect::<Vec<_>>();
-                format!("{word} {}", some_names(names.iter().map(String::as_str)))
+                let names = folded(names.iter().map(String::as_str));
+                let waits = format!("{word} {}", some_names(names.iter().map(String::as_str)));
+                std::iter::once(waits).chain(self.changes()).collect::<Vec<_>>().join(", ")
             }
         }
     }
 
+    fn changes(&self) -> Vec<String> {
+        (0..self.reasons[0].changes().len()).map(|at| self.change(at)).collect()
+    }
+
     /// `with.max_words 20 → 40`; of several values before `with.max_words → 40`; of several now `with.max_words changed`.
     fn change(&self, at: usize) -> String {
-        let all = || {
-            self.reasons.iter().filter_map(move |reason| match reason {
-                Reason::Changes(changes) => Some(&changes[at]),
-                _ => None,
-            })
-        };
+        let all = || self.reasons.iter().filter_map(move |reason| reason.changes().get(at));
         let Some(first) = all().next() else { return String::new() };
         let same = |of: fn(&Change) -> &Option<String>| all().all(|other| of(other) == of(first));
         let origin = first.origin.clone().filter(|_| same(|change| &change.origin));
@@ -102,7 +113,7 @@ impl Row<'_> {
     fn stage(&self, at: usize) -> String {
         let all = || {
             self.reasons.iter().filter_map(move |reason| match reason {
-                Reason::Stages(_, ids) => Some(&ids[at]),
+                Reason::Stages(_, ids, _) => Some(&ids[at]),
                 _ => None,
             })
         };
@@ -118,6 +129,20 @@ impl Row<'_> {
 fn base(stage: &StageId) -> &str {
     let name = stage.as_str();
     name.split_once('@').map_or(name, |(base, _)| base)
+}
+
+/// Names in their order, those of several combinations of a matrix as one: `f@… ×30`.
+pub fn folded<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut by_matrix: IndexMap<&str, (&str, u64)> = IndexMap::new();
+    for name in names {
+        let matrix = name.find('@').map_or(name, |at| &name[..=at]);
+        by_matrix.entry(matrix).or_insert((name, 0)).1 += 1;
+    }
+    let named = |(matrix, (name, count)): (&str, (&str, u64))| match count {
+        2.. if matrix.ends_with('@') => format!("{matrix}… ×{}", format::count(count)),
+        _ => name.to_owned(),
+    };
+    by_matrix.into_iter().map(named).collect()
 }
 
 /// A line of names, the last of many counted.
@@ -142,7 +167,7 @@ mod tests {
             operator: "a.b".into(),
             version: 1,
             needs: Vec::new(),
-            will: Will::Waits { on: Vec::new() },
+            will: Will::Waits { on: Vec::new(), because: Vec::new() },
             seconds: None,
             memory_bytes: 0,
             gpus: 0,
@@ -183,8 +208,16 @@ mod tests {
         let (views, one, two) =
             (["g@1", "g@2"].map(view), ["f@1", "x"].map(StageId::from), ["f@2", "x"].map(StageId::from));
         let mut rows = Vec::new();
-        add(&mut rows, &views[0], "waits", Reason::Stages("for", &one));
-        add(&mut rows, &views[1], "waits", Reason::Stages("for", &two));
+        add(&mut rows, &views[0], "waits", Reason::Stages("for", &one, &[]));
+        add(&mut rows, &views[1], "waits", Reason::Stages("for", &two, &[]));
         assert_eq!((rows.len(), rows[0].because().as_str()), (1, "for f@… x"));
+    }
+
+    #[test]
+    fn a_stage_that_gathers_a_matrix_waits_for_it_in_few_words() {
+        let (gathers, on) = (view("d"), ["x", "f@w=1,r=0.1", "f@w=1,r=0.2", "g@1"].map(StageId::from));
+        let mut rows = Vec::new();
+        add(&mut rows, &gathers, "waits", Reason::Stages("for", &on, &[]));
+        assert_eq!(rows[0].because(), "for x f@… ×2 g@1");
     }
 }

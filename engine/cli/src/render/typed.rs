@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use llmflow_runtime::home::FOLDER;
 
-use super::asked::Asked;
+use super::{asked::Asked, format::moves};
 
 /// The words of a command that looks for the home from this folder, with `--home` where it would not find this one.
 pub fn typed(words: &str, home: &Path) -> String {
@@ -35,12 +35,23 @@ impl Place {
 
     /// `llmflow run FILE` with what was asked: it looks for the home from the folder of the file.
     pub fn run(&self, file: &Path, asked: &Asked, home: &Path) -> String {
-        self.with_home(&self.run_alone(file, asked), home, self.here.join(file).parent().unwrap_or(&self.here))
+        let start = self.here.join(file);
+        let run = self.with_home(&self.command(file, asked), home, start.parent().unwrap_or(&self.here));
+        format!("{run}{}", asked.note())
     }
 
     /// The same of a file whose home is the one it finds.
     pub fn run_alone(&self, file: &Path, asked: &Asked) -> String {
-        asked.command(&self.shown(file))
+        format!("{}{}", self.command(file, asked), asked.note())
+    }
+
+    /// What was asked, with its paths as they are typed from here.
+    pub fn asked(&self, asked: Asked) -> Asked {
+        Asked { params_file: asked.params_file.map(|path| self.shown(&path).into()), ..asked }
+    }
+
+    fn command(&self, file: &Path, asked: &Asked) -> String {
+        self.asked(asked.clone()).command(&self.shown(file))
     }
 
     /// A path as it is typed from here: below this folder, above it, or absolute, whichever is shortest.
@@ -83,13 +94,28 @@ fn relative(path: &Path, folder: &Path) -> PathBuf {
     if relative.as_os_str().is_empty() { PathBuf::from(".") } else { relative }
 }
 
-/// A word as a shell reads it.
+/// A word as a shell reads it, in one line.
 pub fn quoted(word: &str) -> String {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "._-=/+,:@%".contains(character);
     if !word.is_empty() && word.chars().all(is_plain) {
         word.to_owned()
+    } else if word.chars().any(moves) {
+        format!("$'{}'", word.chars().map(escaped).collect::<String>())
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// A character within `$'…'`: ANSI-C quoting, as bash, zsh and ksh read it.
+fn escaped(character: char) -> String {
+    match character {
+        '\'' | '\\' => format!("\\{character}"),
+        '\n' => r"\n".to_owned(),
+        '\r' => r"\r".to_owned(),
+        '\t' => r"\t".to_owned(),
+        _ if character.is_ascii_control() => format!(r"\x{:02x}", u32::from(character)),
+        _ if moves(character) => format!(r"\u{:04x}", u32::from(character)),
+        _ => character.to_string(),
     }
 }
 
@@ -125,6 +151,21 @@ mod tests {
     }
 
     #[test]
+    fn a_params_file_is_named_from_here_and_a_secret_to_set_behind_the_command() {
+        let asked = Asked { params_file: Some("/srv/a/more.yaml".into()), ..Asked::default() };
+        let run = |here: &str, asked: &Asked| at(here).run_alone(Path::new("/srv/a/proj/p.yaml"), asked);
+        assert_eq!(run("/srv/a/proj", &asked), "llmflow run p.yaml --params-file ../more.yaml");
+        assert_eq!(run("/srv/a", &asked), "llmflow run proj/p.yaml --params-file more.yaml");
+        let recorded_before = Asked { params_file: Some("more.yaml".into()), ..Asked::default() };
+        assert_eq!(run("/srv/a/proj", &recorded_before), "llmflow run p.yaml --params-file more.yaml");
+        let asked = Asked { environment: [("API_KEY".to_owned(), None)].into(), ..Asked::default() };
+        assert_eq!(
+            at("/srv/a").run(Path::new("proj/p.yaml"), &asked, Path::new("/srv/home")),
+            "llmflow run proj/p.yaml --home ../home   (with API_KEY set as it was)"
+        );
+    }
+
+    #[test]
     fn a_nearer_home_hides_one_above_it_and_a_variable_serves_every_command() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
@@ -140,5 +181,7 @@ mod tests {
     fn a_word_survives_the_shell() {
         assert_eq!(quoted("rank=32"), "rank=32");
         assert_eq!(quoted("note=it's; rm -rf"), r"'note=it'\''s; rm -rf'");
+        assert_eq!(quoted("note=a\nb"), r"$'note=a\nb'");
+        assert_eq!(quoted("it's \\ \t\u{1b}[2Jé\u{202e}"), r"$'it\'s \\ \t\x1b[2Jé\u202e'");
     }
 }

@@ -235,7 +235,7 @@ mod tests {
             operator: "train.sft".into(),
             version: 1,
             needs: needs.iter().map(|stage| StageId::from(*stage)).collect(),
-            will: Will::Waits { on: Vec::new() },
+            will: Will::Waits { on: Vec::new(), because: Vec::new() },
             seconds: None,
             memory_bytes: 0,
             gpus: 0,

@@ -59,7 +59,18 @@ fn making_it_again_repeats_all_that_was_asked() {
     data.source.asked = Asked { environment, params_file, only, limit: Some(4), ..data.source.asked };
     let command =
         "TAG=a llmflow run assistant.yaml --set rank=16 --params-file 'more params.yaml' --only sft --limit 4";
-    assert!(section(&markdown(&data), "Make it again").contains(&format!("```text\n{command}\n```")));
+    let says = |data: &ReportData, command: &str| {
+        section(&markdown(data), "Make it again").contains(&format!("```text\n{command}\n```"))
+    };
+    assert!(says(&data, command));
+    data.source.path = "/srv/a/assistant.yaml".into();
+    data.source.asked.params_file = Some("/srv/a/b/more.yaml".into());
+    data.source.asked.environment = [("API_KEY".to_owned(), None)].into();
+    let command =
+        "API_KEY=\"$API_KEY\" llmflow run assistant.yaml --set rank=16 --params-file b/more.yaml --only sft --limit 4";
+    assert!(says(&data, command));
+    data.source.asked.params_file = Some("/srv/more.yaml".into());
+    assert!(says(&data, &command.replace("b/more.yaml", "/srv/more.yaml")), "not below the pipeline");
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub struct RunRow {
     pub limit: Option<u64>,
     /// `--set`, as typed.
     pub set: Vec<String>,
-    /// `--params-file`, as typed.
+    /// `--params-file`, absolute; of old runs as typed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub params_file: Option<PathBuf>,
     /// `--profile`

@@ -121,7 +121,6 @@ impl Plan {
         };
         if let Some(lineage) = lineage {
             plan.recall(lineage).await?;
-            plan.find_due(store, chosen.is_exact).await?;
         }
         Ok(plan)
     }

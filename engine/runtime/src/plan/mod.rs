@@ -6,7 +6,6 @@
 
 mod build;
 mod check;
-mod due;
 mod forecast;
 mod frozen;
 pub mod key;
@@ -16,6 +15,7 @@ mod select;
 mod settle;
 mod sources;
 mod view;
+mod waiting;
 
 use std::{
     borrow::Cow,
@@ -111,8 +111,6 @@ pub enum Standing {
     Run(Option<Cow<'static, str>>),
     /// An input's digest is not known yet.
     Waits,
-    /// The same, and whatever it will be there is no result: what is known of the key is not as it was.
-    Due,
     /// Its `when` reads metrics that are not known yet.
     Gate,
     /// It will not run.

@@ -67,6 +67,9 @@ pub enum Will {
     /// Runs only if these give other bytes than before.
     Waits {
         on: Vec<StageId>,
+        /// What of its key is another already.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        because: Vec<Change>,
     },
     /// Runs only if its `when` holds, which these decide.
     Gate {
@@ -173,10 +176,10 @@ impl Plan {
                 let asked = asked.as_deref().map(str::to_owned).or(gone).or_else(tried);
                 Will::Run { key, because, asked }
             }
-            (Standing::Due, _) => Will::Run { key: None, because: self.known_changes(stage), asked: None },
             (Standing::Waits, _) => {
                 let open = stage.needs.iter().map(|need| &self.stages[*need as usize]);
-                Will::Waits { on: open.filter(|need| !need.is_settled()).map(|need| need.def.id.clone()).collect() }
+                let on = open.filter(|need| !need.is_settled()).map(|need| need.def.id.clone()).collect();
+                Will::Waits { on, because: self.known_changes(stage) }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use llmflow_contract::{Failure, StageId};
 use llmflow_runtime::{
-    lineage::{Lineage, StageRow},
+    lineage::{Lineage, NOT_STARTED, StageRow},
     pipeline::{Loaded, StageDef},
     plan::{Change, key},
 };
@@ -13,9 +13,12 @@ use super::{Pair, Side};
 use crate::{
     command::{
         Setting,
-        explain::{culprits, reload},
+        explain::{culprits, reason, reload, status_of},
     },
-    render::{diff::Cause, explain::Culprit},
+    render::{
+        diff::{Cause, NotRun},
+        explain::Culprit,
+    },
 };
 
 /// Everything that can differ, as the screen names it.
@@ -59,6 +62,7 @@ fn changed(before: &Side, now: &Side, pairs: &[Pair<'_>], setting: &Setting<'_>)
     for pair in pairs {
         let (Some(old), Some(new)) = (before.components.get(&pair.before.stage), now.components.get(&pair.now.stage))
         else {
+            causes.operator(pair);
             continue;
         };
         for change in key::valued_changes(old, new, setting.registry) {
@@ -82,10 +86,12 @@ async fn inputs(
     pair: &Pair<'_>,
     setting: &Setting<'_>,
 ) -> Result<Vec<Cause>, Failure> {
-    let parts = |side: &Side, stage: &StageId| side.components.get(stage).cloned().unwrap_or_default();
-    let (old, new) = (parts(before, &pair.before.stage), parts(now, &pair.now.stage));
+    let (Some(old), Some(new)) = (before.components.get(&pair.before.stage), now.components.get(&pair.now.stage))
+    else {
+        return Ok(Vec::new()); // what a side read is not known
+    };
     let is_same_wire = |slot: &str| read_at(pair.before, slot) == read_at(pair.now, slot);
-    let mut changes = key::valued_changes(&old, &new, setting.registry);
+    let mut changes = key::valued_changes(old, new, setting.registry);
     changes.retain(|change| change.part.strip_prefix("in.").is_some_and(is_same_wire));
     let mut causes: Vec<Cause> = Vec::new();
     for slot in changes.iter().filter_map(|change| change.part.strip_prefix("in.")) {
@@ -103,6 +109,28 @@ async fn inputs(
     let above = culprits(lineage, &before.row.run, &now.row.run, pair.now, &changes, setting).await?;
     causes.extend(above.into_iter().map(|Culprit { stage, change }| of_part(stage.as_str(), change, true)));
     Ok(causes)
+}
+
+/// Of two stages: those that were skipped or never had a key, each with the reason.
+///
+/// # Errors
+/// Those of the history.
+pub(super) async fn not_run(lineage: &Lineage, before: &Side, now: &Side) -> Result<Vec<NotRun>, Failure> {
+    let mut found = Vec::new();
+    for side in [before, now] {
+        let (Some(name), [stage]) = (&side.only, side.stages.as_slice()) else { continue };
+        let run = side.row.run.clone();
+        let status = status_of(lineage, &run, stage).await?;
+        if side.components.contains_key(name) && stage.status != "skipped" && status != NOT_STARTED {
+            continue;
+        }
+        let reason = reason(lineage, &run, stage).await?;
+        let it = NotRun { stage: name.clone(), run, status, reason, was_tried: stage.attempts > 0 };
+        if !found.contains(&it) {
+            found.push(it);
+        }
+    }
+    Ok(found)
 }
 
 /// A part of the key of a stage that changed.
@@ -161,6 +189,15 @@ impl Causes {
         }
         self.shared.insert(key, self.list.len());
         self.list.push(of_part(pair.name(), change, false));
+    }
+
+    /// Of a stage whose keys are not both known.
+    fn operator(&mut self, pair: &Pair<'_>) {
+        let (before, now) = (&pair.before.operator, &pair.now.operator);
+        if before != now {
+            let (before, now) = (Some(before.clone()), Some(now.clone()));
+            self.part(pair, Change { part: "operator".into(), before, now, origin: None });
+        }
     }
 
     /// An input: other bytes follow from another cause, another stage is one.
@@ -304,6 +341,18 @@ mod tests {
         assert_eq!(causes.list[0].what, "sft.in.data");
         assert_eq!(causes.list[0].now.as_deref(), Some("unique.rows"));
         assert_eq!(same(&causes.list), ["params", "data", "program", "machine", "seed"]);
+    }
+
+    #[test]
+    fn another_operator_is_a_cause_though_no_key_is_known() {
+        let (old, new) = (stage("g", "d"), StageRow { operator: "a.c".into(), ..stage("g", "d") });
+        let mut causes = Causes::default();
+        causes.operator(&Pair { before: &old, now: &old });
+        assert_eq!(causes.list, []);
+        causes.operator(&Pair { before: &old, now: &new });
+        let cause = &causes.list[0];
+        assert_eq!((cause.what.as_str(), cause.area), ("g.operator", "program"));
+        assert_eq!((cause.before.as_deref(), cause.now.as_deref()), (Some("a.b"), Some("a.c")));
     }
 
     #[test]

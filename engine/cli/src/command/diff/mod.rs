@@ -45,6 +45,7 @@ pub fn diff(args: DiffArgs, setting: &Setting) -> Result<u8, Error> {
         };
         let answers = answers::answers(&stores, &pairs).await?;
         let it = Diff {
+            not_run: cause::not_run(&history.lineage, &before, &now).await?,
             causes: cause::causes(&history.lineage, &before, &now, &pairs, setting).await?,
             same: Vec::new(),
             ends: ends::ends(&pairs),
@@ -60,7 +61,8 @@ pub fn diff(args: DiffArgs, setting: &Setting) -> Result<u8, Error> {
             now: now.row.run,
             stages,
         };
-        let it = if is_new { it } else { Diff { same: cause::same(&it.causes), ..it } };
+        let is_told = !is_new && it.not_run.is_empty();
+        let it = if is_told { Diff { same: cause::same(&it.causes), ..it } } else { it };
         let out = setting.screen;
         if out.json {
             out.print_json(&it);

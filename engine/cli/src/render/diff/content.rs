@@ -6,7 +6,7 @@ use crate::render::{
     rows::short_id,
     stage::{named_text, short},
     style::Paint,
-    table::wrap_items,
+    table::{wrap, wrap_items},
 };
 
 pub(super) fn answers(answers: &Answers, wanted: Wanted, width: usize, paint: Paint) -> Vec<String> {
@@ -15,15 +15,26 @@ pub(super) fn answers(answers: &Answers, wanted: Wanted, width: usize, paint: Pa
         0 => String::new(),
         count => format!(", {count} in other words"),
     };
-    let hint = if wanted.answers || answers.changed.is_empty() { "" } else { "   --answers shows them" };
     let text = format!(
-        "{}: {changed} of {} changed: {} better, {} worse{reworded}{hint}",
+        "{}: {changed} of {} changed: {} better, {} worse{reworded}",
         format::clean(answers.stage.as_str()),
         answers.questions,
         answers.better,
         answers.worse
     );
-    let mut lines = vec![line(" answers", &format::fit(&text, width.saturating_sub(INDENT)))];
+    let room = width.saturating_sub(INDENT);
+    let mut texts = wrap(&text, room);
+    if !wanted.answers && !answers.changed.is_empty() {
+        let hint = "--answers shows them";
+        match texts.as_mut_slice() {
+            [text] if console::measure_text_width(text) + 3 + hint.len() <= room => {
+                text.push_str(&format!("   {hint}"))
+            }
+            _ => texts.push(hint.to_owned()),
+        }
+    }
+    let named = |(number, text): (usize, &String)| line(if number == 0 { " answers" } else { "" }, text);
+    let mut lines: Vec<String> = texts.iter().enumerate().map(named).collect();
     if !wanted.answers {
         return lines;
     }

@@ -3,9 +3,12 @@
 use llmflow_contract::StageId;
 use llmflow_runtime::event::RunId;
 
-use super::{Cause, Diff, End, FEW, Figure, INDENT, Verdict, Wanted, line};
+use super::{Cause, Diff, End, FEW, Figure, INDENT, NotRun, Verdict, Wanted, line};
 use crate::render::{
-    change, format,
+    change,
+    explain::did,
+    format,
+    siblings::folded,
     style::Paint,
     table::{Table, wrap},
 };
@@ -16,14 +19,15 @@ pub(super) fn causes(it: &Diff, wanted: Wanted, width: usize) -> Vec<String> {
         _ => format!("({}: same)", it.same.join(", ")),
     };
     let most = if wanted.all { it.causes.len() } else { FEW };
-    let mut texts: Vec<String> = it.causes.iter().take(most).map(cause).collect();
+    let room = width.saturating_sub(INDENT);
+    let mut texts: Vec<String> = it.not_run.iter().flat_map(|it| wrap(&not_run(it), room)).collect();
+    texts.extend(it.causes.iter().take(most).map(cause));
     if it.causes.len() > most {
         texts.push(format!("{} more: --all", it.causes.len() - most));
     }
     if texts.is_empty() {
         texts.push("nothing that a key knows".to_owned());
     }
-    let room = width.saturating_sub(INDENT);
     match texts.last_mut() {
         Some(last) if !same.is_empty() && console::measure_text_width(last) + 4 + same.chars().count() <= room => {
             last.push_str(&format!("    {same}"));
@@ -34,6 +38,12 @@ pub(super) fn causes(it: &Diff, wanted: Wanted, width: usize) -> Vec<String> {
     let named =
         |(number, text): (usize, &String)| line(if number == 0 { " cause" } else { "" }, &format::fit(text, room));
     texts.iter().enumerate().map(named).collect()
+}
+
+/// `g was skipped in quiet-otter: ` and why.
+fn not_run(it: &NotRun) -> String {
+    let reason = it.reason.as_deref().unwrap_or("its key was never known");
+    format::clean(&format!("{} {} in {}: {reason}", it.stage, did(&it.status, it.was_tried), it.run))
 }
 
 fn cause(cause: &Cause) -> String {
@@ -48,7 +58,8 @@ fn cause(cause: &Cause) -> String {
     let by = match cause.given_by.is_empty() {
         true => String::new(),
         false => {
-            format!(" (given by {})", format::clean(&format::listed(cause.given_by.iter().map(StageId::as_str), FEW)))
+            let names = folded(cause.given_by.iter().map(StageId::as_str));
+            format!(" (given by {})", format::clean(&format::listed(names.iter().map(String::as_str), FEW)))
         }
     };
     format!("{}{text}{stages}{by}", if cause.is_above { " ↳ " } else { "" })

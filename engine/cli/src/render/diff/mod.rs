@@ -26,6 +26,9 @@ pub struct Diff {
     pub limit_now: Option<u64>,
     /// The stages that are compared, where it is not the whole runs.
     pub stages: Option<(StageId, StageId)>,
+    /// Of two stages: those of which a key cannot tell what changed, or not all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_run: Vec<NotRun>,
     pub causes: Vec<Cause>,
     /// What did not change, of what could have: `data`, `seed`.
     pub same: Vec<&'static str>,
@@ -57,6 +60,18 @@ pub struct Cause {
     /// It made an input another one that stands before it.
     #[serde(rename = "above", skip_serializing_if = "std::ops::Not::not")]
     pub is_above: bool,
+}
+
+/// A stage that was skipped, or ended before its key was known.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NotRun {
+    pub stage: StageId,
+    pub run: RunId,
+    /// As in lineage: `skipped`, `failed` …
+    pub status: String,
+    pub reason: Option<String>,
+    #[serde(skip)]
+    pub was_tried: bool,
 }
 
 /// A stage that came to another end.
@@ -228,6 +243,7 @@ mod tests {
             limit_before: None,
             limit_now: None,
             stages: None,
+            not_run: Vec::new(),
             causes: vec![Cause {
                 area: "params",
                 what: "params.rank".into(),
@@ -328,6 +344,55 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn of_a_stage_that_did_not_run_its_reason_is_told_and_nothing_is_called_changed_or_the_same() {
+        let mut it = sample();
+        it.not_run = vec![NotRun {
+            stage: "g".into(),
+            run: RunId("quiet-otter".into()),
+            status: "skipped".into(),
+            reason: Some("`params.use and d.kept > 5` is false (use = true, kept = 5)".into()),
+            was_tried: false,
+        }];
+        (it.causes, it.same) = Default::default();
+        let text = diff(&it, Wanted::default(), 60, Paint(false));
+        assert!(
+            text.starts_with(
+                " cause     g was skipped in quiet-otter: `params.use and\n           d.kept > 5` is false (use = true, kept = 5)\n results "
+            ),
+            "{text}"
+        );
+        it.not_run[0].reason = None;
+        let text = diff(&it, Wanted::default(), 80, Paint(false));
+        assert!(
+            text.starts_with(" cause     g was skipped in quiet-otter: its key was never known\n results "),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_hint_that_does_not_fit_behind_the_answers_stands_below_them() {
+        let mut it = sample();
+        (it.answers[0].reworded, it.answers[0].better) = (3, 17);
+        let text = diff(&it, Wanted::default(), 80, Paint(false));
+        let answers = " answers   eval_tuned: 21 of 60 changed: 17 better, 4 worse, 3 in other words\n           --answers shows them\n";
+        assert!(text.contains(answers), "{text}");
+        let narrow = diff(&it, Wanted::default(), 50, Paint(false));
+        assert!(
+            narrow.contains("           better, 4 worse, 3 in other words\n           --answers shows them\n"),
+            "{narrow}"
+        );
+    }
+
+    #[test]
+    fn an_input_that_a_whole_matrix_gave_is_told_in_few_words() {
+        let mut it = sample();
+        let given_by = ["f@r=1", "f@r=2", "x"].map(StageId::from).into();
+        it.causes = vec![Cause { area: "data", what: "d.in.data".into(), given_by, ..Cause::default() }];
+        let text = diff(&it, Wanted::default(), 80, Paint(false));
+        assert!(text.contains("d.in.data changed (given by f@… ×2, x)"), "{text}");
     }
 
     #[test]

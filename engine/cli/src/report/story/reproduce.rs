@@ -1,15 +1,20 @@
 //! How to make it again: the command, the file, the machine.
 
+use std::path::{Path, PathBuf};
+
 use super::{
     super::data::ReportData,
     Block,
     words::{listed, moment},
 };
-use crate::render::format::{bytes, counted, duration};
+use crate::render::{
+    asked::Asked,
+    format::{bytes, counted, duration},
+};
 
 pub fn reproduce(data: &ReportData) -> Vec<Block> {
     let file = data.source.path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let command = data.source.asked.command(file.as_deref().unwrap_or("pipeline.yaml"));
+    let command = asked(data).command_elsewhere(file.as_deref().unwrap_or("pipeline.yaml"));
     let mut blocks = vec![
         Block::Code { text: command, is_numbered: false },
         Block::Text(
@@ -22,6 +27,14 @@ pub fn reproduce(data: &ReportData) -> Vec<Block> {
         blocks.push(Block::Fold { title: "The pipeline as it ran".to_owned(), blocks: vec![code] });
     }
     blocks
+}
+
+/// What was asked, as it is typed in the folder of the pipeline.
+fn asked(data: &ReportData) -> Asked {
+    let folder = data.source.path.parent().unwrap_or(Path::new(""));
+    let from_folder = |path: &PathBuf| path.strip_prefix(folder).unwrap_or(path).to_owned();
+    let params_file = data.source.asked.params_file.as_ref().map(from_folder);
+    Asked { params_file, ..data.source.asked.clone() }
 }
 
 fn facts(data: &ReportData) -> Vec<(String, String)> {
