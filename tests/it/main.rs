@@ -17,6 +17,7 @@ mod layers;
 mod planned;
 mod project;
 mod published;
+mod remade;
 mod remote;
 mod schema;
 mod secrets;

@@ -30,6 +30,10 @@ pub(super) const MADE_OF: &str =
     WHERE o.digest = ?1 AND m.digest IS NOT NULL AND m.port NOT IN ('report', 'trace')
     ORDER BY r.number DESC, s.position, m.position";
 
+/// Which of these runs are of the same pipelines as any of those.
+pub(super) const RUNS_OF_THE_SAME: &str =
+    "SELECT r.run FROM json_each(?1) wanted CROSS JOIN runs r ON r.run = wanted.value WHERE r.pipeline IN (
+        SELECT o.pipeline FROM json_each(?2) wanted CROSS JOIN runs o ON o.run = wanted.value)";
 /// Which of these runs have a stage, whatever it gave there.
 pub(super) const RUNS_WITH: &str =
     "SELECT s.run FROM json_each(?1) wanted CROSS JOIN stages s ON s.run = wanted.value AND s.stage = ?2";
@@ -90,7 +94,7 @@ impl Lineage {
     }
 
     /// Everything that was made of what a stage gave, directly or not, in every run of this home. Others that gave the same
-    /// count in runs without that stage: of another pipeline, or from when it had another name.
+    /// count in other pipelines, and in runs of the same from when the stage had another name.
     pub async fn descendants(&self, of: &Digest, stage: &StageId) -> Result<Descendants, Failure> {
         let mut found = Descendants::default();
         let mut uses: HashMap<Digest, Uses> = HashMap::new();
@@ -132,8 +136,8 @@ impl Lineage {
         Ok(found)
     }
 
-    /// What was made of it as `stage` gave it; in runs that do not have the stage, as anybody gave it whom the stage did not
-    /// read, directly or not, where it gave it.
+    /// What was made of it as `stage` gave it; in other pipelines as anybody gave it, and in runs of the same that do not have
+    /// the stage as anybody whom the stage did not read, directly or not, where it gave it.
     async fn made_of<'a>(&self, uses: &'a Uses, stage: &StageId) -> Result<Vec<&'a Descendant>, Failure> {
         let mut made: Vec<&Descendant> = uses.made.get(stage).into_iter().flatten().collect();
         let others = uses.made.iter().filter(|(giver, _)| *giver != stage);
@@ -141,32 +145,23 @@ impl Lineage {
             others.flat_map(|(giver, made)| made.iter().map(move |made| (giver, made))).collect();
         if !others.is_empty() {
             let runs: BTreeSet<&RunId> = others.iter().flat_map(|(_, made)| &made.runs).collect();
-            let with = self.names(RUNS_WITH, runs, stage).await?;
-            others.retain(|(_, made)| !made.runs.iter().any(|run| with.contains(&run.0)));
-        }
-        if !others.is_empty() {
-            let own_runs = uses.givers.get(stage).into_iter().flatten();
-            let above = self.names(ABOVE, own_runs, stage).await?;
-            others.retain(|(giver, _)| !above.contains(giver.as_str()));
+            let (runs, own) = (list(runs)?, list(uses.givers.get(stage).into_iter().flatten())?);
+            let same = self.names(RUNS_OF_THE_SAME, &runs, &own).await?;
+            let with = self.names(RUNS_WITH, &runs, stage.as_str()).await?;
+            let above = self.names(ABOVE, &own, stage.as_str()).await?;
+            let counts = |run: &RunId, giver: &StageId| {
+                !same.contains(&run.0) || !with.contains(&run.0) && !above.contains(giver.as_str())
+            };
+            others.retain(|(giver, made)| made.runs.iter().all(|run| counts(run, giver)));
         }
         made.extend(others.into_iter().map(|(_, made)| made));
         Ok(made)
     }
 
-    /// The names that a query gives of some runs and a stage.
-    async fn names<'r>(
-        &self,
-        sql: &'static str,
-        runs: impl IntoIterator<Item = &'r RunId>,
-        stage: &StageId,
-    ) -> Result<HashSet<String>, Failure> {
-        let runs: Vec<&str> = runs.into_iter().map(|run| run.0.as_str()).collect();
-        let rows: Vec<(String,)> = sqlx::query_as(sql)
-            .bind(serde_json::to_string(&runs).map_err(unreadable)?)
-            .bind(stage.as_str())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed)?;
+    /// The names that a query gives.
+    async fn names(&self, sql: &'static str, first: &str, second: &str) -> Result<HashSet<String>, Failure> {
+        let rows = sqlx::query_as(sql).bind(first).bind(second).fetch_all(&self.pool).await;
+        let rows: Vec<(String,)> = rows.map_err(failed)?;
         Ok(rows.into_iter().map(|(name,)| name).collect())
     }
 
@@ -197,6 +192,12 @@ impl Lineage {
         let (size, mtime_ns, inode) = (number("size")? as u64, number("mtime_ns")?, number("ino")? as u64);
         Ok(digest(&row, "digest")?.map(|digest| (digest, size, mtime_ns, inode)))
     }
+}
+
+/// Runs as a query takes them.
+fn list<'r>(runs: impl IntoIterator<Item = &'r RunId>) -> Result<String, Failure> {
+    let runs: Vec<&str> = runs.into_iter().map(|run| run.0.as_str()).collect();
+    serde_json::to_string(&runs).map_err(unreadable)
 }
 
 /// What became of one artifact, by who gave it.

@@ -64,6 +64,9 @@ impl Engine {
                 self.note_time(index);
                 self.pool.free(worker).await;
                 self.succeed(index, record.into(), false).await?;
+                if self.stale.remove(&index) {
+                    self.remake(index);
+                }
             }
             FromWorker::Failed(failure) => {
                 let ending = self.ending(index);
@@ -96,13 +99,16 @@ impl Engine {
             }
         }
         if (gone.is_empty() && !is_awaited)
-            || gone.iter().any(|need| self.remade.get(need).is_some_and(|times| *times >= TIMES))
+            || gone.iter().any(|need| self.remade.get(need).is_some_and(|remade| remade.times >= TIMES))
         {
             return Ok(false);
         }
         self.note_time(index);
         self.set(index, State::Waiting);
-        gone.into_iter().for_each(|need| self.remake(need));
+        for need in gone {
+            self.remake(need);
+            self.say_remade(need);
+        }
         Ok(true)
     }
 
@@ -135,19 +141,28 @@ impl Engine {
         if failure.class == Class::Cancelled {
             return self.set(index, State::Interrupted);
         }
-        let retry = &self.plan.stages[index].def.shared.retry;
+        let is_asked_to_stop = self.cancel.requests() > 0;
+        if self.stale.remove(&index) && !is_asked_to_stop {
+            self.emit(Some(index), What::Failed { failure, retry_in_ms: Some(0) }); // with what is there no more
+            self.set(index, State::Waiting);
+            return self.due.push_back(index);
+        }
+        self.tries[index] += 1;
+        let (retry, tries) = (&self.plan.stages[index].def.shared.retry, self.tries[index]);
         let is_listed = retry.on.iter().any(|name| name == failure.class.name());
-        if !is_listed || self.attempts[index] >= retry.attempts || self.cancel.requests() > 0 {
+        if !is_listed || tries >= retry.attempts || is_asked_to_stop {
             return self.set(index, State::Failed(failure));
         }
-        let doublings = self.attempts[index].saturating_sub(1).min(10);
+        let doublings = (tries - 1).min(10);
         let pause = match failure.class {
             Class::Transient { after: Some(after) } => after,
             _ => retry.backoff.saturating_mul(2u32.pow(doublings)),
         };
         let pause = pause.min(LONGEST_BACKOFF);
-        self.set(index, State::Pausing(Instant::now() + pause));
-        self.emit(Some(index), What::Failed { failure, retry_in_ms: Some(pause.as_millis() as u64) });
+        let is_ready = self.unmet[index] == 0; // else something it reads is being made again
+        let (until, told) = (Instant::now() + pause, failure.clone());
+        self.set(index, if is_ready { State::Pausing { until, failure } } else { State::Waiting });
+        self.emit(Some(index), What::Failed { failure: told, retry_in_ms: Some(pause.as_millis() as u64) });
     }
 
     /// First request: every worker saves and stops. Second: all are killed.

@@ -20,6 +20,7 @@ use super::{
     executor::{Executor, Workers},
     pool::{Pool, WorkerId},
     record::RunRecords,
+    remake::Remade,
     schedule::{Scheduler, urgencies},
     secret::Withheld,
     state::State,
@@ -31,7 +32,7 @@ use crate::{
     event::{Compute, Event, RunId, What, now_ms, refusal},
     home::Home,
     lineage::{Lineage, Note, Recorder},
-    plan::{Plan, Selection, Standing, finished, unmet},
+    plan::{Plan, Selection, finished, unmet},
     remote,
     store::{Claim, KeyRecord, Stood, Store},
 };
@@ -109,8 +110,12 @@ pub(super) struct Engine {
     pub(super) attended: Option<Claim>,
     /// Stages that have a checkpoint to go on from.
     pub(super) saved: HashSet<usize>,
-    /// How often each stage's result turned out damaged in this run.
-    pub(super) remade: HashMap<usize, u32>,
+    /// Stages that are made again in this run.
+    pub(super) remade: HashMap<usize, Remade>,
+    /// Running stages of which an input was made again since they started, and has other bytes.
+    pub(super) stale: HashSet<usize>,
+    /// Failed attempts of each stage since all that it reads was there.
+    pub(super) tries: Vec<u32>,
     pub(super) has_failed: bool,
     /// Were GPUs looked for with their memory?
     pub(super) knows_gpus: bool,
@@ -161,6 +166,8 @@ impl Engine {
             attended: None,
             saved: HashSet::new(),
             remade: HashMap::new(),
+            stale: HashSet::new(),
+            tries: vec![0; count],
             records: RunRecords::default(),
             has_failed: false,
             knows_gpus: plan.wants_gpus() || device::is_fake(),
@@ -181,7 +188,7 @@ impl Engine {
     pub async fn run(mut self) -> Result<Outcome, Failure> {
         let mut _lock = self.begin().await?;
         self.carry().await?;
-        while self.cancel.requests() == 0 && self.finds_damage().await? {
+        while self.cancel.requests() == 0 && self.will_publish() && self.finds_damage().await? {
             if !self.is_recorded {
                 // What was there already is not: this is a run after all.
                 self.is_recorded = true;
@@ -189,6 +196,7 @@ impl Engine {
                 self.recorder = Some(Recorder::start(Some(self.place.lineage.clone()), self.readers.clone()));
                 self.look_for_gpus().await?;
                 _lock = self.begin().await?;
+                self.tell_again();
             }
             self.carry().await?;
         }
@@ -213,7 +221,8 @@ impl Engine {
             } else if self.working.is_empty() {
                 break;
             }
-            let is_idle = self.working.is_empty() && self.turns.is_idle();
+            let gives_up = self.ask.fail_fast && self.has_failed;
+            let is_idle = self.working.is_empty() && (gives_up || self.turns.is_idle());
             if is_idle || self.recorder.as_ref().is_none_or(Recorder::has_failed) {
                 break;
             }
@@ -228,46 +237,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    /// A result that gc took after the plan found it, and before it was told that this run stands on it, is made anew.
-    pub(super) async fn look_again(&mut self) -> Result<(), Failure> {
-        if self.attended.is_none() || super::still_stands(&self.plan, &self.place.store) {
-            return Ok(());
-        }
-        for index in 0..self.plan.stages.len() {
-            let Standing::Cached(record) = &self.plan.stages[index].standing else { continue };
-            if self.place.store.find_record(&record.key).await?.is_none() {
-                match self.states[index].is_over() {
-                    true => self.remake(index),
-                    false => self.must_run(index),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A stage has to run after all.
-    fn must_run(&mut self, index: usize) {
-        let stage = &mut self.plan.stages[index];
-        stage.standing = Standing::Waits;
-        self.plan.outputs.expect(index, stage.settled.plan.clone(), false);
-    }
-
-    /// A stage's result is gone or damaged: it makes it anew, and who waits for it waits again.
-    pub(super) fn remake(&mut self, index: usize) {
-        *self.remade.entry(index).or_default() += 1;
-        let message = "its result is damaged or gone from the store: it is made again".to_owned();
-        self.emit(Some(index), What::Log { level: "note".into(), message });
-        self.must_run(index);
-        self.set(index, State::Waiting);
-        for dependant in self.dependants[index].clone() {
-            // One that could start cannot any more.
-            if matches!(self.states[dependant as usize], State::Held(_) | State::Queued | State::Pausing(_)) {
-                self.set(dependant as usize, State::Waiting);
-            }
-        }
-        self.due.push_back(index);
     }
 
     /// Writes it down and tells the readers, what ended in this order.
@@ -388,10 +357,11 @@ impl Engine {
                 if let Some(what) = ended.told(self.attempts[index]) {
                     self.emit(Some(index), what);
                 }
-                self.set(index, State::Refused { finished, expression, why });
+                self.set(index, State::Refused { finished: finished.clone(), expression, why });
             }
             None => self.set(index, ended),
         }
+        self.spread(index, &finished);
         if self.is_recorded && !is_cached {
             self.save_run_record(false).await?;
         }

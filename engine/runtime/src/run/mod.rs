@@ -15,6 +15,7 @@ mod pool;
 mod publish;
 mod queue;
 mod record;
+mod remake;
 mod schedule;
 mod secret;
 mod serve;

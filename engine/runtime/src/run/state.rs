@@ -15,8 +15,11 @@ pub(super) enum State {
     Held(Holder),
     /// Its key has no record, and it may work on that: the scheduler has it.
     Queued,
-    /// Its last attempt failed, and another follows at this moment.
-    Pausing(Instant),
+    /// Its last attempt failed so, and another follows then.
+    Pausing {
+        until: Instant,
+        failure: Failure,
+    },
     Running(Attempt),
     Ran(Finished),
     /// A record with its key stands. Nothing will run.
@@ -62,7 +65,7 @@ impl State {
     }
     /// Whether nobody else may work on its key.
     pub fn has_claim(&self) -> bool {
-        matches!(self, Self::Queued | Self::Pausing(_) | Self::Running(_))
+        matches!(self, Self::Queued | Self::Pausing { .. } | Self::Running(_))
     }
     /// Whether stages that come after it may still run.
     pub fn lets_go_on(&self) -> bool {
@@ -79,7 +82,7 @@ impl State {
     /// What is told when a stage comes to this state; `attempt` counts from 1.
     pub fn told(&self, attempt: u32) -> Option<What> {
         match self {
-            Self::Waiting | Self::Held(_) | Self::Queued | Self::Pausing(_) => None,
+            Self::Waiting | Self::Held(_) | Self::Queued | Self::Pausing { .. } => None,
             Self::Interrupted => Some(What::Interrupted),
             Self::Running(_) => Some(What::Started { attempt }),
             Self::Ran(finished) => Some(What::Finished(finished.clone())),

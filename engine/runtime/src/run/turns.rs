@@ -22,7 +22,7 @@ pub(super) struct Turns {
     claims: HashMap<usize, (Digest, Claim)>,
     most_claims: usize,
     /// Keys that stages of this run are at, and the stages that are held by that.
-    at: HashMap<Digest, Vec<usize>>,
+    at: HashMap<Digest, BTreeSet<usize>>,
     elsewhere: BTreeSet<usize>,
     /// Most urgent first.
     crowd: BTreeSet<(Reverse<u64>, usize)>,
@@ -53,18 +53,16 @@ impl Turns {
 
     /// A stage may work on its key, which no other stage of this run is at.
     pub fn take(&mut self, index: usize, key: Digest, claim: Claim) {
-        self.at.insert(key, Vec::new());
+        self.at.insert(key, BTreeSet::new());
         self.claims.insert(index, (key, claim));
     }
 
     /// A stage went from one state to another. Returns the stages that this lets go on.
-    pub fn follow(&mut self, index: usize, urgency: f64, was: &State, is: &State) -> Vec<usize> {
+    pub fn follow(&mut self, index: usize, urgency: f64, was: &State, is: &State) -> BTreeSet<usize> {
         let rank = Reverse(urgency.to_bits());
         match was {
             State::Held(Holder::Stage(key)) => {
-                if let Some(held) = self.at.get_mut(key) {
-                    held.retain(|held| *held != index);
-                }
+                self.at.get_mut(key).map(|held| held.remove(&index));
             }
             State::Held(Holder::Run { .. }) => {
                 self.elsewhere.remove(&index);
@@ -72,26 +70,28 @@ impl Turns {
             State::Held(Holder::Crowd) => {
                 self.crowd.remove(&(rank, index));
             }
-            State::Pausing(until) => {
+            State::Pausing { until, .. } => {
                 self.pausing.remove(&(*until, index));
             }
             _ => {}
         }
         match is {
-            State::Held(Holder::Stage(key)) => self.at.entry(*key).or_default().push(index),
+            State::Held(Holder::Stage(key)) => {
+                self.at.entry(*key).or_default().insert(index);
+            }
             State::Held(Holder::Run { .. }) => {
                 self.elsewhere.insert(index);
             }
             State::Held(Holder::Crowd) => {
                 self.crowd.insert((rank, index));
             }
-            State::Pausing(until) => {
+            State::Pausing { until, .. } => {
                 self.pausing.insert((*until, index));
             }
             _ => {}
         }
         if is.has_claim() {
-            return Vec::new();
+            return BTreeSet::new();
         }
         let given_back = self.claims.remove(&index);
         given_back.and_then(|(key, _)| self.at.remove(&key)).unwrap_or_default()
@@ -130,6 +130,8 @@ fn most_claims() -> usize {
 mod tests {
     use std::time::Duration;
 
+    use llmflow_contract::Failure;
+
     use super::*;
     use crate::store::Store;
 
@@ -137,6 +139,10 @@ mod tests {
 
     fn key(name: &str) -> Digest {
         Digest::of(name.as_bytes())
+    }
+
+    fn pausing(until: Instant) -> State {
+        State::Pausing { until, failure: Failure::cancelled() }
     }
 
     fn take(turns: &mut Turns, index: usize, key: Digest) {
@@ -155,9 +161,9 @@ mod tests {
             turns.follow(index, 1.0, &WAITING, &held);
         }
         turns.follow(2, 1.0, &held, &WAITING); // what it reads is made anew
-        let pausing = State::Pausing(Instant::now());
+        let pausing = pausing(Instant::now());
         assert!(turns.follow(0, 1.0, &State::Queued, &pausing).is_empty(), "it will try again");
-        assert_eq!(turns.follow(0, 1.0, &pausing, &State::Interrupted), [1, 3]);
+        assert_eq!(turns.follow(0, 1.0, &pausing, &State::Interrupted), BTreeSet::from([1, 3]));
         assert!(!turns.is_taken(&key("a")));
     }
 
@@ -179,7 +185,7 @@ mod tests {
     #[test]
     fn a_run_is_idle_once_nobody_pauses_or_waits_for_another_run() {
         let (mut turns, now) = (Turns::new(), Instant::now());
-        let (early, late) = (State::Pausing(now), State::Pausing(now + Duration::from_secs(60)));
+        let (early, late) = (pausing(now), pausing(now + Duration::from_secs(60)));
         let elsewhere = State::Held(Holder::Run { since: now, is_told: false });
         turns.follow(1, 1.0, &State::Queued, &late);
         turns.follow(2, 1.0, &State::Queued, &early);

@@ -10,6 +10,10 @@ const CHAIN: [Reads; 5] =
 
 /// A run of stages, each with the one that it reads, and what they gave.
 async fn run_of(lineage: &Lineage, name: &str, stages: &[Reads], gave: &[(&str, &str)]) {
+    run_of_file(lineage, &file(), name, stages, gave).await;
+}
+
+async fn run_of_file(lineage: &Lineage, file: &PipelineRow, name: &str, stages: &[Reads], gave: &[(&str, &str)]) {
     let run = RunId(name.to_owned());
     let views: Vec<StageView> = stages.iter().map(|(stage, _)| view(stage, Vec::new())).collect();
     let read = |from: &str| InputRecord("data".into(), from.into(), "data".into(), InputAside::default());
@@ -20,7 +24,7 @@ async fn run_of(lineage: &Lineage, name: &str, stages: &[Reads], gave: &[(&str, 
         inputs: from.iter().map(|from| read(from)).collect(),
         outputs: vec![(Port::from("data"), Kind::new("dataset/text"))],
     });
-    lineage.start_run(&run, &file(), &planned.collect::<Vec<_>>()).await.unwrap();
+    lineage.start_run(&run, file, &planned.collect::<Vec<_>>()).await.unwrap();
     for (stage, content) in gave {
         tell(lineage, &run, Some(stage), What::Finished(super::gave("data", content.as_bytes()))).await;
     }
@@ -60,5 +64,11 @@ async fn what_others_made_of_the_same_bytes_counts_in_runs_without_the_stage_unl
     run_of(&lineage, "b-otter", &without, &[("rows", "same"), ("one", "same"), ("side", "side")]).await;
     assert!(made_of(&lineage, "same", "two").await.is_empty(), "`one` and `rows` are what it is made of");
     run_of(&lineage, "c-otter", &[("load", None), ("kept", Some("load"))], &[("load", "same"), ("kept", "kept")]).await;
-    assert_eq!(made_of(&lineage, "same", "two").await, ["kept"], "of another pipeline");
+    assert_eq!(made_of(&lineage, "same", "two").await, ["kept"], "from when it had another name");
+    let other = PipelineRow { name: "other".into(), ..file() };
+    let stages = [("rows", None), ("two", Some("rows")), ("load", None), ("trained", Some("load"))];
+    let gave = [("rows", "else"), ("two", "other"), ("load", "same"), ("trained", "trained")];
+    run_of_file(&lineage, &other, "d-otter", &stages, &gave).await;
+    let made = made_of(&lineage, "same", "two").await;
+    assert_eq!(made, ["kept", "trained"], "another pipeline may have a stage of the same name");
 }

@@ -30,6 +30,7 @@ fn queries() -> Vec<String> {
         artifacts::PRODUCERS.to_owned(),
         artifacts::CONSUMERS.to_owned(),
         artifacts::MADE_OF.to_owned(),
+        artifacts::RUNS_OF_THE_SAME.to_owned(),
         artifacts::RUNS_WITH.to_owned(),
         artifacts::ABOVE.to_owned(),
         "SELECT * FROM stages WHERE run = ? AND stage = ?".to_owned(),
