@@ -133,6 +133,7 @@ fn an_interrupted_run_saves_and_says_how_to_go_on() {
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
     let rest: Vec<String> = lines.collect();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert!(rest.iter().all(|line| !line.contains("skipped")), "what it did not come to waits: {rest:?}");
     let next = rest.iter().find_map(|line| line.split_once("llmflow resume ")).expect("it says how to go on");
     let run = next.1.split_whitespace().next().unwrap();
     toy.succeeds(&format!("resume {run}"));

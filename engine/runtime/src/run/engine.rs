@@ -303,6 +303,9 @@ impl Engine {
                 }
                 _ => continue,
             }
+            if self.cancel.requests() > 0 && self.needs_interrupted(index) {
+                continue; // whoever goes on comes to it
+            }
             if let Some(because) = self.broken_need(index) {
                 self.set(index, State::Skipped { because, by_gate: false });
             } else if self.unmet[index] == 0 {
@@ -316,6 +319,11 @@ impl Engine {
     fn next_due(&mut self) -> Option<usize> {
         let due = self.due.pop_front();
         due.or_else(|| self.turns.next_of_crowd())
+    }
+
+    fn needs_interrupted(&self, index: usize) -> bool {
+        let needs = &self.plan.stages[index].needs;
+        needs.iter().any(|need| matches!(self.states[*need as usize], State::Interrupted))
     }
 
     /// Why a stage cannot run any more. A stage that is skipped takes those with it that must have its data; one that

@@ -121,7 +121,10 @@ impl Store {
         loop {
             let file = match open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    fs::create_dir_all(path.parent().unwrap_or(&path)).map_err(failed)?;
+                    match fs::create_dir(path.parent().unwrap_or(&path)) {
+                        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                        made => made.map_err(|error| super::disk::failed("claiming", path.clone(), &error))?,
+                    }
                     continue;
                 }
                 file => file.map_err(failed)?,

@@ -37,7 +37,7 @@ const FOLDERS: [&str; 9] =
     ["artifacts", "blobs", "claims", "keys", "partial", "quarantine", "runs", "tags", super::TMP];
 
 /// A failure to write: what is missing inside the store is the environment's doing, not the user's.
-fn failed(doing: &str, path: PathBuf, error: &io::Error) -> Failure {
+pub(super) fn failed(doing: &str, path: PathBuf, error: &io::Error) -> Failure {
     if error.kind() != io::ErrorKind::NotFound {
         return Failure::io(doing, path, error);
     }
@@ -256,14 +256,14 @@ impl Disk {
 
     /// Keeps gc from deleting while something is put in place (`shared`), or everybody from that while gc deletes.
     pub(super) fn lock(&self, arg: FlockArg) -> Result<Flock<File>, Failure> {
-        self.flock(arg).map_err(|errno| Failure::io("locking", self.root.join("lock"), &errno))
+        self.flock(arg).map_err(|error| failed("locking", self.root.join("lock"), &error))
     }
 
     /// The same without a wait; `arg` says so, too.
     pub(super) fn try_lock(&self, arg: FlockArg) -> Result<Option<Flock<File>>, Failure> {
         match self.flock(arg) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            lock => lock.map(Some).map_err(|error| Failure::io("locking", self.root.join("lock"), &error)),
+            lock => lock.map(Some).map_err(|error| failed("locking", self.root.join("lock"), &error)),
         }
     }
 

@@ -165,3 +165,16 @@ fn work_that_goes_further_takes_over_what_its_kin_saved_and_leaves_it_to_them() 
     assert_eq!(furthest(&stranger, 9), None);
     assert_eq!(furthest(&store.checkpoints(&Digest::of(b"long"), None, folder.path()), 9), None);
 }
+
+#[test]
+fn a_store_that_went_away_is_told_as_the_environments_doing_wherever_it_is_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let store = Store::open_local(&root).unwrap();
+    fs::rename(&root, folder.path().join("away")).unwrap();
+    let missed = [store.try_share().err(), store.share().err(), store.claim(&Digest::of(b"key")).err()];
+    for failure in missed {
+        let failure = failure.unwrap();
+        assert_eq!((failure.class.name(), failure.code.as_str()), ("environment", "store/gone"), "{failure}");
+    }
+}
