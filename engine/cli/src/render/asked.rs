@@ -16,8 +16,8 @@ use super::{format, typed::quoted};
 /// Parts of the names of variables whose values are nobody's to read, in any case.
 const SECRET: [&str; 7] = ["KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "PWD", "AUTH"];
 
-/// Variables that a session sets by itself.
-const SESSION: [&str; 8] = ["HOME", "LANG", "LOGNAME", "PATH", "PWD", "SHELL", "TMPDIR", "USER"];
+/// Variables that a login sets by itself.
+const LOGIN: [&str; 8] = ["HOME", "LANG", "LOGNAME", "PATH", "PWD", "SHELL", "TMPDIR", "USER"];
 
 /// All that makes a run of the same file another one. Not `--force`: what was computed by it is there.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -56,13 +56,13 @@ impl Asked {
         Self { environment: environment.collect(), ..Self::of(&row.overrides, &row.selection) }
     }
 
-    /// The same to be typed here: without the variables that are set as they were, of those that a session sets itself or that
+    /// The same to be typed here: without the variables that are set as they were, of those that a login sets by itself or that
     /// are secret. Others may have been set for that one command.
     pub fn recorded_here(row: &PipelineRow) -> Self {
         Self::recorded(row).without(|name| {
             let now = env::var(name).ok();
             let is_as_it_was = now.is_some() && now.as_ref() == row.overrides.environment.get(name);
-            is_as_it_was && (SESSION.contains(&name) || is_secret(row, name))
+            is_as_it_was && (LOGIN.contains(&name) || is_secret(row, name))
         })
     }
 
@@ -198,12 +198,12 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_of_the_session_that_is_as_it_was_need_not_be_said() {
+    fn a_variable_of_the_login_that_is_as_it_was_need_not_be_said() {
         let path = env::var("PATH").unwrap();
         let variables = |path: &str| [("PATH".to_owned(), path.to_owned())].into();
         assert_eq!(Asked::recorded_here(&row(variables(&path))).environment, BTreeMap::new());
         assert_eq!(Asked::recorded_here(&row(variables("/other"))).command("p.yaml"), "PATH=/other llmflow run p.yaml");
-        let is_own = |name: &str| !SESSION.contains(&name) && !is_secret(&row(BTreeMap::new()), name);
+        let is_own = |name: &str| !LOGIN.contains(&name) && !is_secret(&row(BTreeMap::new()), name);
         let own: BTreeMap<String, String> = env::vars().filter(|(name, _)| is_own(name)).collect();
         let kept = Asked::recorded_here(&row(own.clone())).environment;
         assert_eq!(kept.len(), own.len(), "they may have been set for that command alone");
