@@ -245,6 +245,11 @@ impl Engine {
         self.note(Note::Event(Event { at_ms: now_ms(), run: self.run.clone(), stage, what }));
     }
 
+    /// Says something of a stage that its user should read.
+    pub(super) fn remark(&self, index: usize, message: String) {
+        self.emit(Some(index), What::Log { level: "note".into(), message });
+    }
+
     pub(super) fn note(&self, note: Note) {
         if let Some(recorder) = &self.recorder {
             recorder.note(note);
@@ -354,8 +359,7 @@ impl Engine {
         let stage = &self.plan.stages[index];
         let refused = self.plan.refusal(stage, &record);
         if let (None, Some((expression, why))) = (&refused, unmet(stage, &record)) {
-            let message = format!("{}: a rehearsal goes on", refusal(&expression, &why));
-            self.emit(Some(index), What::Log { level: "note".into(), message });
+            self.remark(index, format!("{}: a rehearsal goes on", refusal(&expression, &why)));
         }
         self.plan.outputs.learn(index, record);
         let ended = if is_cached { State::Cached(finished.clone()) } else { State::Ran(finished.clone()) };

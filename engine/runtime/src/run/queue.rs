@@ -16,7 +16,6 @@ use super::{
 };
 use crate::{
     device,
-    event::What,
     lineage::Note,
     plan::{Standing, key},
     store::{Claim, KeyRecord, Shared},
@@ -122,8 +121,7 @@ impl Engine {
         };
         let is_told = was_told || since.elapsed() >= LONG;
         if is_told && !was_told {
-            let message = "another run is at this stage, or gc at the store: waits for it".to_owned();
-            self.emit(Some(index), What::Log { level: "note".into(), message });
+            self.remark(index, "another run is at this stage, or gc at the store: waits for it".to_owned());
         }
         self.set(index, State::Held(Holder::Run { since, is_told }));
     }

@@ -3,10 +3,7 @@
 use llmflow_contract::Failure;
 
 use super::{engine::Engine, state::State};
-use crate::{
-    event::{Finished, What},
-    plan::Standing,
-};
+use crate::{event::Finished, plan::Standing};
 
 /// A stage that is made again.
 #[derive(Default)]
@@ -85,8 +82,7 @@ impl Engine {
 
     /// Says why a stage runs that ran, or was found, before.
     pub(super) fn say_remade(&self, index: usize) {
-        let message = "its result is damaged or gone from the store: it is made again".to_owned();
-        self.emit(Some(index), What::Log { level: "note".into(), message });
+        self.remark(index, "its result is damaged or gone from the store: it is made again".to_owned());
     }
 
     /// What ended before this run began to be written down.
