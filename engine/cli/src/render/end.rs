@@ -297,10 +297,11 @@ mod tests {
     use llmflow_contract::{Class, Failure};
     use llmflow_runtime::{
         event::{Finished, RunId},
-        plan::{PlanView, Will},
+        plan::PlanView,
     };
 
     use super::*;
+    use crate::render::fixture::view;
 
     fn stage(name: &str, status: StageStatus, seconds: f64, summary: &str) -> StageOutcome {
         let finished = Finished { summary: summary.into(), seconds, ..Finished::default() };
@@ -338,21 +339,6 @@ mod tests {
     fn skipped(name: &str, because: &str) -> StageOutcome {
         let skipped_because = Some(because.into());
         StageOutcome { skipped_because, ..stage(name, StageStatus::Skipped, 0.0, "") }
-    }
-
-    fn view(name: &str, needs: &[&str]) -> StageView {
-        StageView {
-            stage: StageId::from(name),
-            operator: "a.b".into(),
-            version: 1,
-            needs: needs.iter().map(|need| StageId::from(*need)).collect(),
-            will: Will::Waits { on: Vec::new(), because: Vec::new() },
-            seconds: None,
-            memory_bytes: 0,
-            gpus: 0,
-            is_foreign: false,
-            disk_bytes: 0,
-        }
     }
 
     fn scene() -> Scene {

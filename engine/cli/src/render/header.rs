@@ -105,25 +105,11 @@ mod tests {
     use llmflow_runtime::event::Gpu;
 
     use super::*;
-
-    fn view(name: &str) -> StageView {
-        StageView {
-            stage: name.into(),
-            operator: "a.b".into(),
-            version: 1,
-            needs: Vec::new(),
-            will: Will::Waits { on: Vec::new(), because: Vec::new() },
-            seconds: None,
-            memory_bytes: 0,
-            gpus: 0,
-            is_foreign: false,
-            disk_bytes: 0,
-        }
-    }
+    use crate::render::fixture::view;
 
     #[test]
     fn a_time_that_is_known_of_little_is_not_told() {
-        let stage = |name: &str, seconds| StageView { seconds, ..view(name) };
+        let stage = |name: &str, seconds| StageView { seconds, ..view(name, &[]) };
         let told = |known, other| estimate(&PlanView { stages: vec![stage("a", known), stage("b", other)] });
         assert_eq!(told(Some(0.001), None), None);
         assert_eq!(told(Some(61.0), None).as_deref(), Some("at least 1m01s"));
@@ -134,7 +120,7 @@ mod tests {
     fn what_is_forced_is_not_new() {
         let stage = |asked: Option<&str>| StageView {
             will: Will::Run { key: Some(Digest::of(b"k")), because: Vec::new(), asked: asked.map(str::to_owned) },
-            ..view("rows")
+            ..view("rows", &[])
         };
         let told = |stages: Vec<StageView>| counts(&PlanView { stages });
         assert_eq!(told(vec![stage(None)]), "1 stage, new");
@@ -148,7 +134,7 @@ mod tests {
         let gpu = Gpu { name: "H100".into(), ..Gpu::default() };
         let mut compute =
             Compute { cores: 2, memory_bytes: 1 << 30, gpus: vec![gpu.clone()], usable_gpus: 0, asked_gpus: 1 };
-        let stage = |gpus, is_foreign| StageView { gpus, is_foreign, ..view("train") };
+        let stage = |gpus, is_foreign| StageView { gpus, is_foreign, ..view("train", &[]) };
         let told =
             |compute: &Compute, stages: &[StageView]| compute_line(compute, &PlanView { stages: stages.to_vec() });
         let unused = "CPU f32 · 1× H100 found, NOT used: ";

@@ -13,6 +13,8 @@ pub mod error;
 pub mod events;
 pub mod explain;
 pub mod fetch;
+#[cfg(test)]
+pub mod fixture;
 pub mod format;
 pub mod graph;
 pub mod header;

@@ -170,20 +170,10 @@ mod tests {
     use llmflow_runtime::{event::Finished, plan::Change};
 
     use super::*;
+    use crate::render::fixture;
 
     fn stage(name: &str, will: Will, seconds: Option<f64>) -> StageView {
-        StageView {
-            stage: StageId::from(name),
-            operator: "a.b".into(),
-            version: 1,
-            needs: Vec::new(),
-            will,
-            seconds,
-            memory_bytes: 2_576_980_378,
-            gpus: 0,
-            is_foreign: false,
-            disk_bytes: 1 << 28,
-        }
+        StageView { will, seconds, memory_bytes: 2_576_980_378, disk_bytes: 1 << 28, ..fixture::view(name, &[]) }
     }
 
     pub(crate) fn sample() -> PlanView {

@@ -157,24 +157,8 @@ pub fn some_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use llmflow_runtime::plan::Will;
-
     use super::*;
-
-    fn view(name: &str) -> StageView {
-        StageView {
-            stage: StageId::from(name),
-            operator: "a.b".into(),
-            version: 1,
-            needs: Vec::new(),
-            will: Will::Waits { on: Vec::new(), because: Vec::new() },
-            seconds: None,
-            memory_bytes: 0,
-            gpus: 0,
-            is_foreign: false,
-            disk_bytes: 0,
-        }
-    }
+    use crate::render::fixture::view;
 
     fn change(part: &str, before: &str, now: &str) -> Change {
         Change { part: part.into(), before: Some(before.into()), now: Some(now.into()), origin: None }
@@ -182,7 +166,7 @@ mod tests {
 
     /// The rows of `f@0`, `f@1` … with these changes.
     fn told(changes: &[Vec<Change>]) -> Vec<String> {
-        let views: Vec<StageView> = (0..changes.len()).map(|number| view(&format!("f@{number}"))).collect();
+        let views: Vec<StageView> = (0..changes.len()).map(|number| view(&format!("f@{number}"), &[])).collect();
         let mut rows = Vec::new();
         for (view, changes) in views.iter().zip(changes) {
             add(&mut rows, view, "run", Reason::Changes(changes));
@@ -205,8 +189,11 @@ mod tests {
 
     #[test]
     fn siblings_that_wait_for_siblings_name_those_together() {
-        let (views, one, two) =
-            (["g@1", "g@2"].map(view), ["f@1", "x"].map(StageId::from), ["f@2", "x"].map(StageId::from));
+        let (views, one, two) = (
+            ["g@1", "g@2"].map(|name| view(name, &[])),
+            ["f@1", "x"].map(StageId::from),
+            ["f@2", "x"].map(StageId::from),
+        );
         let mut rows = Vec::new();
         add(&mut rows, &views[0], "waits", Reason::Stages("for", &one, &[]));
         add(&mut rows, &views[1], "waits", Reason::Stages("for", &two, &[]));
@@ -215,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_stage_that_gathers_a_matrix_waits_for_it_in_few_words() {
-        let (gathers, on) = (view("d"), ["x", "f@w=1,r=0.1", "f@w=1,r=0.2", "g@1"].map(StageId::from));
+        let (gathers, on) = (view("d", &[]), ["x", "f@w=1,r=0.1", "f@w=1,r=0.2", "g@1"].map(StageId::from));
         let mut rows = Vec::new();
         add(&mut rows, &gathers, "waits", Reason::Stages("for", &on, &[]));
         assert_eq!(rows[0].because(), "for x f@… ×2 g@1");

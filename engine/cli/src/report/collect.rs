@@ -224,24 +224,14 @@ mod tests {
     use llmflow_runtime::{
         event::{Finished, RunStatus},
         lineage::{Note, PipelineRow, PlannedRow},
-        plan::{PlanView, StageView, Will},
+        plan::{PlanView, StageView},
     };
 
     use super::*;
+    use crate::render::fixture;
 
     fn view(stage: &str, needs: &[&str]) -> StageView {
-        StageView {
-            stage: stage.into(),
-            operator: "train.sft".into(),
-            version: 1,
-            needs: needs.iter().map(|stage| StageId::from(*stage)).collect(),
-            will: Will::Waits { on: Vec::new(), because: Vec::new() },
-            seconds: None,
-            memory_bytes: 0,
-            gpus: 0,
-            is_foreign: false,
-            disk_bytes: 0,
-        }
+        StageView { operator: "train.sft".into(), ..fixture::view(stage, needs) }
     }
 
     async fn start(lineage: &Lineage, run: &RunId, stages: &[StageView]) {

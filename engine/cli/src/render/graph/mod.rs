@@ -155,20 +155,13 @@ mod tests {
     use llmflow_runtime::event::Finished;
 
     use super::*;
+    use crate::render::fixture;
 
     /// `name: what it needs`, in an order that runs.
     pub fn plan(lines: &[(&str, &str, &[&str])]) -> PlanView {
         let stage = |(name, operator, needs): &(&str, &str, &[&str])| StageView {
-            stage: StageId::from(*name),
             operator: (*operator).to_owned(),
-            version: 1,
-            needs: needs.iter().map(|need| StageId::from(*need)).collect(),
-            will: Will::Waits { on: Vec::new(), because: Vec::new() },
-            seconds: None,
-            memory_bytes: 0,
-            gpus: 0,
-            is_foreign: false,
-            disk_bytes: 0,
+            ..fixture::view(name, needs)
         };
         PlanView { stages: lines.iter().map(stage).collect() }
     }

@@ -238,6 +238,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::render::fixture;
 
     fn event(at_ms: u64, stage: Option<&str>, what: What) -> Event {
         Event { at_ms, run: RunId("quiet-otter".into()), stage: stage.map(StageId::from), what }
@@ -254,16 +255,11 @@ mod tests {
     fn started() -> (Live, Vec<String>) {
         let key = Digest::of(b"k");
         let stage = |name: &str| StageView {
-            stage: StageId::from(name),
-            operator: "a.b".into(),
-            version: 1,
-            needs: Vec::new(),
             will: Will::Run { key: Some(key), because: Vec::new(), asked: None },
             seconds: Some(100.0),
             memory_bytes: 1 << 30,
-            gpus: 0,
-            is_foreign: false,
             disk_bytes: 1 << 30,
+            ..fixture::view(name, &[])
         };
         let names = ["base", "rows", "sft", "eval_base", "merged", "pairs", "gguf"];
         let what = What::RunStarted {
